@@ -1,0 +1,1 @@
+"""Compute only: one folder per operation, each with a plain reference that defines it."""
