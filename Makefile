@@ -1,0 +1,30 @@
+# One virtual environment, made once and again when its recipe changes.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test test-all lint clean
+
+demo: $(STAMP)  ## encode and decode a sample volume, with a picture and a report
+	$(BIN)/inrcodec demo
+
+test: $(STAMP)  ## the whole default suite
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)  ## with the slow tests
+	$(BIN)/python -m pytest -m ""
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@
+
+clean:  ## remove everything that make, the tools and the demo have made
+	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
