@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inrcodec_formats.errors import OutputError, SignalError
+from inrcodec_formats.atomic import atomic_output
+from inrcodec_formats.errors import SignalError
 
 from .reports import CompareReport
 
@@ -267,34 +266,5 @@ def _write_png(path: Path, figure: Figure) -> None:
 
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(buffer, format="png", pil_kwargs={"optimize": True})
-    _write_whole(path, buffer.getvalue())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all.
-
-    Raises
-    ------
-    OutputError
-        If the folder does not exist or cannot be written.
-    """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-
-def _umask() -> int:
-    # The only portable way to read the mask is to set it and set it back.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with atomic_output(path) as stream:
+        stream.write(buffer.getvalue())

@@ -14,9 +14,12 @@ import numpy as np
 def json_safe(value: Any) -> Any:
     """Turn `value` into what strict JSON can hold.
 
-    Tuples and arrays become lists, NumPy scalars become Python numbers, paths become strings. JSON knows no
-    infinity: infinite and NaN numbers become None (the PSNR of an identical copy is the usual case).
+    Reports become dictionaries, tuples and arrays become lists, NumPy scalars become Python numbers, paths
+    become strings. JSON knows no infinity: infinite and NaN numbers become None (the PSNR of an identical copy
+    is the usual case).
     """
+    if isinstance(value, Report):
+        return value.to_dict()
     if isinstance(value, Mapping):
         return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,0 +1,419 @@
+"""The command line: ``inrcodec encode | decode | info | verify | compare | demo``.
+
+Results go to stdout (tables, or one JSON object with ``--json``), progress and errors to stderr. Exit codes:
+0 done, 1 the data or a file is at fault, 2 the command or an option is, 130 interrupted. Foreseeable problems
+end in one line. Heavy modules are imported by the command that needs them, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inrcodec_formats.errors import InrcodecError, OptionError, OutputError, SignalError
+
+from . import console
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from inrcodec_formats.signal import Signal
+
+    from .reports import DecodeReport, InfoReport, Report
+
+# Newer typer carries its own copy of click and older typer depends on it: either way this is click's UsageError.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+EXIT_DATA, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="inrcodec",
+    help="Compress biomedical volumes into small neural networks, and back.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables; errors only.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace the output when it exists.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Compressed = Annotated[Path, typer.Argument(metavar="IN.inrc", help="The compressed file.", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        console.print_line(_version())
+    elif context.invoked_subcommand is None:
+        console.print_line(context.get_help())
+
+
+@app.command()
+def encode(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="NIfTI, NRRD, TIFF or .npy file.", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUT.inrc", help="The file to write.", show_default=False)],
+    ratio: Annotated[float | None, typer.Option(help="Target: raw bytes over compressed bytes.")] = None,
+    bits_per_voxel: Annotated[float | None, typer.Option(help="Target: compressed bits per voxel.")] = None,
+    psnr_db: Annotated[float | None, typer.Option(help="Target: PSNR over the data's own range, in dB.")] = None,
+    method: Annotated[str, typer.Option(help="tinc, sci, pyramid or auto.")] = "tinc",
+    effort: Annotated[int, typer.Option(help="1 (seconds) to 9 (long).")] = 5,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the fit; the same seed gives the same file.")] = 0,
+    quantise_step: Annotated[
+        float | None, typer.Option(help="For files of fractions: the smallest difference to keep.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compress IN into OUT.inrc.
+
+    Give exactly one of --ratio, --bits-per-voxel, --psnr-db.
+    """
+    target = _one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
+    _check_input(source)
+    if output.suffix.lower() != ".inrc":
+        raise OptionError(f"expected an output name that ends in .inrc, found {output}; for the way back use decode")
+    _check_output(output, force)
+    import inrcodec
+
+    with console.ProgressDisplay(quiet=quiet) as progress:
+        report = inrcodec.encode(
+            source,
+            output,
+            **target,
+            method=method,
+            effort=effort,
+            device=device,
+            seed=seed,
+            quantise_step=quantise_step,
+            progress=progress,
+        )
+    _emit(report, console.show_encode, as_json, quiet)
+
+
+@app.command()
+def decode(
+    source: Compressed,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write; its suffix says how.", show_default=False)
+    ],
+    region: Annotated[
+        str | None, typer.Option(help='Only this part, slowest axis first, e.g. "40:50,7,::2" for z, y, x.')
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Sample the networks on a finer (2) or coarser (0.5) grid.")
+    ] = None,
+    device: Device = "auto",
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decompress IN.inrc into OUT, whole or in part."""
+    if region is not None and scale is not None:
+        raise OptionError("expected --region or --scale, found both; give one")
+    selection = None if region is None else parse_region(region)
+    if scale is not None and not scale > 0:
+        raise OptionError(f"expected a positive --scale, found {scale}")
+    _check_input(source)
+    _check_output(output, force)
+    import inrcodec
+
+    with console.ProgressDisplay(quiet=quiet) as progress:
+        if selection is None and scale is None:
+            report = inrcodec.decode(source, output, device=device, progress=progress)
+        else:
+            report = _decode_part(source, output, selection, scale)
+    _emit(report, console.show_decode, as_json, quiet)
+
+
+@app.command()
+def info(source: Compressed, as_json: Json = False) -> None:
+    """Say what IN.inrc holds, without decoding it."""
+    _check_input(source)
+    import inrcodec
+
+    _emit(inrcodec.info(source), console.show_info, as_json)
+
+
+@app.command()
+def verify(
+    source: Compressed,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every block as well.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check every checksum of IN.inrc; exit code 1 when it is damaged."""
+    _check_input(source)
+    import inrcodec
+
+    report = inrcodec.verify(source, deep=deep)
+    _emit(report, console.show_verify, as_json, quiet)
+    if not report.ok:
+        raise typer.Exit(EXIT_DATA)
+
+
+@app.command()
+def compare(
+    original: Annotated[Path, typer.Argument(metavar="ORIGINAL", help="The uncompressed file.", show_default=False)],
+    decoded: Annotated[
+        Path, typer.Argument(metavar="DECODED", help="The decoded file, or the .inrc itself.", show_default=False)
+    ],
+    picture: Annotated[
+        Path | None, typer.Option(help="Write a PNG: three slices of original, decoded and error.")
+    ] = None,
+    compressed: Annotated[Path | None, typer.Option(help="The .inrc file, for its size.")] = None,
+    quantise_step: Annotated[
+        float | None, typer.Option(help="For files of fractions: the smallest difference to keep.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what was lost: PSNR, SSIM, largest and mean error, ratio."""
+    for path in (original, decoded, *([compressed] if compressed else [])):
+        _check_input(path)
+    if picture is not None:
+        if picture.suffix.lower() != ".png":
+            raise OptionError(f"expected a picture name that ends in .png, found {picture}")
+        _check_output(picture, force)
+    from .metrics import compare as measure
+
+    with console.ProgressDisplay(quiet=quiet) as progress:
+        report = measure(
+            original,
+            decoded,
+            compressed_bytes=compressed.stat().st_size if compressed else None,
+            picture=picture,
+            quantise_step=quantise_step,
+            progress=progress,
+        )
+    _emit(report, console.show_compare, as_json, quiet)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to put the files.")] = Path("demo"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Try all of it on a real MRI volume.
+
+    The volume came with the installation: nothing is downloaded.
+    """
+    from .demo import DESCRIPTION, next_commands, run_demo
+
+    tables = not (as_json or quiet)
+    if tables:
+        console.print_line(DESCRIPTION)
+    with console.ProgressDisplay(quiet=quiet) as progress:
+        report = run_demo(output, progress=progress)
+    if not tables:
+        _emit(report, lambda _: None, as_json)
+        return
+    console.show_encode(report.encode)
+    console.show_decode(report.decode)
+    console.show_compare(report.compare)
+    console.print_line("\nFiles:")
+    for path in (report.compressed, report.decoded, report.picture):
+        console.print_line(f"  {path}")
+    console.print_line("\nTry next:")
+    for line in next_commands(report):
+        console.print_line(f"  {line}")
+
+
+def parse_region(text: str) -> tuple[slice, ...]:
+    """Turn ``"40:50,7,::2"`` into slices, one per axis; brackets and blanks around it do not matter.
+
+    A single index keeps its axis, with one sample: the formats want every space axis.
+
+    Raises
+    ------
+    OptionError
+        If a part is neither an integer nor a slice.
+    """
+    return tuple(_parse_part(part.strip(), text) for part in text.strip().strip("[]").split(","))
+
+
+def _parse_part(part: str, text: str) -> slice:
+    numbers = part.split(":")
+    try:
+        if len(numbers) == 1:
+            index = int(part)
+            return slice(index, index + 1 or None)
+        chosen = slice(*(int(number) if number.strip() else None for number in numbers))
+        if chosen.step != 0:
+            return chosen
+    except (TypeError, ValueError):
+        pass  # not a number, or more than start:stop:step
+    raise OptionError(
+        f'expected --region as integers and slices by comma, like "40:50,:,::2", found {part!r} in {text!r}'
+    )
+
+
+def _one_target(**targets: float | None) -> dict[str, float]:
+    given = {name: value for name, value in targets.items() if value is not None}
+    if len(given) != 1:
+        choices = ", ".join(_flag(name) for name in targets)
+        found = " and ".join(_flag(name) for name in given) or "none"
+        raise OptionError(f"expected exactly one target out of {choices}; found {found}")
+    return given
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_input(path: Path) -> None:
+    if path.is_dir():
+        raise SignalError(f"expected a file, found the folder {path}")
+    if not path.exists():
+        raise FileNotFoundError(2, "no such file", str(path))
+
+
+def _check_output(path: Path, force: bool) -> None:
+    """Refuse before the work what would fail after it."""
+    if path.is_dir():
+        raise OutputError(f"expected a file name to write, found the folder {path}")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists; pass --force to replace it")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: no permission to write in the folder {path.parent}")
+
+
+def _decode_part(source: Path, output: Path, selection: tuple[slice, ...] | None, scale: float | None) -> DecodeReport:
+    """Decode a region or another scale and write it under a fresh header."""
+    import inrcodec
+    from inrcodec_formats import registry
+
+    from .reports import DecodeReport
+
+    started = time.perf_counter()
+    image = inrcodec.open(source)
+    part = image.read(scale=scale) if selection is None else _read_region(image, selection)
+    signal = _part_signal(inrcodec.info(source), part, selection)
+    registry.write_signal(output, signal)
+    seconds = time.perf_counter() - started
+    voxels = signal.header.voxels
+    return DecodeReport(
+        bytes=source.stat().st_size,
+        bytes_read=getattr(image, "bytes_read", None),
+        voxels=voxels,
+        seconds=seconds,
+        mvoxels_per_second=voxels / 1e6 / max(seconds, 1e-9),
+        output=str(output),
+    )
+
+
+def _read_region(image: Any, selection: tuple[slice, ...]) -> np.ndarray:
+    if len(selection) > len(image.shape):
+        raise OptionError(f"expected --region to have at most {len(image.shape)} parts, found {len(selection)}")
+    if any(len(range(size)[chosen]) == 0 for size, chosen in zip(image.shape, selection, strict=False)):
+        raise OptionError(f"expected --region to select samples of the volume of shape {image.shape}, found none in it")
+    try:
+        return image[selection]
+    except IndexError as error:
+        raise OptionError(f"expected a --region that can be read, found: {error}") from error
+
+
+def _part_signal(details: InfoReport, part: np.ndarray, selection: tuple[slice, ...] | None) -> Signal:
+    """Give a decoded part its axes, spacing and units; its position in the source is not kept."""
+    from inrcodec_formats.signal import Signal
+
+    if selection is None:
+        # The extent stays, so the distance between samples grows by old over new size.
+        factors = [old / new for old, new in zip(details.shape, part.shape, strict=True)]
+    else:
+        factors = [abs(chosen.step or 1) for chosen in selection] + [1] * (part.ndim - len(selection))
+    step = details.details.get("quantise_step") if part.dtype.kind == "f" else None
+    signal = Signal.from_array(part, quantise_step=step, axes=details.axes)
+    spacing = tuple(distance * factor for distance, factor in zip(details.spacing, factors, strict=True))
+    return signal.with_header(spacing=spacing, units=details.units)
+
+
+def _emit(report: Report, show: Callable[[Any], None], as_json: bool, quiet: bool = False) -> None:
+    if as_json:
+        _print_json(report.to_dict())
+    elif not quiet:
+        show(report)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, allow_nan=False, indent=2) + "\n")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("inrcodec")
+    except PackageNotFoundError:
+        return "unknown (inrcodec is not installed)"
+
+
+def _fail(message: str, code: int, as_json: bool) -> int:
+    console.print_error(message)
+    if as_json:
+        _print_json({"error": " ".join(message.split()), "exit_code": code})
+    return code
+
+
+def _os_error(error: OSError) -> str:
+    """Write an operating-system error without its number."""
+    if error.strerror and error.filename is not None:
+        return f"{error.strerror}: {os.fspath(error.filename)}"
+    return str(error)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default ``sys.argv[1:]``.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Usage errors come before the options are parsed, and a program that asked for JSON wants those as JSON too.
+    as_json = "--json" in arguments
+    try:
+        code = app(arguments, prog_name="inrcodec", standalone_mode=False)
+        sys.stdout.flush()
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "inrcodec"
+        return _fail(f"{error.format_message().rstrip('.')}; see {command} --help", EXIT_USAGE, as_json)
+    except OptionError as error:
+        return _fail(str(error), EXIT_USAGE, as_json)
+    except InrcodecError as error:
+        return _fail(str(error), EXIT_DATA, as_json)
+    except BrokenPipeError:
+        # The reader of a pipe left (``| head``). Python would complain when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DATA
+    except OSError as error:
+        return _fail(_os_error(error), EXIT_DATA, as_json)
+    except MemoryError:
+        return _fail("not enough memory; encode a part of the volume, or decode with --region", EXIT_DATA, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:
+        return _fail("interrupted", EXIT_INTERRUPTED, as_json)
+    return code or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
