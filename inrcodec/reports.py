@@ -195,7 +195,9 @@ class VerifyReport(Report):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareReport(Report):
-    """How far a decoded volume is from its original. Errors are in stored units (before any header slope).
+    """How far a decoded volume is from its original. Errors are in stored units.
+
+    Stored units are the integers of the file, before any header slope; for files of fractions, their values.
 
     Attributes
     ----------
