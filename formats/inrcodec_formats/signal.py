@@ -165,19 +165,25 @@ def _quantised(array: np.ndarray, step: float) -> tuple[np.ndarray, float]:
     low, high = np.rint(float(array.min()) / step), np.rint(float(array.max()) / step)
     dtype = _narrowest(low, high, f"; a quantise_step of at least {(float(array.max()) - float(array.min())) / 65535:.3g} is needed")
     coded = np.empty(array.shape, dtype)
-    for i in range(array.shape[0]) if array.ndim else ():
-        coded[i] = np.rint(array[i].astype(np.float64) / step)
+    for rows in _row_slices(array):
+        coded[rows] = np.rint(array[rows].astype(np.float64) / step)
     return coded, float(step)
 
 
 def _require_finite(array: np.ndarray) -> None:
-    bad = sum(int(array[i].size - np.isfinite(array[i]).sum()) for i in range(array.shape[0]))
+    bad = sum(int(np.count_nonzero(~np.isfinite(array[rows]))) for rows in _row_slices(array))
     if bad:
         raise SignalError(f"expected finite values, found {bad} NaN or infinite samples; replace or mask them first")
 
 
 def _all_integers(array: np.ndarray) -> bool:
-    return all(bool(np.all(array[i] == np.rint(array[i]))) for i in range(array.shape[0]))
+    return all(bool(np.all(array[rows] == np.rint(array[rows]))) for rows in _row_slices(array))
+
+
+def _row_slices(array: np.ndarray) -> list[slice]:
+    """Cut axis 0 into slices of about a million samples: temporaries stay small, and a 1-D signal is not a loop."""
+    rows = max(1, array.shape[0] * 2**20 // array.size)
+    return [slice(start, start + rows) for start in range(0, array.shape[0], rows)]
 
 
 def _narrowest(low: float, high: float, hint: str = "; clip or divide them first") -> np.dtype:
