@@ -32,10 +32,12 @@ from .streams import (
     map_samples,
     read_samples,
     reading,
+    same_spacing,
 )
 
 _NIFTI1_SIZE, _NIFTI2_SIZE = 348, 540
 _HEADER_LIMIT = 64 << 20
+_NO_PATH = Path("header")
 _DTYPES = {2: "u1", 256: "i1", 4: "i2", 512: "u2", 8: "i4", 768: "u4", 1024: "i8", 1280: "u8", 16: "f4", 64: "f8"}
 _CODES = {name: code for code, name in _DTYPES.items()}
 _OTHER_TYPES = {1: "binary", 32: "complex64", 128: "RGB", 1536: "float128", 1792: "complex128", 2304: "RGBA"}
@@ -228,22 +230,36 @@ def _prefix(header: SignalHeader) -> bytes:
     original = _original(header)
     if original is None:
         return _fresh(header)
-    dtype = np.dtype(header.file_dtype)
-    if _shape(Path("header"), original) == header.shape and _dtype(Path("header"), original) == dtype:
+    same_samples = (_shape(_NO_PATH, original), _dtype(_NO_PATH, original)) == (header.shape, np.dtype(header.file_dtype))
+    if same_samples and same_spacing(_geometry(original, len(header.shape))[0], header.spacing):
         return header.source_header
-    changed = original.as_byteswapped(dtype.byteorder) if dtype.byteorder in "<>" else original.copy()
+    return _changed(original, header)
+
+
+def _changed(original: Any, header: SignalHeader) -> bytes:
+    """Adapt the signal's own header to another grid or dtype; the origin stays where it was."""
+    size, order = len(original.binaryblock), np.dtype(header.file_dtype).str[0]
+    changed, tail = original.copy(), header.source_header[size:]
+    if order in "<>" and order != original.endianness:
+        # Extensions hold numbers in the old byte order that only their makers could swap.
+        changed, tail = original.as_byteswapped(order), bytes(4)
+        changed["vox_offset"] = size + len(tail)
     _set_grid(changed, header)
-    return changed.binaryblock + header.source_header[len(changed.binaryblock) :]
+    before, after = _geometry(original, 3)[0], _geometry(changed, 3)[0]
+    for axis, (old, new) in enumerate(zip(reversed(before), reversed(after), strict=True)):
+        # The qform takes its scale from pixdim; the sform has its own.
+        for row in ("srow_x", "srow_y", "srow_z"):
+            changed[row][axis] *= new / old
+    return changed.binaryblock + tail
 
 
 def _original(header: SignalHeader) -> Any | None:
     """Return the signal's own NIfTI header if it can hold the signal, else None."""
     if header.source_format != Nifti.name:
         return None
-    path = Path("header")
     try:
-        parsed = _parse(path, header.source_header)
-        _shape(path, parsed), _dtype(path, parsed)
+        parsed = _parse(_NO_PATH, header.source_header)
+        _shape(_NO_PATH, parsed), _dtype(_NO_PATH, parsed)
     except FormatError:
         return None
     if int(parsed["vox_offset"]) != len(header.source_header):

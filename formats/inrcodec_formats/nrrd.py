@@ -29,6 +29,7 @@ from .streams import (
     map_samples,
     read_samples,
     reading,
+    same_spacing,
 )
 
 _MAGIC = b"NRRD000"
@@ -132,8 +133,8 @@ class Nrrd:
     def write(self, path: Path, header: SignalHeader, slabs: Iterable[np.ndarray]) -> None:
         """Write slabs of coded integers as ``header.file_dtype``.
 
-        A header text read from NRRD goes back byte for byte, with its encoding, when shape and dtype are still its
-        own; else a fresh one is made and the samples are gzipped.
+        A header text read from NRRD goes back byte for byte, with its encoding, when shape, dtype and spacing are
+        still its own; else a fresh one is made and the samples are gzipped.
         """
         self.check(header)
         if path.name.lower().endswith(".nhdr"):
@@ -258,7 +259,7 @@ def _own_text(header: SignalHeader) -> tuple[bytes, bool] | None:
     except FormatError:
         return None
     same = layout.shape == header.shape and layout.dtype == np.dtype(header.file_dtype)
-    return (header.source_header, layout.packed) if same else None
+    return (header.source_header, layout.packed) if same and same_spacing(layout.spacing, header.spacing) else None
 
 
 def _fresh(header: SignalHeader) -> bytes:

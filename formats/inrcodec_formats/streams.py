@@ -17,7 +17,7 @@ from .errors import FormatError, InrcodecError, OutputError, SignalError
 from .signal import CODED_DTYPES, SignalHeader
 
 GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_LEVEL = 3  # on a chest CT, level 6 takes twice as long for 1 % fewer bytes
+_GZIP_LEVEL = 5  # on CT and fMRI within 2 % of level 6 in two thirds of its time
 
 DEFLATE_LIMIT = 1032
 """No deflate stream expands further than this, so a header that claims more is damaged or hostile."""
@@ -69,6 +69,11 @@ def check_header(header: SignalHeader) -> None:
         )
     if min(header.shape) < 1 or header.dtype not in CODED_DTYPES:
         raise SignalError(f"expected positive sizes in one of {CODED_DTYPES}, found {header.shape} {header.dtype}")
+
+
+def same_spacing(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Tell whether two spacings agree to the precision of a 32-bit float, which is what most headers hold."""
+    return len(one) == len(other) and np.allclose(one, other, rtol=1e-6, atol=0)
 
 
 def checked_slabs(header: SignalHeader, slabs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

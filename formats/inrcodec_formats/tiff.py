@@ -23,7 +23,17 @@ import tifffile
 from .atomic import atomic_output
 from .errors import FormatError
 from .signal import Signal, SignalHeader, to_coded_integers
-from .streams import byte_count, check_expansion, check_header, checked_slabs, collect, damaged, map_samples, reading
+from .streams import (
+    byte_count,
+    check_expansion,
+    check_header,
+    checked_slabs,
+    collect,
+    damaged,
+    map_samples,
+    reading,
+    same_spacing,
+)
 
 _MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _COLOUR_MAP = 320
@@ -94,7 +104,7 @@ class Tiff:
             axes, shape = _axes(path, series)
             stored = _samples(path, tif, series, shape)
             spacing, units = _geometry(tif, axes)
-            kept = _kept(tif, shape, stored.dtype)
+            kept = _kept(tif, shape, stored.dtype, spacing)
         coded, step = to_coded_integers(stored, quantise_step)
         header = SignalHeader(
             shape=shape,
@@ -112,7 +122,7 @@ class Tiff:
     def write(self, path: Path, header: SignalHeader, slabs: Iterable[np.ndarray]) -> None:
         """Write slabs of coded integers page by page as ``header.file_dtype``.
 
-        The tags read from a TIFF go back verbatim while shape and dtype are still their own; else the file
+        The tags read from a TIFF go back verbatim while shape, dtype and spacing are still their own; else the file
         carries fresh OME-XML (plain pages for the 64-bit integers and half floats that OME lacks). Files beyond 4 GB
         are BigTIFF. A source that was compressed is written with deflate.
         """
@@ -277,7 +287,7 @@ def _page_geometry(tif: tifffile.TiffFile) -> dict[str, tuple[float, str]]:
     return known
 
 
-def _kept(tif: tifffile.TiffFile, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+def _kept(tif: tifffile.TiffFile, shape: tuple[int, ...], dtype: np.dtype, spacing: tuple[float, ...]) -> bytes:
     """Pack the first page's descriptive tags, verbatim, with what is needed to know whether they still apply."""
     page = tif.pages.first
     tags = []
@@ -290,6 +300,7 @@ def _kept(tif: tifffile.TiffFile, shape: tuple[int, ...], dtype: np.dtype) -> by
     kept = {
         "shape": list(shape),
         "dtype": dtype.str,
+        "spacing": list(spacing),
         "byteorder": tif.byteorder,
         "bigtiff": tif.is_bigtiff,
         "compressed": int(page.compression) != 1,
@@ -314,6 +325,7 @@ def _own_tags(header: SignalHeader) -> dict[str, Any] | None:
     try:
         kept: dict[str, Any] = json.loads(header.source_header)
         same = tuple(kept["shape"]) == header.shape and kept["dtype"] == header.file_dtype
+        same = same and same_spacing(tuple(kept["spacing"]), header.spacing)
         _kept_options(kept)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None

@@ -125,6 +125,21 @@ class FormatConformance:
         if self.keeps_geometry:
             assert again.header.spacing == pytest.approx(found.header.spacing)
 
+    def test_a_changed_spacing_is_written(self, tmp_path: Path) -> None:
+        if not self.keeps_geometry:
+            pytest.skip("the format has no spacing")
+        found = registry.read(self.written(tmp_path, make_array("<i2", (4, 5, 7))))
+        registry.write_signal(self.path(tmp_path, "b"), found.with_header(spacing=(6.0, 0.75, 1.0)))
+        assert registry.read(self.path(tmp_path, "b")).header.spacing == pytest.approx((6.0, 0.75, 1.0))
+
+    def test_a_changed_byte_order_is_written(self, tmp_path: Path) -> None:
+        for order, other in ("<>", "><"):
+            array = make_array(f"{order}i2", (4, 5, 7))
+            found = registry.read(self.written(tmp_path, array))
+            registry.write_signal(self.path(tmp_path, "b"), found.with_header(file_dtype=f"{other}i2"))
+            again = registry.read(self.path(tmp_path, "b"))
+            assert again.header.file_dtype == f"{other}i2" and np.array_equal(again.values, array)
+
     def test_fractions_need_a_step(self, tmp_path: Path) -> None:
         array = make_array("<i2", (4, 5, 7)).astype("<f4") / 4
         path = self.path(tmp_path)

@@ -147,6 +147,27 @@ def test_a_cut_region_keeps_slope_orientation_and_extension(tmp_path: Path) -> N
     assert image.header.extensions[0].get_content() == b"kept to the last byte"
 
 
+def test_a_coarser_grid_scales_qform_and_sform(tmp_path: Path) -> None:
+    save(tmp_path / "a.nii", make_array("i2", (8, 6, 4)))
+    whole = registry.read(tmp_path / "a.nii")
+    spacing = tuple(2 * step for step in whole.header.spacing)
+    coarse = Signal((whole.samples[::2, ::2, ::2],), replace(whole.header, shape=(2, 3, 4), spacing=spacing))
+    registry.write_signal(tmp_path / "b.nii", coarse)
+    image = nib.load(tmp_path / "b.nii")
+    expected = AFFINE @ np.diag([2, 2, 2, 1])
+    assert np.allclose(image.get_sform(), expected)
+    assert np.allclose(image.get_qform(), nib.load(tmp_path / "a.nii").get_qform() @ np.diag([2, 2, 2, 1]), atol=1e-5)
+
+
+def test_another_byte_order_keeps_slope_and_orientation(tmp_path: Path) -> None:
+    array = make_array("i2", (7, 5, 4))
+    save(tmp_path / "a.nii", array, order=">", slope=(2.0, -3.0))
+    registry.write_signal(tmp_path / "b.nii", registry.read(tmp_path / "a.nii").with_header(file_dtype="<i2"))
+    image = nib.load(tmp_path / "b.nii")
+    assert np.array_equal(np.asanyarray(image.dataobj), array * 2.0 - 3.0)
+    assert np.allclose(image.affine, AFFINE) and not image.header.extensions
+
+
 def test_a_fresh_header_has_spacing_units_and_no_scaling(tmp_path: Path) -> None:
     array = make_array("<i2", (3, 4, 5, 7))
     registry.write_signal(tmp_path / "a.nii", make_signal(array))

@@ -49,6 +49,16 @@ def test_unknown_names_and_contents(tmp_path: Path) -> None:
         one_line(error)
 
 
+def test_the_example_in_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    decoded = make_array("<i2", (20, 5, 7))
+    monkeypatch.chdir(tmp_path)
+    registry.write_signal("ct.nii.gz", make_signal(decoded))
+    exec(text.split("```python\n")[1].split("```")[0], {"decoded": decoded})
+    assert np.array_equal(registry.read("ct.nrrd").values, decoded)
+    assert Path("copy.nii.gz").read_bytes() == Path("ct.nii.gz").read_bytes()
+
+
 def test_reading_and_writing_the_same_path(tmp_path: Path) -> None:
     array = make_array("<i2", (4, 5, 7))
     np.save(tmp_path / "a.npy", array)
