@@ -122,9 +122,9 @@ class Tiff:
     def write(self, path: Path, header: SignalHeader, slabs: Iterable[np.ndarray]) -> None:
         """Write slabs of coded integers page by page as ``header.file_dtype``.
 
-        The tags read from a TIFF go back verbatim while shape, dtype and spacing are still their own; else the file
-        carries fresh OME-XML (plain pages for the 64-bit integers and half floats that OME lacks). Files beyond 4 GB
-        are BigTIFF. A source that was compressed is written with deflate.
+        The tags read from a TIFF go back verbatim while shape, dtype and spacing are still their own; else the
+        file carries fresh OME-XML (plain pages for the 64-bit integers and half floats that OME lacks). Files beyond
+        4 GB are BigTIFF. A source that was compressed is written with deflate.
         """
         self.check(header)
         dtype = np.dtype(header.file_dtype)
