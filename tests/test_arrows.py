@@ -17,7 +17,7 @@ ALLOWED = {
     "inrcodec.partition": {KERNELS, FORMATS, OPTIONS},
     "inrcodec.models": {KERNELS, ERRORS},
     "inrcodec.coding": {KERNELS, FORMATS, OPTIONS},
-    "inrcodec.fitting": {KERNELS, FORMATS, "inrcodec.models", "inrcodec.coding", OPTIONS},
+    "inrcodec.fitting": {KERNELS, FORMATS, "inrcodec.partition", "inrcodec.models", "inrcodec.coding", OPTIONS},
     OPTIONS: {FORMATS},
 }
 

@@ -1,0 +1,216 @@
+"""inrcodec: a neural codec for biomedical volumes.
+
+A volume is stored as the quantised, entropy-coded weights of small sine networks, one per block, and rebuilt from them
+whole, by region, at any scale or at any point.
+
+>>> import inrcodec
+>>> inrcodec.encode("ct.nii.gz", "ct.inrc", ratio=64)           # doctest: +SKIP
+>>> inrcodec.decode("ct.inrc", "back.nii.gz")                   # doctest: +SKIP
+>>> inrcodec.open("ct.inrc")[40:50, :, ::2]                     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, overload
+
+from inrcodec_formats.errors import (
+    ContainerError,
+    FormatError,
+    InrcodecError,
+    OptionError,
+    OutputError,
+    SignalError,
+    TargetError,
+)
+from inrcodec_formats.signal import Signal, SignalHeader
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .image import Image, Source
+    from .options import TincOptions
+    from .reports import CompareReport, DecodeReport, EncodeReport, InfoReport, VerifyReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ContainerError",
+    "FormatError",
+    "InrcodecError",
+    "OptionError",
+    "OutputError",
+    "Signal",
+    "SignalError",
+    "SignalHeader",
+    "TargetError",
+    "compare",
+    "decode",
+    "encode",
+    "info",
+    "open",
+    "verify",
+]
+
+Progress = Callable[[str, float, str], None]
+"""Called as ``progress(stage, fraction, note)`` while work goes on."""
+
+
+def _silent(stage: str, fraction: float, note: str = "") -> None:
+    """Report nothing."""
+
+
+@overload
+def encode(source: Any, target: str | os.PathLike[str], **choices: Any) -> EncodeReport: ...
+@overload
+def encode(source: Any, target: None = None, **choices: Any) -> bytes: ...
+def encode(
+    source: str | os.PathLike[str] | np.ndarray | Signal,
+    target: str | os.PathLike[str] | None = None,
+    *,
+    ratio: float | None = None,
+    bits_per_voxel: float | None = None,
+    psnr_db: float | None = None,
+    method: str = "tinc",
+    effort: int = 5,
+    device: str = "auto",
+    seed: int = 0,
+    quantise_step: float | None = None,
+    tinc: TincOptions | None = None,
+    progress: Progress | None = None,
+) -> EncodeReport | bytes:
+    """Compress a volume, an image or a series.
+
+    Parameters
+    ----------
+    source : path, ndarray or Signal
+        A NIfTI, NRRD, TIFF or npy file, or samples of 1 to 4 dimensions, slowest axis first, e.g. ``(D, H, W)``.
+        Integers are coded as they are.
+    target : path, optional
+        The ``.inrc`` file to write. Without it the stream is returned.
+    ratio : float, optional
+        Bytes of the array over bytes of the stream, every byte counted. The file is 98 to 100 % of the size asked for.
+    bits_per_voxel : float, optional
+        Size of the stream in bits over the number of voxels; as precise as `ratio`.
+    psnr_db : float, optional
+        PSNR over the signal's own range, in dB; reached and exceeded by at most 0.1 dB.
+    method : {"tinc"}
+    effort : int
+        1 (fast) to 9 (thorough); counts steps, not seconds.
+    device : {"auto", "cpu"}
+    seed : int
+        Of everything random: same input, options, seed, versions and thread count give the same bytes.
+    quantise_step : float, optional
+        For real values: the smallest difference to keep. Integers need none.
+    tinc : TincOptions, optional
+        How TINC partitions and shares.
+    progress : callable, optional
+        ``progress(stage, fraction, note)``.
+
+    Returns
+    -------
+    EncodeReport or bytes
+        A report when `target` is given, else the stream.
+
+    Raises
+    ------
+    OptionError
+        If none or several targets are given, or a choice is out of range.
+    SignalError, FormatError
+        If the source cannot be coded or read.
+    TargetError
+        If the size or quality cannot be reached.
+    OutputError
+        If the file cannot be written.
+    """
+    from dataclasses import replace
+
+    from . import encoder
+    from .options import EncodeOptions, TincOptions, one_target
+
+    wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
+    options = EncodeOptions(wanted, method, effort, device, seed, tinc or TincOptions())  # type: ignore[arg-type]
+    blob, report = encoder.encode_signal(source, options, quantise_step, progress or _silent)
+    if target is None:
+        return blob
+    encoder.write_stream(target, blob)
+    return replace(report, output=os.fspath(target))
+
+
+@overload
+def decode(source: Source, target: str | os.PathLike[str], **choices: Any) -> DecodeReport: ...
+@overload
+def decode(source: Source, target: None = None, **choices: Any) -> Signal: ...
+def decode(
+    source: Source,
+    target: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Signal | DecodeReport:
+    """Rebuild a signal.
+
+    Parameters
+    ----------
+    source : path, bytes or binary file object
+        An ``.inrc`` stream.
+    target : path, optional
+        File to write; the suffix chooses the format, the source's header is put back where the format is the same.
+        Memory stays bounded. Without it the signal is returned.
+    device : {"auto", "cpu"}
+    progress : callable, optional
+        ``progress(stage, fraction, note)``.
+
+    Returns
+    -------
+    Signal or DecodeReport
+
+    Raises
+    ------
+    ContainerError
+        If the stream is damaged, hostile or from an unknown version.
+    FormatError, OutputError
+        If the file cannot be written.
+    """
+    from . import decoder
+    from .options import check_device
+
+    check_device(device)
+    if target is None:
+        return decoder.decode_signal(source, progress or _silent)
+    return decoder.decode_file(source, target, progress or _silent)
+
+
+def open(source: Source) -> Image:
+    """Open a stream to read regions, scales or points; see `inrcodec.image.Image`."""
+    from .image import Image
+
+    return Image(source)
+
+
+def info(source: Source) -> InfoReport:
+    """Tell what a stream holds without decoding a voxel."""
+    from .decoder import stream_info
+
+    return stream_info(source)
+
+
+def verify(source: Source, *, deep: bool = False, progress: Progress | None = None) -> VerifyReport:
+    """Check every checksum of a stream; with `deep`, decode all of it too.
+
+    Raises
+    ------
+    ContainerError
+        If anything is damaged.
+    """
+    from .decoder import verify_stream
+
+    return verify_stream(source, deep, progress or _silent)
+
+
+def compare(original: Any, decoded: Any, **choices: Any) -> CompareReport:
+    """Measure what was lost; see `inrcodec.metrics.compare`."""
+    from .metrics import compare as measure
+
+    return measure(original, decoded, **choices)

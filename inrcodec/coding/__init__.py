@@ -1,0 +1,1 @@
+"""Weights to bits and back: quantisation, integer statistics, entropy coding."""

@@ -1,0 +1,185 @@
+"""Range coding with tables made from small integers by integer arithmetic, so that every machine makes the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import constriction
+import numpy as np
+from inrcodec_formats.errors import ContainerError
+from numpy.typing import NDArray
+
+ALPHABET = 256
+"""Magnitudes 0..254 have a symbol each; 255 announces an escape."""
+ESCAPE = ALPHABET - 1
+
+_UNIFORM = constriction.stream.model.Uniform
+
+
+@dataclass(frozen=True)
+class MagnitudeTable:
+    """Distribution of a non-negative integer: P(0), P(1 | > 0), and a geometric tail.
+
+    Attributes
+    ----------
+    nonzero : int
+        P(n > 0) in 1/65536, 1..65535.
+    beyond : int
+        P(n > 1 | n > 0) in 1/256, 1..255.
+    decay : int
+        P(n > k + 1 | n > k), k >= 1, in 1/256, 1..255.
+    """
+
+    nonzero: int
+    beyond: int
+    decay: int
+
+    @classmethod
+    def fit(cls, zeros: float, ones: float, larger: float, excess: float) -> MagnitudeTable:
+        """Fit to counts: zeros, ones, values above 1, and the sum of (n - 2) over the latter."""
+        total, above = zeros + ones + larger, ones + larger
+        return cls(
+            _proportion(above + 0.05, total + 0.5, 65536),
+            _proportion(larger + 0.1, above + 0.5, 256),
+            _proportion(excess + 0.2, excess + larger + 0.6, 256),
+        )
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """Integer weights of the `ALPHABET` symbols (exact in float64)."""
+        weights = np.empty(ALPHABET, dtype=np.int64)
+        weights[0] = (65536 - self.nonzero) << 24
+        weights[1] = (self.nonzero * (256 - self.beyond)) << 16
+        rest = (self.nonzero * self.beyond) << 16
+        for n in range(2, ESCAPE):
+            tail = (rest * self.decay) >> 8
+            weights[n] = max(rest - tail, 1)
+            rest = tail
+        weights[ESCAPE] = max(rest, 1)
+        return weights.astype(np.float64)
+
+    @cached_property
+    def model(self) -> object:
+        """The distribution as `constriction` takes it."""
+        return categorical(self.weights)
+
+    @cached_property
+    def cost(self) -> NDArray[np.float32]:
+        """Bits per magnitude 0..255, sign included; the escape's own digits are left out."""
+        bits = -np.log2(self.weights / self.weights.sum())
+        bits[1:] += 1
+        return bits.astype(np.float32)
+
+
+def categorical(weights: NDArray[np.float64]) -> object:
+    """Distribution over 0..n-1 proportional to integer-valued `weights`."""
+    return constriction.stream.model.Categorical(weights / weights.sum(), perfect=False)
+
+
+def _proportion(part: float, whole: float, scale: int) -> int:
+    return int(min(max(round(scale * part / whole), 1), scale - 1))
+
+
+class SymbolWriter:
+    """Range encoder for arrays of symbols."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def symbols(self, values: np.ndarray, model: object) -> None:
+        """Code values of one distribution."""
+        if len(values):
+            self._coder.encode(np.ascontiguousarray(values, dtype=np.int32), model)
+
+    def grouped(self, values: np.ndarray, group: np.ndarray, models: list[object]) -> None:
+        """Code values whose distributions differ; group by group, in ascending order of group."""
+        order = np.argsort(group, kind="stable")
+        values, group = values[order], group[order]
+        for g, part in _runs(group, values):
+            self.symbols(part, models[g])
+
+    def digits(self, values: np.ndarray, bits: int) -> None:
+        """Code `bits`-bit integers without a model, bits <= 16."""
+        if bits:
+            self.symbols(values, _UNIFORM(1 << bits))
+
+    def finish(self) -> bytes:
+        """The bytes written, big-endian words, without the zero bytes at the end that the reader puts back."""
+        return self._coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+
+
+class SymbolReader:
+    """Inverse of `SymbolWriter`."""
+
+    def __init__(self, data: bytes) -> None:
+        padded = data + b"\0" * (8 + -len(data) % 4)
+        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, dtype=">u4").astype(np.uint32))
+
+    def symbols(self, count: int, model: object) -> NDArray[np.int32]:
+        """Decode `count` symbols of one distribution."""
+        if count == 0:
+            return np.empty(0, dtype=np.int32)
+        try:
+            return self._coder.decode(model, int(count))
+        except (AssertionError, ValueError) as error:
+            raise ContainerError(
+                "expected a valid entropy-coded chunk, found impossible data; get a fresh copy of the file"
+            ) from error
+
+    def grouped(self, group: np.ndarray, models: list[object]) -> NDArray[np.int32]:
+        """Decode one symbol per entry of `group`."""
+        order = np.argsort(group, kind="stable")
+        values = np.empty(len(group), dtype=np.int32)
+        for g, part in _runs(group[order], order):
+            values[part] = self.symbols(len(part), models[g])
+        return values
+
+    def digits(self, count: int, bits: int) -> NDArray[np.int32]:
+        """Decode `count` integers of `bits` bits."""
+        return self.symbols(count, _UNIFORM(1 << bits)) if bits else np.zeros(count, dtype=np.int32)
+
+
+def _runs(group: np.ndarray, values: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    if len(group) == 0:
+        return []
+    starts = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
+    return list(zip(group[starts].tolist(), np.split(values, starts[1:]), strict=True))
+
+
+def write_signed(writer: SymbolWriter, values: np.ndarray, group: np.ndarray, tables: list[MagnitudeTable]) -> None:
+    """Code signed integers: magnitudes by group, then signs, then escapes."""
+    magnitude = np.abs(values)
+    writer.grouped(np.minimum(magnitude, ESCAPE), group, [t.model for t in tables])
+    writer.digits((values[magnitude > 0] < 0).astype(np.int32), 1)
+    write_escapes(writer, magnitude[magnitude >= ESCAPE] - ESCAPE)
+
+
+def read_signed(reader: SymbolReader, group: np.ndarray, tables: list[MagnitudeTable]) -> NDArray[np.int64]:
+    """Inverse of `write_signed`."""
+    values = reader.grouped(group, [t.model for t in tables]).astype(np.int64)
+    negative = values > 0
+    signs = np.where(reader.digits(int(negative.sum()), 1) > 0, -1, 1)
+    escaped = values == ESCAPE
+    values[escaped] += read_escapes(reader, int(escaped.sum()))
+    values[negative] *= signs
+    return values
+
+
+def write_escapes(writer: SymbolWriter, values: np.ndarray) -> None:
+    """Code the excess of rare large values: their bit lengths (0..31), then their bits, 16 at a time."""
+    for value in values.tolist():
+        length = int(value).bit_length()
+        writer.digits(np.array([length]), 5)
+        writer.digits(np.array([value >> 16]), max(length - 16, 0))
+        writer.digits(np.array([value & 0xFFFF]) % (1 << min(length, 16)), min(length, 16))
+
+
+def read_escapes(reader: SymbolReader, count: int) -> NDArray[np.int64]:
+    """Inverse of `write_escapes`."""
+    values = np.zeros(count, dtype=np.int64)
+    for i in range(count):
+        length = int(reader.digits(1, 5)[0])
+        high = int(reader.digits(1, max(length - 16, 0))[0])
+        values[i] = (high << 16) | int(reader.digits(1, min(length, 16))[0])
+    return values

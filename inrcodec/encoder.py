@@ -1,0 +1,329 @@
+"""From a file or an array to an ``.inrc`` stream: read, normalise, partition, fit, quantise, code, write."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from inrcodec_formats import registry
+from inrcodec_formats.atomic import atomic_output
+from inrcodec_formats.container import Section, metadata_section, write_container
+from inrcodec_formats.container_header import Quality, StreamHeader
+from inrcodec_formats.errors import SignalError, TargetError
+from inrcodec_formats.signal import Signal
+from inrcodec_formats.zstd import compress
+
+from .coding.parameters import QuantisedTensor
+from .coding.readouts import write_chunk
+from .fitting import start, tinc
+from .fitting.analysis import LeafReadouts
+from .fitting.descent import quantised_parameters
+from .fitting.search import Trial, search_step
+from .fitting.tinc import Goal, QuantisedReadouts
+from .image import Image
+from .metrics import ErrorStatistics, error_statistics, own_range
+from .models.tinc import TincLayout, TincModel
+from .options import EncodeOptions
+from .reports import EncodeReport
+from .stream import TincStream, dequantised, network_section, readout_geometry
+
+Progress = Callable[[str, float, str], None]
+
+CHUNK_BITS = 8 * 2300
+SIZE_WINDOW = 0.985
+"""A size target is met by files of this part of it up to all of it."""
+PSNR_WINDOW_DB = 0.08
+_HEADROOM_BITS = 8 * 420
+"""Header, directory, footer, tree and statistics of a usual stream; only the first guess depends on it."""
+
+
+@dataclass
+class _Network:
+    """What is decided before the readouts are quantised."""
+
+    layout: TincLayout
+    model: TincModel
+    parameters: dict[str, QuantisedTensor] | None
+    offset: int
+    tree: object
+    leaves: LeafReadouts
+
+
+@dataclass(frozen=True)
+class _Result:
+    blob: bytes
+    quantised: QuantisedReadouts
+    error: ErrorStatistics | None
+
+
+class Encoder:
+    """One encoding, stage by stage.
+
+    Parameters
+    ----------
+    signal : Signal
+        One plane of 1 to 4 dimensions.
+    options : EncodeOptions
+    progress : callable
+        ``progress(stage, fraction, note)``.
+    """
+
+    def __init__(self, signal: Signal, options: EncodeOptions, progress: Progress) -> None:
+        self.signal, self.options, self.progress = signal, options, progress
+        self.volume = signal.samples
+        self.low, self.high = int(self.volume.min()), int(self.volume.max())
+        self.seconds: dict[str, float] = {}
+        self.choices: dict[str, object] = {}
+
+    def run(self) -> tuple[bytes, EncodeReport]:
+        """Encode; returns the stream and the report (its `output` not set)."""
+        goal = self._first_goal()
+        network = self._timed("partition", lambda: self._partition(goal))
+        result = self._timed("code", lambda: self._reach_target(network))
+        error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
+        return result.blob, self._report(network, result, error)
+
+    def _timed(self, stage: str, work: Callable[[], object]):  # type: ignore[no-untyped-def]
+        began = time.perf_counter()
+        self.progress(stage, 0.0, "")
+        value = work()
+        self.progress(stage, 1.0, "")
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+        return value
+
+    def _note(self, stage: str) -> Callable[[float, str], None]:
+        return lambda fraction, note: self.progress(stage, fraction, note)
+
+    @property
+    def _target_bytes(self) -> float | None:
+        target = self.options.target
+        if target.kind == "ratio":
+            return self.signal.header.raw_bytes / target.value
+        if target.kind == "bits_per_voxel":
+            return self.signal.header.voxels * target.value / 8
+        return None
+
+    def _first_goal(self) -> Goal:
+        size = self._target_bytes
+        if size is not None:
+            return Goal(bits=max(8 * size - _HEADROOM_BITS, 64.0))
+        data_range = max(self.high - self.low, 1)
+        return Goal(error=data_range**2 / 10 ** (self.options.target.value / 10))
+
+    def _partition(self, goal: Goal) -> _Network:
+        """Choose leaves, fit segments where there are any to fit, and solve all readouts."""
+        options, note = self.options.tinc, self._note("partition")
+        offset = start.typical_value(self.volume)
+        layout, step = tinc.choose_layout(self.volume, offset, options, goal, self.options.seed, note)
+        layout = start.with_segments(layout, options, goal.bits or self._bits_guess(layout, step, offset))
+        model, parameters = self._timed("fit", lambda: self._fit(layout, offset, step))
+        step = self._step_after_fit(model, offset, step, goal, parameters)
+        tree, leaves = tinc.partition(model, self.volume, offset, step, note)
+        self.choices.update(leaf=layout.cells[-1], root=layout.root, coordinates=layout.coordinates, step=step)
+        network = _Network(layout, model, parameters, offset, tree, leaves)
+        self._allocate(network, goal)
+        self.first_step = step
+        return network
+
+    def _bits_guess(self, layout: TincLayout, step: float, offset: int) -> float:
+        chosen = start.sample_cells(layout, self.options.seed)
+        return tinc.Trials(start.initial_model(layout), self.volume, offset, chosen).measure(step)[0]
+
+    def _fit(self, layout: TincLayout, offset: int, step: float) -> tuple[TincModel, dict[str, QuantisedTensor] | None]:
+        if layout.root == "separable" and not layout.segments:
+            return start.initial_model(layout), None
+        fitted = tinc.fit_segments(
+            layout, self.volume, offset, self.options.tinc, step, self.options.fit_steps, self.options.seed, self._note("fit")
+        )
+        parameters = quantised_parameters(fitted)
+        return TincModel(layout, dequantised(parameters)), parameters
+
+    def _step_after_fit(
+        self, model: TincModel, offset: int, step: float, goal: Goal, parameters: dict[str, QuantisedTensor] | None
+    ) -> float:
+        if parameters is None:
+            return step
+        left = None if goal.bits is None else max(goal.bits - 8 * len(network_section(parameters)), 64.0)
+        chosen = start.sample_cells(model.layout, self.options.seed)
+        return tinc.Trials(model, self.volume, offset, chosen).step_for(Goal(left, goal.error), step)
+
+    def _allocate(self, network: _Network, goal: Goal) -> None:
+        options = self.options.tinc
+        if options.allocation == "rate":
+            return
+        bits = goal.bits if goal.bits is not None else 8.0 * self.signal.header.raw_bytes / 64
+        shared = 0 if network.parameters is None else start.network_weights(network.layout)
+        budget = int(bits / options.bits_per_weight) - shared
+        widths = tinc.allocate(network.layout, network.tree, network.leaves, self.volume, options, budget)  # type: ignore[arg-type]
+        self.choices["budget_weights"] = budget
+        self.choices["spent_weights"] = int(widths.sum())
+
+    def _reach_target(self, network: _Network) -> _Result:
+        return self._reach_size(network) if self._target_bytes is not None else self._reach_psnr(network)
+
+    def _reach_size(self, network: _Network) -> _Result:
+        limit = self._target_bytes
+        assert limit is not None
+
+        def attempt(step: float) -> Trial[_Result]:
+            result = self._assemble(network, step)
+            self.progress("code", 0.5, f"{len(result.blob)} of {limit:.0f} bytes")
+            return Trial(step, math.log2(len(result.blob)), result)
+
+        trials = search_step(
+            attempt,
+            start=self.first_step,
+            low=math.log2(SIZE_WINDOW * limit),
+            high=math.log2(limit),
+            slope=-1.0,
+            bounds=tinc.STEP_BOUNDS,
+            trials=12,
+        )
+        fitting = [t for t in trials if len(t.outcome.blob) <= limit]
+        if not fitting:
+            smallest = len(attempt(tinc.STEP_BOUNDS[1]).outcome.blob)
+            raw = self.signal.header.raw_bytes
+            if smallest > limit:
+                raise TargetError(
+                    f"expected a target of at least {smallest} bytes for this signal (ratio {raw / smallest:.4g}), "
+                    f"found {limit:.0f} bytes; ask for a smaller ratio or more bits per voxel"
+                )
+            fitting = [attempt(tinc.STEP_BOUNDS[1])]
+        return max(fitting, key=lambda t: len(t.outcome.blob)).outcome
+
+    def _reach_psnr(self, network: _Network) -> _Result:
+        goal = self.options.target.value
+        data_range = own_range(self.volume)
+
+        def attempt(step: float) -> Trial[_Result]:
+            result = self._assemble(network, step)
+            error = self._decoded_error(result.blob)
+            psnr = error.psnr(data_range)
+            self.progress("code", 0.5, f"PSNR {psnr:.2f} dB")
+            return Trial(step, min(psnr, 1e3), _Result(result.blob, result.quantised, error))
+
+        trials = search_step(
+            attempt,
+            start=self.first_step,
+            low=goal,
+            high=goal + PSNR_WINDOW_DB,
+            slope=-4.0,
+            bounds=tinc.STEP_BOUNDS,
+            trials=14,
+        )
+        reached = [t for t in trials if t.amount >= goal]
+        if not reached:
+            best = max(t.amount for t in trials)
+            raise TargetError(f"expected a PSNR that this signal can reach, at most {best:.2f} dB, found {goal:g}; ask for less")
+        return min(reached, key=lambda t: (t.amount, len(t.outcome.blob))).outcome
+
+    def _assemble(self, network: _Network, step: float) -> _Result:
+        """Quantise at a step and write the whole stream."""
+        quantised = tinc.quantise(network.layout, network.leaves, step, self.options.turns)
+        geometry = readout_geometry(network.layout, network.leaves.level)
+        bounds = tinc.chunk_bounds(geometry, quantised, CHUNK_BITS)
+        stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.low, self.high)  # type: ignore[arg-type]
+        sections = [metadata_section(self.signal.header), Section("TREE", stream.tree_section())]
+        if network.parameters is not None:
+            sections.append(Section("NETW", network_section(network.parameters)))
+        sections.append(Section("STAT", compress(quantised.statistics.to_bytes())))
+        chunks = (
+            (b - a, write_chunk(geometry, quantised.statistics, quantised.values, quantised.widths, a, b))
+            for a, b in zip(bounds, bounds[1:], strict=False)
+        )
+        out = io.BytesIO()
+        write_container(out, self._header(network.layout), [s for s in sections if s is not None], chunks)
+        return _Result(out.getvalue(), quantised, None)
+
+    def _header(self, layout: TincLayout) -> StreamHeader:
+        widths = {level: len(layout.lattice(level)) for level in layout.leaf_levels}
+        bases = sum(4 * math.prod(layout.cells[level]) * w + 8 * w * w for level, w in widths.items())
+        slab = layout.cells[layout.top][0] * self.signal.header.raw_bytes // max(1, self.signal.header.shape[0])
+        target = self.options.target
+        return StreamHeader.from_signal(
+            self.signal.header, method="tinc", quality=Quality(target.kind, target.value), memory_bytes=bases + 2 * slab
+        )
+
+    def _decoded_error(self, blob: bytes) -> ErrorStatistics:
+        """Decode the stream as a user would, slab by slab, and compare."""
+        total = ErrorStatistics(0, 0, 0, 0)
+        with Image(blob) as image:
+            at = 0
+            for slab in image.slabs():
+                part = error_statistics(self.volume[at : at + len(slab)], slab)
+                total = ErrorStatistics(
+                    total.voxels + part.voxels,
+                    total.sum_squares + part.sum_squares,
+                    total.sum_abs + part.sum_abs,
+                    max(total.max_abs, part.max_abs),
+                )
+                at += len(slab)
+                self.progress("verify", at / image.shape[0], "")
+        return total
+
+    def _report(self, network: _Network, result: _Result, error: ErrorStatistics) -> EncodeReport:
+        header, size = self.signal.header, len(result.blob)
+        kept = sum(self._weights_kept(network, result.quantised, level) for level in result.quantised.values)
+        shared = 0 if network.parameters is None else start.network_weights(network.layout)
+        self.choices["step"] = result.quantised.step
+        return EncodeReport(
+            bytes=size,
+            raw_bytes=header.raw_bytes,
+            ratio=header.raw_bytes / size,
+            bits_per_voxel=8 * size / header.voxels,
+            psnr_db=error.psnr(own_range(self.volume)),
+            ssim=None,
+            max_abs_error=float(error.max_abs),
+            target={self.options.target.kind: self.options.target.value},
+            method="tinc",
+            blocks=len(network.leaves.level),
+            weights=kept + shared,
+            bits_per_weight=8 * size / max(kept + shared, 1),
+            seconds=dict(self.seconds),
+            backend="torch on the CPU",
+            backend_reason="this version has no GPU kernels",
+            seed=self.options.seed,
+            effort=self.options.effort,
+            choices=dict(self.choices),
+        )
+
+    @staticmethod
+    def _weights_kept(network: _Network, quantised: QuantisedReadouts, level: int) -> int:
+        bands = readout_geometry(network.layout, network.leaves.level).bands[level]
+        sizes = np.cumsum([len(m) for m in bands.members])
+        return int(sizes[quantised.widths[level]].sum())
+
+
+def encode_signal(
+    source: str | os.PathLike[str] | np.ndarray | Signal, options: EncodeOptions, quantise_step: float | None, progress: Progress
+) -> tuple[bytes, EncodeReport]:
+    """Read the source and encode it."""
+    progress("read", 0.0, "")
+    signal = read_signal(source, quantise_step)
+    progress("read", 1.0, "")
+    return Encoder(signal, options, progress).run()
+
+
+def read_signal(source: str | os.PathLike[str] | np.ndarray | Signal, quantise_step: float | None) -> Signal:
+    """Turn what the caller gave into a `Signal` of one plane."""
+    if isinstance(source, Signal):
+        signal = source
+    elif isinstance(source, (str, os.PathLike)):
+        signal = registry.read(Path(source), quantise_step=quantise_step)
+    else:
+        signal = Signal.from_array(np.asanyarray(source), quantise_step=quantise_step)
+    if "c" in signal.header.axes:
+        raise SignalError("expected a signal without channels, found a channel axis; split the channels first")
+    return signal
+
+
+def write_stream(target: str | os.PathLike[str], blob: bytes) -> None:
+    """Write the stream whole or not at all."""
+    with atomic_output(target) as stream:
+        stream.write(blob)

@@ -1,0 +1,84 @@
+"""Finding the step that lands on a size or a quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trial(Generic[T]):
+    """One step tried: what it gave (`outcome`) and how much (`amount`)."""
+
+    step: float
+    amount: float
+    outcome: T
+
+
+def search_step(
+    attempt: Callable[[float], Trial[T]],
+    *,
+    start: float,
+    low: float,
+    high: float,
+    slope: float,
+    bounds: tuple[float, float],
+    trials: int = 10,
+) -> list[Trial[T]]:
+    """Try steps until an amount that falls with the step lies within [low, high].
+
+    Parameters
+    ----------
+    attempt : callable
+        ``attempt(step)`` measures; the amount must fall (in the large) as the step grows.
+    start : float
+        First step.
+    low, high : float
+        The amounts wanted.
+    slope : float
+        Rough change of the amount when the step doubles, negative; used until two trials bracket the goal.
+    bounds : tuple of float
+        Smallest and largest step.
+    trials : int
+        Most attempts.
+
+    Returns
+    -------
+    list of Trial
+        All trials in order; the last one is the hit if there was one.
+    """
+    aim = (low + high) / 2
+    done: list[Trial[T]] = []
+    step = min(max(start, bounds[0]), bounds[1])
+    for _ in range(trials):
+        done.append(attempt(step))
+        if low <= done[-1].amount <= high:
+            break
+        over = [t for t in done if t.amount > high]
+        under = [t for t in done if t.amount < low]
+        previous = step
+        step = min(max(_next_step(over, under, aim, slope), bounds[0]), bounds[1])
+        if step == previous:
+            break
+    return done
+
+
+def _next_step(over: list[Trial[T]], under: list[Trial[T]], aim: float, slope: float) -> float:
+    """Interpolate between the closest trials on both sides, or follow the slope from the only side known."""
+    if over and under:
+        a = max(over, key=lambda t: t.step)
+        b = min(under, key=lambda t: t.step)
+        if a.step < b.step and a.amount != b.amount:
+            part = min(max((a.amount - aim) / (a.amount - b.amount), 0.08), 0.92)
+            return math.exp(math.log(a.step) + part * (math.log(b.step) - math.log(a.step)))
+        return math.sqrt(a.step * b.step)
+    known = over or under
+    last = known[-1]
+    if len(known) > 1 and known[-2].step != last.step:
+        measured = (last.amount - known[-2].amount) / (math.log2(last.step) - math.log2(known[-2].step))
+        slope = min(measured, slope / 4) if math.isfinite(measured) else slope
+    return last.step * 2 ** min(max((aim - last.amount) / slope, -4.0), 4.0)

@@ -1,0 +1,113 @@
+"""Decisions before the fit: the offset, the sample to try things on, the shape of the leaves, widths of segments."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.tinc import TincLayout, TincModel, parameter_shapes
+from ..options import TincOptions
+from ..partition import octree
+from ..partition.allocation import level_budgets, widths_for_budgets
+from .analysis import CellAnalysis
+
+SAMPLE_VOXELS = 1 << 21
+_MOST_LEAF_SAMPLES = 1 << 15
+
+
+def typical_value(volume: np.ndarray) -> int:
+    """Median of a coarse subset: taken off all samples, so that background needs no readout."""
+    stride = tuple(slice(n // 2 % max(1, n // 48), None, max(1, n // 48)) for n in volume.shape)
+    return int(np.rint(np.median(volume[stride])))
+
+
+def first_layout(shape: tuple[int, ...], options: TincOptions, edges: tuple[int, ...] | None = None) -> TincLayout:
+    """Layout with leaves near `edges` (by default `leaf_edge` on every axis) and a root of default width."""
+    if edges is None:
+        edge = options.leaf_edge if len(shape) < 4 else max(2, options.leaf_edge // 2)
+        edges = (edge,) * len(shape)
+    cells = octree.cell_pyramid(shape, octree.finest_cell(shape, edges))
+    top = len(cells) - 1
+    while top > 0 and len(cells) - top < options.leaf_levels and math.prod(cells[top - 1]) <= _MOST_LEAF_SAMPLES:
+        top -= 1
+    return TincLayout(
+        shape=shape,
+        cells=cells,
+        top=top,
+        features=max(options.features, min(math.prod(cells[-1]), 4096)) if options.root == "separable" else options.features,
+        axis_weights=(16,) * len(shape),
+    )
+
+
+def sample_cells(layout: TincLayout, seed: int, voxels: int = SAMPLE_VOXELS) -> NDArray[np.bool_]:
+    """Random top cells that hold about `voxels` samples; all where the signal is small."""
+    grid = layout.grid(layout.top)
+    count = math.prod(grid)
+    wanted = max(4, math.ceil(voxels / math.prod(layout.cells[layout.top])))
+    chosen = np.zeros(count, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(count)[: min(wanted, count)]] = True
+    return chosen.reshape(grid)
+
+
+def cost_per_voxel(analysis: CellAnalysis, step: float) -> float:
+    """Estimated ``D + lambda R`` a voxel of the best tree over the analysed cells, in squared steps."""
+    layout = analysis.layout
+    best: np.ndarray | None = None
+    for level in reversed(layout.leaf_levels):
+        cost = np.zeros(layout.grid(level))
+        cost[analysis.present[level]] = analysis.levels[level].cost(step)
+        if best is not None:
+            cost = np.minimum(cost, octree.coarsen(best, octree.fan_of(layout.cells, level)))
+        best = cost
+    assert best is not None
+    return float(best.sum()) / analysis.samples
+
+
+def flattened_leaves(shape: tuple[int, ...], options: TincOptions, edges: tuple[int, ...]) -> list[TincLayout]:
+    """Layouts to compare: leaves as they are, and halved along one axis while doubled along none or another."""
+    found = []
+    for axis, edge in enumerate(edges):
+        if edge < 4 or shape[axis] < 4:
+            continue
+        halved = tuple(e // 2 if j == axis else e for j, e in enumerate(edges))
+        found.append(first_layout(shape, options, halved))
+    return found
+
+
+def with_segments(layout: TincLayout, options: TincOptions, budget_bits: float) -> TincLayout:
+    """Size a dense root and the segments of further levels to their part of the budget."""
+    if options.root == "separable" and len(options.layers) == 1:
+        return layout
+    weights = options.network_share * budget_bits / options.bits_per_weight
+    deepest = min(len(options.layers) - 1, layout.top)
+    layers, ratios = options.layers[: deepest + 1], options.level_ratios[: deepest + 1]
+    base = replace(layout, coordinates=options.coordinates)
+    nodes = [math.prod(base.grid(level)) for level in range(deepest + 1)]
+    budgets = level_budgets(weights, ratios, nodes)
+
+    def shaped(widths: list[int]) -> TincLayout:
+        hidden = (widths[0],) * layers[0] if options.root == "dense" else ()
+        segments = tuple(zip(layers[1:], widths[1:], strict=False))
+        return replace(base, root=options.root, hidden=hidden, segments=segments)
+
+    def count(level: int, n_in: int, width: int) -> int:
+        extra = layout.ndim if level and options.coordinates == "global" else 0
+        first = (n_in + extra + 1) * width
+        return nodes[level] * (first + (layers[level] - 1) * (width + 1) * width)
+
+    widths = widths_for_budgets(budgets, count, layout.ndim)
+    widths = [min(width, 4096) for width in widths]
+    return shaped(widths)
+
+
+def network_weights(layout: TincLayout) -> int:
+    """Parameters of the shared segments."""
+    return sum(math.prod(shape) for shape in parameter_shapes(layout).values())
+
+
+def initial_model(layout: TincLayout) -> TincModel:
+    """Network to decide the partition with, before its segments are fitted."""
+    return TincModel.initial(layout)

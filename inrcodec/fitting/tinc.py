@@ -1,0 +1,241 @@
+"""The TINC encoder's stages, from samples to quantised readouts; `inrcodec.encoder` strings them together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..coding.contexts import Bands
+from ..coding.parameters import QuantisedTensor
+from ..coding.quantise import optimised_rounding
+from ..coding.readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, estimate_bits
+from ..models.tinc import TincLayout, TincModel
+from ..options import TincOptions
+from ..partition import octree
+from ..partition.allocation import interest, leaf_widths, variance
+from ..partition.blocks import gather
+from . import start
+from .analysis import CellAnalysis, CellReadouts, LeafReadouts, batches, select_leaves
+from .descent import Note, SegmentFit, TrainingCells
+from .search import Trial, search_step
+
+GROUP_VOXELS = 1 << 23
+"""Samples analysed at a time: bounds the memory of large volumes."""
+STEP_BOUNDS = (0.03, 3e7)
+
+
+@dataclass(frozen=True)
+class QuantisedReadouts:
+    """Integers at a step, and their statistics."""
+
+    step: float
+    values: Coefficients
+    widths: dict[int, NDArray[np.int64]]
+    statistics: ReadoutStatistics
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the readouts should reach.
+
+    Attributes
+    ----------
+    bits : float or None
+        Size of all readouts, in bits.
+    error : float or None
+        Mean squared error per sample.
+    """
+
+    bits: float | None = None
+    error: float | None = None
+
+
+def geometry_of(layout: TincLayout, level: NDArray[np.int64]) -> ReadoutGeometry:
+    """What the readout coder needs to know of leaves at the given levels."""
+    return ReadoutGeometry(layout.cells, {v: Bands.of_lattice(layout.lattice(v)) for v in np.unique(level).tolist()}, level)
+
+
+def quantise(layout: TincLayout, leaves: LeafReadouts, step: float, turns: int) -> QuantisedReadouts:
+    """Rate-distortion optimised rounding of all leaves at `step`, which is rounded to float32."""
+    step = float(np.float32(step))
+    return QuantisedReadouts(step, *optimised_rounding(geometry_of(layout, leaves.level), leaves.coefficients, step, turns))
+
+
+class Trials:
+    """Sizes and errors of a sample of the signal at a step, the tree chosen anew for each."""
+
+    def __init__(self, model: TincModel, volume: np.ndarray, offset: float, chosen: NDArray[np.bool_]) -> None:
+        self.layout = model.layout
+        self.chosen = chosen
+        self.analysis = CellAnalysis(model, volume, offset, chosen)
+        self.part = self.analysis.samples / math.prod(self.layout.shape)
+
+    def tree(self, step: float) -> octree.Octree:
+        """The best tree at a step; meaningful below the chosen cells."""
+        layout = self.layout
+        return octree.build(layout.shape, layout.cells, layout.top, self.analysis.splits(step))
+
+    def measure(self, step: float) -> tuple[float, float]:
+        """Estimated bits of the whole signal's readouts and mean squared error, at a step."""
+        leaves = select_leaves(self.tree(step), [self.analysis.levels], self.chosen)
+        quantised = quantise(self.layout, leaves, step, turns=1)
+        geometry = geometry_of(self.layout, leaves.level)
+        bits = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics)
+        error = leaves.distortion(quantised.values, quantised.step) / self.analysis.samples
+        return bits / self.part, error
+
+    def step_for(self, goal: Goal, guess: float) -> float:
+        """Step at which the sample meets the goal, to a few per cent."""
+
+        def attempt(step: float) -> Trial[None]:
+            bits, error = self.measure(step)
+            amount = math.log2(max(bits, 1.0)) if goal.error is None else -math.log2(max(error, 1e-9))
+            return Trial(step, amount, None)
+
+        if goal.error is None:
+            assert goal.bits is not None
+            aim, slope, slack = math.log2(max(goal.bits, 1.0)), -1.2, 0.02
+        else:
+            aim, slope, slack = -math.log2(goal.error), -1.5, 0.03
+        trials = search_step(
+            attempt, start=guess, low=aim - slack, high=aim + slack, slope=slope, bounds=STEP_BOUNDS, trials=9
+        )
+        return min(trials, key=lambda t: abs(t.amount - aim)).step
+
+
+def choose_layout(
+    volume: np.ndarray, offset: float, options: TincOptions, goal: Goal, seed: int, note: Note
+) -> tuple[TincLayout, float]:
+    """Shape of the leaves, and the step that meets the goal with it, both tried on a sample.
+
+    Leaves start with equal edges; an axis along which the signal changes fast gets shorter ones as long as the
+    estimated rate-distortion cost falls.
+    """
+    guess = max(1.0, float(np.std(volume[tuple(slice(None, None, max(1, n // 64)) for n in volume.shape)])))
+    layout = start.first_layout(volume.shape, options)
+    trials = _trials(layout, volume, offset, seed)
+    note(0.2, "leaves " + "x".join(map(str, layout.cells[-1])))
+    step = trials.step_for(goal, guess)
+    note(0.5, f"step {step:.3g}")
+    cost = start.cost_per_voxel(trials.analysis, step)
+    while True:
+        rivals = []
+        for rival in start.flattened_leaves(volume.shape, options, layout.cells[-1]):
+            rivals.append((start.cost_per_voxel(_trials(rival, volume, offset, seed).analysis, step), rival))
+        note(0.8, f"{len(rivals)} shapes of leaves compared")
+        best_cost, best = min(rivals, key=lambda r: r[0], default=(math.inf, layout))
+        if best_cost > 0.98 * cost:
+            break
+        cost, layout = best_cost, best
+    step = _trials(layout, volume, offset, seed).step_for(goal, step)
+    note(1.0, "leaves " + "x".join(map(str, layout.cells[-1])))
+    return layout, step
+
+
+def _trials(layout: TincLayout, volume: np.ndarray, offset: float, seed: int) -> Trials:
+    return Trials(start.initial_model(layout), volume, offset, start.sample_cells(layout, seed))
+
+
+def fit_segments(
+    layout: TincLayout, volume: np.ndarray, offset: float, options: TincOptions, step: float, steps: int, seed: int, note: Note
+) -> TincModel:
+    """Fit the shared segments to the leaves of a provisional tree over a sample."""
+    provisional = replace(layout, root="separable", coordinates="local", hidden=(), segments=())
+    trials = _trials(provisional, volume, offset, seed)
+    tree = trials.tree(step)
+    below = trials.chosen.ravel()[tree.ancestor(tree.top)]
+    cells = TrainingCells(tree.level[below], tree.index[below])
+    return SegmentFit(layout, volume, offset, cells, step, seed).run(steps, options.starts, note)
+
+
+def partition(
+    model: TincModel, volume: np.ndarray, offset: float, step: float, note: Note
+) -> tuple[octree.Octree, LeafReadouts]:
+    """Choose the whole signal's tree and solve its leaves' readouts, a bounded group of top cells at a time."""
+    layout = model.layout
+    levels = list(layout.leaf_levels)
+    splits = [np.zeros(layout.grid(level), dtype=bool) for level in levels[:-1]]
+    pieces: list[dict[int, CellReadouts]] = []
+    count = math.prod(layout.grid(layout.top))
+    group = max(1, GROUP_VOXELS // math.prod(layout.cells[layout.top]))
+    for first in range(0, count, group):
+        chosen = np.zeros(count, dtype=bool)
+        chosen[first : first + group] = True
+        analysis = CellAnalysis(model, volume, offset, chosen.reshape(layout.grid(layout.top)))
+        decided = analysis.splits(step)
+        for mine, new in zip(splits, decided, strict=True):
+            mine |= new
+        pieces.append(_leaves_only(analysis, decided))
+        note(min(first + group, count) / count, "")
+    tree = octree.build(layout.shape, layout.cells, layout.top, splits)
+    return tree, select_leaves(tree, pieces)
+
+
+def _leaves_only(analysis: CellAnalysis, splits: list[NDArray[np.bool_]]) -> dict[int, CellReadouts]:
+    """Drop the readouts of cells that are no leaves."""
+    layout = analysis.layout
+    kept = {}
+    present = analysis.present[layout.top]
+    for level, readouts in analysis.levels.items():
+        split = splits[level - layout.top] & present if level + 1 < len(layout.cells) else np.zeros_like(present)
+        mine = (present & ~split).ravel()[readouts.number]
+        kept[level] = CellReadouts(readouts.number[mine], readouts.coefficients[:, mine].copy(), readouts.energy[mine])
+        if level + 1 < len(layout.cells):
+            present = octree.refine(split, octree.fan_of(layout.cells, level), layout.grid(level + 1))
+    return kept
+
+
+def allocate(
+    layout: TincLayout, tree: octree.Octree, leaves: LeafReadouts, volume: np.ndarray, options: TincOptions, weights: int
+) -> NDArray[np.int64]:
+    """Limit each leaf's readout to its share of `weights`; returns the widths (B,). Changes `leaves` in place."""
+    most = np.array([len(layout.lattice(level)) for level in range(len(layout.cells)) if level >= layout.top])
+    limit = most[tree.level - layout.top]
+    importance = np.empty(tree.count)
+    threshold = float(np.mean(volume)) if options.interest_threshold is None else options.interest_threshold
+    for level in range(tree.top, tree.depth + 1):
+        members = np.flatnonzero(tree.level == level)
+        for part in batches(len(members), math.prod(layout.cells[level])):
+            samples = gather(volume, tree.origin[members[part]], layout.cells[level])
+            importance[members[part]] = {
+                "equal": lambda s: np.ones(len(s)),
+                "interest": lambda s: interest(s, threshold),
+                "variance": variance,
+            }[options.allocation](samples)
+    widths = leaf_widths(weights, importance, limit)
+    for level, coefficients in leaves.coefficients.items():
+        rank = np.arange(len(coefficients))[:, None]
+        coefficients[rank >= widths[tree.level == level][None, :]] = 0
+    return widths
+
+
+Assemble = Callable[[QuantisedReadouts], bytes]
+
+
+def chunk_bounds(geometry: ReadoutGeometry, quantised: QuantisedReadouts, target_bits: float, most: int = 1024) -> list[int]:
+    """Cut the leaves into runs of about `target_bits`: first leaf of each chunk, and the end."""
+    weight = np.zeros(len(geometry.level))
+    for level in geometry.levels:
+        weight[geometry.level == level] = 6.0 + 5.0 * (quantised.values[level] != 0).sum(axis=0)
+    bits = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics)
+    chunk = np.floor(np.cumsum(weight) * (bits / weight.sum()) / target_bits).astype(np.int64)
+    bounds = [0]
+    for start_of in np.flatnonzero(np.diff(chunk)) + 1:
+        while start_of - bounds[-1] > most:
+            bounds.append(bounds[-1] + most)
+        bounds.append(int(start_of))
+    while len(weight) - bounds[-1] > most:
+        bounds.append(bounds[-1] + most)
+    # A last chunk of a few leaves is joined to the one before, where that stays within the limit.
+    if len(bounds) > 1 and len(weight) - bounds[-2] <= most and weight[bounds[-1] :].sum() < weight.sum() / len(bounds) / 2:
+        bounds.pop()
+    return [*bounds, len(weight)]
+
+
+def stored_tensors(model: TincModel, exponents: Callable[[np.ndarray], int]) -> dict[str, QuantisedTensor]:
+    """Quantise every tensor of a model with the step that `exponents` picks."""
+    return {n: QuantisedTensor.of(p.detach().numpy(), exponents(p.detach().numpy())) for n, p in model.parameters.items()}

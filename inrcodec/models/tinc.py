@@ -1,0 +1,298 @@
+"""TINC: networks that share segments along the branches of an octree.
+
+The network of leaf k is a chain: a root segment that all leaves share, one segment for each further network level that
+the leaves below the same cell share, and a linear readout of the leaf's own::
+
+    f_k(x) = readout_k( segment_S[ancestor_S(k)]( ... segment_1[ancestor_1(k)]( root(x) ) ) )
+
+Below the last network level S the tree goes on splitting, adaptively: those leaves differ in size and readout only.
+
+The root is either ``separable`` (products of per-axis sines, see `inrcodec_kernels.siren`) or ``dense`` (ordinary
+sine layers). With ``local`` coordinates every leaf is evaluated at the same block coordinates, so leaves that share
+all segments share their features; with ``global`` ones the root sees the position in the volume and every further
+segment, besides its parent's activations, its own cell's coordinates.
+
+References
+----------
+Yang et al. 2023, "TINC: Tree-structured Implicit Neural Compression" (CVPR), arXiv:2211.06689.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from inrcodec_kernels.siren import sine_chain, sine_product
+from torch import Tensor
+
+from .readout import whitened, whitening
+from .siren import coordinate_layer, hidden_layer
+
+
+@dataclass(frozen=True)
+class TincLayout:
+    """Everything that fixes the shape of a TINC network's parameters.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Extents of the signal.
+    cells : tuple of tuple of int
+        Cell extents per tree level, level 0 first.
+    top : int
+        Shallowest level of a leaf; not above the last network level.
+    features : int
+        Most readout weights a leaf may have, bias included.
+    root : str
+        ``"separable"`` or ``"dense"``.
+    coordinates : str
+        ``"local"`` or ``"global"``.
+    hidden : tuple of int
+        Widths of a dense root's layers.
+    segments : tuple of (int, int)
+        (layers, width) of the segments of network levels 1, 2, ...
+    axis_weights : tuple of int
+        Relative squared frequencies that order a separable root's features, one per axis, 1..255.
+    """
+
+    shape: tuple[int, ...]
+    cells: tuple[tuple[int, ...], ...]
+    top: int
+    features: int = 512
+    root: str = "separable"
+    coordinates: str = "local"
+    hidden: tuple[int, ...] = ()
+    segments: tuple[tuple[int, int], ...] = ()
+    axis_weights: tuple[int, ...] = ()
+
+    @property
+    def ndim(self) -> int:
+        """Number of coordinate axes."""
+        return len(self.shape)
+
+    @property
+    def leaf_levels(self) -> range:
+        """Tree levels at which leaves may lie."""
+        return range(self.top, len(self.cells))
+
+    @property
+    def shared(self) -> bool:
+        """Whether all leaves of a level have the same features."""
+        return self.coordinates == "local" and not self.segments
+
+    @property
+    def networks(self) -> list[int]:
+        """Nodes per network level."""
+        return [int(np.prod(self.grid(level))) for level in range(len(self.segments) + 1)]
+
+    def grid(self, level: int) -> tuple[int, ...]:
+        """Cells of a tree level along each axis."""
+        return tuple(-(-n // e) for n, e in zip(self.shape, self.cells[level], strict=True))
+
+    def lattice(self, level: int) -> np.ndarray:
+        """Frequency index of each readout weight of a leaf at `level`, the constant first; shape (W, d).
+
+        For a dense root there is no frequency: the first column counts the features in bands, the others are 0.
+        """
+        cell = self.cells[level]
+        most = min(self.features, math.prod(cell))
+        if self.root == "dense" or self.segments:
+            width = min(most, self.final_width + 1)
+            rank = np.zeros((width, self.ndim), dtype=np.int64)
+            rank[:, 0] = np.ceil(np.sqrt(2.0 * np.arange(width)))
+            return rank
+        # A wave that a cell cannot hold is of no use there; a cap keeps the table small for large cells.
+        edges = [min(e, 32) for e in cell]
+        index = np.stack(np.meshgrid(*(np.arange(e) for e in edges), indexing="ij"), -1).reshape(-1, self.ndim)
+        radius = (index**2 * np.asarray(self.axis_weights)).sum(1)
+        order = np.lexsort((*index.T, radius))
+        return index[order[:most]].astype(np.int64)
+
+    @property
+    def final_width(self) -> int:
+        """Width of the activations that the readouts see when the root is dense or there are segments."""
+        if self.segments:
+            return self.segments[-1][1]
+        return self.hidden[-1]
+
+
+@dataclass
+class TincModel:
+    """Parameters of the shared segments and the forward definition; readouts live with the coder.
+
+    Attributes
+    ----------
+    layout : TincLayout
+    parameters : dict of str to Tensor
+        ``root.omega.j``/``root.phase.j`` (separable) or ``root.i.weight``/``.bias`` (dense), and
+        ``segment.l.i.weight``/``.bias`` with a leading node axis.
+    """
+
+    layout: TincLayout
+    parameters: dict[str, Tensor]
+    _bases: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def initial(cls, layout: TincLayout, *, seed: int = 0, bandwidth: float = 6.0) -> TincModel:
+        """Draw the initial parameters.
+
+        Parameters
+        ----------
+        layout : TincLayout
+        seed : int
+            For dense roots and segments; a separable root starts from the half-integer waves of a cosine
+            transform and is not random.
+        bandwidth : float
+            RMS frequency of the coordinate layers, radians per unit coordinate.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        parameters = separable_waves(layout) if layout.root == "separable" else {}
+        shapes = parameter_shapes(layout)
+        for name, shape in shapes.items():
+            if not name.endswith(".weight"):
+                continue
+            layer, bias = name.removesuffix(".weight"), name.removesuffix("weight") + "bias"
+            draw = partial(coordinate_layer, bandwidth=bandwidth) if layer == "root.0" else hidden_layer
+            parameters[name], parameters[bias] = draw(*shape, generator=generator)
+        return cls(layout, parameters)
+
+    def with_parameters(self, parameters: dict[str, Tensor]) -> TincModel:
+        """The same network with other weights."""
+        return TincModel(self.layout, parameters)
+
+    def features(self, level: int, points: Tensor, index: np.ndarray) -> Tensor:
+        """Features that the readouts of leaves at `level` see, the constant 1 first.
+
+        Parameters
+        ----------
+        level : int
+            Tree level of the leaves.
+        points : Tensor, shape (N, d)
+            Block coordinates, cell-centred: sample i of n lies at ``(2 i + 1) / n - 1``.
+        index : ndarray of int, shape (m, d)
+            Positions of the leaves in the grid of `level`; without effect when the features are shared.
+
+        Returns
+        -------
+        Tensor, shape (m or 1, N, W)
+        """
+        hidden = self._root(level, self._root_points(level, points, index))
+        for network, (layers, _) in enumerate(self.layout.segments, start=1):
+            node = torch.from_numpy(self._ancestor(level, index, network))
+            if self.layout.coordinates == "global":
+                own = self._relative_points(level, points, index, network)
+                hidden = torch.cat([hidden, own.to(hidden.dtype)], dim=-1)
+            chain = [self._layer(f"segment.{network}.{i}", node) for i in range(layers)]
+            hidden = sine_chain(hidden, chain)
+        ones = torch.ones((*hidden.shape[:-1], 1), dtype=hidden.dtype, device=hidden.device)
+        width = len(self.layout.lattice(level))
+        return torch.cat([ones, hidden], dim=-1)[..., :width]
+
+    def basis(self, level: int, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Whitened features on a leaf's own samples, and the factor that whitens them.
+
+        Returns
+        -------
+        basis : Tensor of float32, shape (m or 1, prod(cell), W)
+        factor : Tensor of float64, shape (m or 1, W, W)
+        """
+        if self.layout.shared and level in self._bases:
+            return self._bases[level]
+        with torch.no_grad():
+            features = self.features(level, sample_points(self.layout.cells[level]), index)
+            factor = whitening(features)
+            result = whitened(features, factor).float(), factor
+        if self.layout.shared:
+            self._bases[level] = result
+        return result
+
+    def _root(self, level: int, points: Tensor) -> Tensor:
+        if self.layout.root == "separable":
+            index = torch.from_numpy(
+                self.layout.lattice(level)[1:] if not self.layout.segments else layout_root_index(self.layout)
+            )
+            waves = [self.parameters[f"root.omega.{j}"] for j in range(self.layout.ndim)]
+            phases = [self.parameters[f"root.phase.{j}"] for j in range(self.layout.ndim)]
+            flat = sine_product(points.reshape(-1, self.layout.ndim), waves, phases, index)
+            return flat.reshape(*points.shape[:-1], len(index))
+        layers = range(len(self.layout.hidden))
+        chain = [(self.parameters[f"root.{i}.weight"], self.parameters[f"root.{i}.bias"]) for i in layers]
+        return sine_chain(points, chain)
+
+    def _layer(self, name: str, node: Tensor) -> tuple[Tensor, Tensor]:
+        return self.parameters[f"{name}.weight"][node], self.parameters[f"{name}.bias"][node]
+
+    def _root_points(self, level: int, points: Tensor, index: np.ndarray) -> Tensor:
+        points = points.to(next(iter(self.parameters.values())).dtype)
+        if self.layout.coordinates == "local":
+            return points.unsqueeze(0)
+        return self._relative_points(level, points, index, 0)
+
+    def _relative_points(self, level: int, points: Tensor, index: np.ndarray, ancestor: int) -> Tensor:
+        """Coordinates of a leaf's points inside its ancestor's cell, shape (m, N, d)."""
+        cell = np.asarray(self.layout.cells[level])
+        outer = np.asarray(self.layout.cells[ancestor])
+        start = (index * cell) % outer
+        scale = torch.from_numpy(cell / outer).to(points.dtype)
+        shift = torch.from_numpy((2 * start + cell) / outer - 1).to(points.dtype)
+        return points.unsqueeze(0) * scale + shift.unsqueeze(1)
+
+    def _ancestor(self, level: int, index: np.ndarray, network: int) -> np.ndarray:
+        place = index * np.asarray(self.layout.cells[level]) // np.asarray(self.layout.cells[network])
+        return np.ravel_multi_index(tuple(place.T), self.layout.grid(network)).astype(np.int64)
+
+
+def sample_points(cell: tuple[int, ...]) -> Tensor:
+    """Block coordinates of a cell's samples in raster order, shape (prod(cell), d), float32."""
+    axes = [(2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in cell]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(cell)).float()
+
+
+def separable_waves(layout: TincLayout) -> dict[str, Tensor]:
+    """Initial frequencies and phases: ``sin(pi k / 2 (x + 1) + pi / 2)``, the cosine transform's waves."""
+    parameters = {}
+    for axis in range(layout.ndim):
+        count = min(32, max(layout.cells[level][axis] for level in layout.leaf_levels))
+        k = torch.arange(count, dtype=torch.float32)
+        parameters[f"root.omega.{axis}"] = k * (math.pi / 2)
+        parameters[f"root.phase.{axis}"] = (k + 1) * (math.pi / 2)
+    return parameters
+
+
+def layout_root_index(layout: TincLayout) -> np.ndarray:
+    """Frequency index of a separable root's features when segments follow it: those of the finest cell."""
+    bare = TincLayout(layout.shape, layout.cells, layout.top, layout.features, axis_weights=layout.axis_weights)
+    return bare.lattice(len(layout.cells) - 1)[1:]
+
+
+def parameter_shapes(layout: TincLayout) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, in stream order, without making any."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if layout.root == "separable":
+        counts = [min(32, max(layout.cells[v][axis] for v in layout.leaf_levels)) for axis in range(layout.ndim)]
+        for axis, count in enumerate(counts):
+            shapes[f"root.omega.{axis}"] = (count,)
+            shapes[f"root.phase.{axis}"] = (count,)
+        width = len(layout_root_index(layout))
+    else:
+        width = layout.ndim
+        for i, n_out in enumerate(layout.hidden):
+            shapes[f"root.{i}.weight"], shapes[f"root.{i}.bias"] = (1, width, n_out), (1, n_out)
+            width = n_out
+    extra = layout.ndim if layout.coordinates == "global" else 0
+    for level, (layers, n_out) in enumerate(layout.segments, start=1):
+        nodes = layout.networks[level]
+        for i in range(layers):
+            n_in = width + extra if i == 0 else n_out
+            shapes[f"segment.{level}.{i}.weight"] = (nodes, n_in, n_out)
+            shapes[f"segment.{level}.{i}.bias"] = (nodes, n_out)
+        width = n_out
+    return shapes
+
+
+def parameter_count(layout: TincLayout) -> int:
+    """Number of parameters in the shared segments (a separable root counts its waves)."""
+    return sum(math.prod(shape) for shape in parameter_shapes(layout).values())

@@ -1,0 +1,192 @@
+"""Every choice a caller has, as validated frozen dataclasses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from inrcodec_formats.container_header import Quality, QualityKind
+from inrcodec_formats.errors import OptionError
+
+Root = Literal["separable", "dense"]
+Coordinates = Literal["local", "global"]
+Allocation = Literal["rate", "equal", "interest", "variance"]
+Method = Literal["tinc"]
+
+
+@dataclass(frozen=True)
+class TincOptions:
+    """How TINC partitions and shares.
+
+    Attributes
+    ----------
+    root : {"separable", "dense"}
+        First segment: products of per-axis sines, or ordinary sine layers.
+    coordinates : {"local", "global"}
+        What the root sees: the position inside the leaf, or inside the volume.
+    features : int
+        Most readout weights of a leaf, bias included.
+    layers : tuple of int
+        Sine layers of a dense root and of the segments of network levels 1, 2, ...; levels beyond the first give
+        the tree private segments. A separable root counts as one layer.
+    level_ratios : tuple of float
+        Parameters of a node of each network level, relative to each other (TINC's r_l).
+    network_share : float
+        Part of the budget that the segments (a dense root included) may spend, 0 to 1; readouts get the rest.
+    leaf_edge : int
+        Longest edge of the smallest leaf, in samples.
+    leaf_levels : int
+        Number of tree levels at which leaves may lie; 1 turns adaptive depth off.
+    allocation : {"rate", "equal", "interest", "variance"}
+        How readout weights are shared among leaves: where they pay most, alike, by the number of samples above
+        `interest_threshold`, or by the samples' variance.
+    interest_threshold : float or None
+        In stored units; None takes the mean of the volume.
+    bits_per_weight : float
+        Bits expected per stored weight when widths are derived from a budget.
+    starts : int
+        Random starts of a dense root or segments; the best after 5 % of the steps goes on.
+    """
+
+    root: Root = "separable"
+    coordinates: Coordinates = "local"
+    features: int = 512
+    layers: tuple[int, ...] = (1,)
+    level_ratios: tuple[float, ...] = (1.0,)
+    network_share: float = 0.1
+    leaf_edge: int = 8
+    leaf_levels: int = 3
+    allocation: Allocation = "rate"
+    interest_threshold: float | None = None
+    bits_per_weight: float = 6.5
+    starts: int = 2
+
+    def __post_init__(self) -> None:
+        _choice("root", self.root, get_args(Root))
+        _choice("coordinates", self.coordinates, get_args(Coordinates))
+        _choice("allocation", self.allocation, get_args(Allocation))
+        _between("features", self.features, 2, 4096)
+        _between("leaf_edge", self.leaf_edge, 2, 32)
+        _between("leaf_levels", self.leaf_levels, 1, 5)
+        _between("starts", self.starts, 1, 16)
+        _between("bits_per_weight", self.bits_per_weight, 0.1, 32)
+        _between("network_share", self.network_share, 0.0, 0.95)
+        if not 1 <= len(self.layers) <= 5 or any(not 1 <= n <= 8 for n in self.layers):
+            raise OptionError(f"expected layers to be 1 to 5 numbers from 1 to 8, found {self.layers}")
+        if len(self.level_ratios) != len(self.layers) or any(not r > 0 for r in self.level_ratios):
+            raise OptionError(
+                f"expected one positive level ratio for each of the {len(self.layers)} network levels, found {self.level_ratios}"
+            )
+        if self.root == "separable" and self.coordinates == "global":
+            raise OptionError("expected local coordinates with a separable root, found global; choose root='dense'")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choices as a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, choices: dict[str, Any]) -> TincOptions:
+        """Inverse of `to_dict`; unknown names are refused."""
+        return cls(**_known(cls, {k: tuple(v) if isinstance(v, list) else v for k, v in choices.items()}))
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """Everything that decides what `encode` makes.
+
+    Attributes
+    ----------
+    target : Quality
+        Exactly one of ratio, bits per voxel, PSNR in dB.
+    method : {"tinc"}
+    effort : int
+        1 (fast) to 9 (thorough): counts steps, not seconds.
+    device : {"auto", "cpu"}
+    seed : int
+        Of everything random.
+    tinc : TincOptions
+    """
+
+    target: Quality
+    method: Method = "tinc"
+    effort: int = 5
+    device: str = "auto"
+    seed: int = 0
+    tinc: TincOptions = field(default_factory=TincOptions)
+
+    def __post_init__(self) -> None:
+        _choice("method", self.method, get_args(Method))
+        if not isinstance(self.effort, int) or isinstance(self.effort, bool):
+            raise OptionError(f"expected effort to be a whole number from 1 to 9, found {self.effort!r}")
+        _between("effort", self.effort, 1, 9)
+        check_device(self.device)
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise OptionError(f"expected seed to be a whole number from 0 to 2**63 - 1, found {self.seed!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choices as a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, choices: dict[str, Any]) -> EncodeOptions:
+        """Inverse of `to_dict`; unknown names are refused."""
+        plain = dict(_known(cls, choices))
+        plain["target"] = Quality(**plain["target"])
+        if "tinc" in plain:
+            plain["tinc"] = TincOptions.from_dict(plain["tinc"])
+        return cls(**plain)
+
+    @property
+    def turns(self) -> int:
+        """Rounds of rate-distortion optimised rounding."""
+        return (self.effort + 1) // 2
+
+    @property
+    def fit_steps(self) -> int:
+        """Most descent steps on the shared segments."""
+        return 60 * 2 ** (self.effort - 1) // 4
+
+
+def one_target(**targets: float | None) -> Quality:
+    """Return the single target given.
+
+    Raises
+    ------
+    OptionError
+        If none or several are given, or the value is not a positive number.
+    """
+    given = {name: value for name, value in targets.items() if value is not None}
+    names = " or ".join(f"{name}=" for name in get_args(QualityKind))
+    if len(given) != 1:
+        found = "none" if not given else ", ".join(f"{name}={value}" for name, value in given.items())
+        raise OptionError(f"expected exactly one target, {names}, found {found}; keep one")
+    (name, value), *_ = given.items()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+        raise OptionError(f"expected {name} to be a positive number, found {value!r}")
+    return Quality(name, float(value))  # type: ignore[arg-type]
+
+
+def check_device(device: str) -> None:
+    """Refuse devices there is no code for."""
+    if device not in ("auto", "cpu"):
+        raise OptionError(
+            f"expected device 'auto' or 'cpu', found {device!r}; this version has no GPU kernels yet, 'auto' takes the CPU"
+        )
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"expected {name} to be one of {', '.join(choices)}, found {value!r}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise OptionError(f"expected {name} from {low} to {high}, found {value!r}")
+
+
+def _known(cls: type, choices: dict[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(choices) - {item.name for item in fields(cls)})
+    if unknown:
+        raise OptionError(f"expected names of {cls.__name__}, found {', '.join(unknown)}; remove them")
+    return choices

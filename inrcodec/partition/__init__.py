@@ -1,0 +1,1 @@
+"""Cutting a signal into blocks and sharing a budget among their networks."""

@@ -1,0 +1,55 @@
+"""Moving samples between a volume and the blocks of its partition."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def gather(volume: np.ndarray, origin: np.ndarray, cell: tuple[int, ...]) -> np.ndarray:
+    """Copy blocks out of a volume; samples beyond the border repeat the nearest one.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (D, H, W) or any dimension
+        May be memory-mapped.
+    origin : ndarray of int, shape (B, d)
+        First sample of each block.
+    cell : tuple of int
+        Extents of a block.
+
+    Returns
+    -------
+    ndarray of float32, shape (B, prod(cell))
+    """
+    block = np.empty((len(origin), *cell), dtype=np.float32)
+    fits = np.all(origin + np.asarray(cell) <= np.asarray(volume.shape), axis=1)
+    for i, start in enumerate(origin):
+        if fits[i]:
+            block[i] = volume[tuple(slice(o, o + e) for o, e in zip(start, cell, strict=True))]
+        else:
+            axes = [np.minimum(np.arange(o, o + e), n - 1) for o, e, n in zip(start, cell, volume.shape, strict=True)]
+            block[i] = volume[np.ix_(*axes)]
+    return block.reshape(len(origin), -1)
+
+
+def scatter(volume: np.ndarray, offset: np.ndarray, origin: np.ndarray, cell: tuple[int, ...], block: np.ndarray) -> None:
+    """Copy blocks into a box of the volume, leaving out what lies outside it.
+
+    Parameters
+    ----------
+    volume : ndarray
+        The box being filled, written in place.
+    offset : ndarray of int, shape (d,)
+        Position of ``volume[0, 0, 0]`` in the signal.
+    origin : ndarray of int, shape (B, d)
+    cell : tuple of int
+    block : ndarray, shape (B, prod(cell))
+    """
+    blocks = block.reshape(len(origin), *cell)
+    for start, values in zip(origin - offset, blocks, strict=True):
+        inside = [
+            (max(int(o), 0), min(int(o) + e, n)) for o, e, n in zip(start, cell, volume.shape, strict=True)
+        ]
+        if all(a < b for a, b in inside):
+            source = tuple(slice(a - int(o), b - int(o)) for (a, b), o in zip(inside, start, strict=True))
+            volume[tuple(slice(a, b) for a, b in inside)] = values[source]
