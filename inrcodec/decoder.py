@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
 from inrcodec_formats import registry
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
@@ -74,7 +75,9 @@ def stream_info(source: Source) -> InfoReport:
         constant, weights = _count_weights(image)
         target = container.header.quality
         tree, layout = image.stream.tree, image.stream.layout
-        levels = {"x".join(map(str, layout.cells[v])): int((tree.level == v).sum()) for v in np.unique(tree.level).tolist()}
+        levels = {
+            "x".join(map(str, layout.cells[v])): int((tree.level == v).sum()) for v in np.unique(tree.level).tolist()
+        }
         return InfoReport(
             path=os.fspath(source) if isinstance(source, (str, os.PathLike)) else None,
             bytes=container.size,
@@ -114,7 +117,9 @@ def _count_weights(image: Image) -> tuple[int, int]:
     for chunk in range(len(chunks)):
         first = int(chunks.first[chunk])
         data = image.container.read_chunk(chunk)
-        for level, values in read_chunk(data, geometry, image.statistics, first, first + int(chunks.count[chunk])).items():
+        for level, values in read_chunk(
+            data, geometry, image.statistics, first, first + int(chunks.count[chunk])
+        ).items():
             bands = geometry.bands[level]
             kept = band_counts(bands, values)
             sizes = np.cumsum([len(m) for m in bands.members])
@@ -136,5 +141,10 @@ def verify_stream(source: Source, deep: bool, progress: Progress) -> VerifyRepor
             for _ in _reported(image, progress):
                 pass
     return VerifyReport(
-        ok=True, bytes=size, sections_checked=sections, chunks_checked=chunks, deep=deep, seconds=time.perf_counter() - began
+        ok=True,
+        bytes=size,
+        sections_checked=sections,
+        chunks_checked=chunks,
+        deep=deep,
+        seconds=time.perf_counter() - began,
     )

@@ -8,9 +8,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+
 from inrcodec_formats import registry
 from inrcodec_formats.atomic import atomic_output
 from inrcodec_formats.container import Section, metadata_section, write_container
@@ -30,10 +33,12 @@ from .image import Image
 from .metrics import ErrorStatistics, error_statistics, own_range
 from .models.tinc import TincLayout, TincModel
 from .options import EncodeOptions
+from .partition.octree import Octree
 from .reports import EncodeReport
 from .stream import TincStream, dequantised, network_section, readout_geometry
 
 Progress = Callable[[str, float, str], None]
+T = TypeVar("T")
 
 CHUNK_BITS = 8 * 2300
 SIZE_WINDOW = 0.985
@@ -51,7 +56,7 @@ class _Network:
     model: TincModel
     parameters: dict[str, QuantisedTensor] | None
     offset: int
-    tree: object
+    tree: Octree
     leaves: LeafReadouts
 
 
@@ -89,7 +94,7 @@ class Encoder:
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
         return result.blob, self._report(network, result, error)
 
-    def _timed(self, stage: str, work: Callable[[], object]):  # type: ignore[no-untyped-def]
+    def _timed(self, stage: str, work: Callable[[], T]) -> T:
         began = time.perf_counter()
         self.progress(stage, 0.0, "")
         value = work()
@@ -139,7 +144,14 @@ class Encoder:
         if layout.root == "separable" and not layout.segments:
             return start.initial_model(layout), None
         fitted = tinc.fit_segments(
-            layout, self.volume, offset, self.options.tinc, step, self.options.fit_steps, self.options.seed, self._note("fit")
+            layout,
+            self.volume,
+            offset,
+            self.options.tinc,
+            step,
+            self.options.fit_steps,
+            self.options.seed,
+            self._note("fit"),
         )
         parameters = quantised_parameters(fitted)
         return TincModel(layout, dequantised(parameters)), parameters
@@ -160,7 +172,7 @@ class Encoder:
         bits = goal.bits if goal.bits is not None else 8.0 * self.signal.header.raw_bytes / 64
         shared = 0 if network.parameters is None else start.network_weights(network.layout)
         budget = int(bits / options.bits_per_weight) - shared
-        widths = tinc.allocate(network.layout, network.tree, network.leaves, self.volume, options, budget)  # type: ignore[arg-type]
+        widths = tinc.allocate(network.layout, network.tree, network.leaves, self.volume, options, budget)
         self.choices["budget_weights"] = budget
         self.choices["spent_weights"] = int(widths.sum())
 
@@ -220,7 +232,9 @@ class Encoder:
         reached = [t for t in trials if t.amount >= goal]
         if not reached:
             best = max(t.amount for t in trials)
-            raise TargetError(f"expected a PSNR that this signal can reach, at most {best:.2f} dB, found {goal:g}; ask for less")
+            raise TargetError(
+                f"expected a PSNR that this signal can reach, at most {best:.2f} dB, found {goal:g}; ask for less"
+            )
         return min(reached, key=lambda t: (t.amount, len(t.outcome.blob))).outcome
 
     def _assemble(self, network: _Network, step: float) -> _Result:
@@ -228,14 +242,14 @@ class Encoder:
         quantised = tinc.quantise(network.layout, network.leaves, step, self.options.turns)
         geometry = readout_geometry(network.layout, network.leaves.level)
         bounds = tinc.chunk_bounds(geometry, quantised, CHUNK_BITS)
-        stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.low, self.high)  # type: ignore[arg-type]
+        stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.low, self.high)
         sections = [metadata_section(self.signal.header), Section("TREE", stream.tree_section())]
         if network.parameters is not None:
             sections.append(Section("NETW", network_section(network.parameters)))
         sections.append(Section("STAT", compress(quantised.statistics.to_bytes())))
         chunks = (
             (b - a, write_chunk(geometry, quantised.statistics, quantised.values, quantised.widths, a, b))
-            for a, b in zip(bounds, bounds[1:], strict=False)
+            for a, b in pairwise(bounds)
         )
         out = io.BytesIO()
         write_container(out, self._header(network.layout), [s for s in sections if s is not None], chunks)
@@ -301,7 +315,10 @@ class Encoder:
 
 
 def encode_signal(
-    source: str | os.PathLike[str] | np.ndarray | Signal, options: EncodeOptions, quantise_step: float | None, progress: Progress
+    source: str | os.PathLike[str] | np.ndarray | Signal,
+    options: EncodeOptions,
+    quantise_step: float | None,
+    progress: Progress,
 ) -> tuple[bytes, EncodeReport]:
     """Read the source and encode it."""
     progress("read", 0.0, "")

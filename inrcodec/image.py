@@ -11,11 +11,12 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError, OptionError
 from inrcodec_formats.signal import SignalHeader
 from inrcodec_formats.zstd import decompress_bounded
-from numpy.typing import NDArray
 
 from .coding.readouts import Coefficients, ReadoutStatistics, read_chunk
 from .fitting.analysis import batches
@@ -124,7 +125,9 @@ class Image:
             origin = self.stream.tree.origin[leaves]
             fixed = self._reconstruct(level, self.stream.tree.index[leaves], values)
             scatter(box, start, origin, cell, fixed)
-            self.voxels_evaluated += int(np.prod(np.minimum(origin + cell, stop) - np.maximum(origin, start), axis=1).sum())
+            self.voxels_evaluated += int(
+                np.prod(np.minimum(origin + cell, stop) - np.maximum(origin, start), axis=1).sum()
+            )
         return box
 
     def slabs(self) -> Iterator[np.ndarray]:
@@ -238,8 +241,10 @@ class Image:
             basis, _ = self.model.basis(level, index[part])
             readout = torch.from_numpy(values[:, part].T.astype(np.float32) * np.float32(self.stream.step))
             used = int(np.flatnonzero(values[:, part].any(axis=1)).max(initial=0)) + 1
-            samples = torch.matmul(basis[..., :used], readout[:, :used, None]).squeeze(-1) if len(basis) > 1 else (
-                readout[:, :used] @ basis[0, :, :used].T
+            samples = (
+                torch.matmul(basis[..., :used], readout[:, :used, None]).squeeze(-1)
+                if len(basis) > 1
+                else (readout[:, :used] @ basis[0, :, :used].T)
             )
             out[part] = self._to_integers(samples.numpy())
         return out

@@ -66,15 +66,17 @@ class TincOptions:
         _choice("root", self.root, get_args(Root))
         _choice("coordinates", self.coordinates, get_args(Coordinates))
         _choice("allocation", self.allocation, get_args(Allocation))
-        _between("features", self.features, 2, 4096)
-        _between("leaf_edge", self.leaf_edge, 2, 32)
-        _between("leaf_levels", self.leaf_levels, 1, 5)
-        _between("starts", self.starts, 1, 16)
+        _whole("features", self.features, 2, 4096)
+        _whole("leaf_edge", self.leaf_edge, 2, 32)
+        _whole("leaf_levels", self.leaf_levels, 1, 5)
+        _whole("starts", self.starts, 1, 16)
         _between("bits_per_weight", self.bits_per_weight, 0.1, 32)
         _between("network_share", self.network_share, 0.0, 0.95)
-        if not 1 <= len(self.layers) <= 5 or any(not 1 <= n <= 8 for n in self.layers):
+        if self.interest_threshold is not None:
+            _number("interest_threshold", self.interest_threshold)
+        if not 1 <= len(self.layers) <= 5 or any(not _is_whole(n) or not 1 <= n <= 8 for n in self.layers):
             raise OptionError(f"expected layers to be 1 to 5 numbers from 1 to 8, found {self.layers}")
-        if len(self.level_ratios) != len(self.layers) or any(not r > 0 for r in self.level_ratios):
+        if len(self.level_ratios) != len(self.layers) or any(not 0 < r < math.inf for r in self.level_ratios):
             raise OptionError(
                 f"expected one positive level ratio for each of the {len(self.layers)} network levels, found {self.level_ratios}"
             )
@@ -117,11 +119,9 @@ class EncodeOptions:
 
     def __post_init__(self) -> None:
         _choice("method", self.method, get_args(Method))
-        if not isinstance(self.effort, int) or isinstance(self.effort, bool):
-            raise OptionError(f"expected effort to be a whole number from 1 to 9, found {self.effort!r}")
-        _between("effort", self.effort, 1, 9)
+        _whole("effort", self.effort, 1, 9)
         check_device(self.device)
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        if not _is_whole(self.seed) or not 0 <= self.seed < 2**63:
             raise OptionError(f"expected seed to be a whole number from 0 to 2**63 - 1, found {self.seed!r}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +132,9 @@ class EncodeOptions:
     def from_dict(cls, choices: dict[str, Any]) -> EncodeOptions:
         """Inverse of `to_dict`; unknown names are refused."""
         plain = dict(_known(cls, choices))
-        plain["target"] = Quality(**plain["target"])
+        if "target" not in plain:
+            raise OptionError("expected a target, found none; name its kind and value")
+        plain["target"] = Quality(**_known(Quality, plain["target"]))
         if "tinc" in plain:
             plain["tinc"] = TincOptions.from_dict(plain["tinc"])
         return cls(**plain)
@@ -180,7 +182,22 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise OptionError(f"expected {name} to be one of {', '.join(choices)}, found {value!r}")
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    if not (isinstance(value, int) and _is_whole(value) and low <= value <= high):
+        raise OptionError(f"expected {name} to be a whole number from {low} to {high}, found {value!r}")
+
+
+def _number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise OptionError(f"expected {name} to be a finite number, found {value!r}")
+
+
 def _between(name: str, value: float, low: float, high: float) -> None:
+    _number(name, value)
     if not low <= value <= high:
         raise OptionError(f"expected {name} from {low} to {high}, found {value!r}")
 

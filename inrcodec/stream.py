@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+
 from inrcodec_formats.errors import ContainerError
 
 from .coding.contexts import Bands
@@ -28,6 +29,8 @@ MAX_BASIS = 1 << 27
 """Largest whitened basis, in numbers, that a decoder will make."""
 MAX_VOXELS = 1 << 34
 """Largest signal a decoder accepts."""
+MAX_CELLS = 1 << 28
+"""Most cells of the deepest level: the tree is rebuilt on that grid, whatever the number of leaves."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class TincStream:
         layout = self.layout
         kind = _ROOTS.index(layout.root) | _COORDINATES.index(layout.coordinates) << 1
         packed = bytes(layout.cells[-1]) + bytes(layout.axis_weights)
-        packed += _FIXED.pack(kind, layout.top, layout.features, len(layout.hidden), self.step, self.offset, self.low, self.high)
+        packed += _FIXED.pack(
+            kind, layout.top, layout.features, len(layout.hidden), self.step, self.offset, self.low, self.high
+        )
         packed += struct.pack(f"<{len(layout.hidden)}H", *layout.hidden) + bytes([len(layout.segments)])
         packed += b"".join(struct.pack("<BH", *segment) for segment in layout.segments)
         return packed + write_flags(self.tree.split_flags())
@@ -95,7 +100,9 @@ class TincStream:
 
         tree = from_flags(shape, layout.cells, layout.top, bounded)
         if tree.count != leaves:
-            raise ContainerError(f"expected {leaves} blocks from the index, found {tree.count} in the tree; get a fresh copy")
+            raise ContainerError(
+                f"expected {leaves} blocks from the index, found {tree.count} in the tree; get a fresh copy"
+            )
         return cls(layout, tree, *numbers)
 
 
@@ -119,7 +126,9 @@ def model_from_section(data: bytes | None, layout: TincLayout) -> TincModel:
         return TincModel.initial(layout)
     count = sum(math.prod(shape) for shape in shapes.values())
     if count > 512 * (len(data) + 16):
-        raise ContainerError(f"expected a NETW section for {count} parameters, found {len(data)} bytes; get a fresh copy")
+        raise ContainerError(
+            f"expected a NETW section for {count} parameters, found {len(data)} bytes; get a fresh copy"
+        )
     tensors = read_parameters(data, list(shapes.values()))
     return TincModel(layout, dequantised(dict(zip(shapes, tensors, strict=True))))
 
@@ -136,9 +145,13 @@ def _unpack_layout(data: bytes, shape: tuple[int, ...]) -> tuple[TincLayout, tup
     kind, top, features, hidden_count, step, offset, low, high = _FIXED.unpack_from(data, at)
     at += _FIXED.size
     if kind > 3 or any(not 1 <= e <= MAX_EDGE for e in finest) or len(weights) != ndim or 0 in weights:
-        raise ContainerError("expected a known kind of tree, found impossible values in TREE; get a fresh copy of the file")
+        raise ContainerError(
+            "expected a known kind of tree, found impossible values in TREE; get a fresh copy of the file"
+        )
     if hidden_count > MAX_LAYERS:
-        raise ContainerError(f"expected at most {MAX_LAYERS} layers, found {hidden_count}; get a fresh copy of the file")
+        raise ContainerError(
+            f"expected at most {MAX_LAYERS} layers, found {hidden_count}; get a fresh copy of the file"
+        )
     hidden = struct.unpack_from(f"<{hidden_count}H", data, at)
     at += 2 * hidden_count
     (segment_count,) = struct.unpack_from("<B", data, at)
@@ -155,7 +168,7 @@ def _unpack_layout(data: bytes, shape: tuple[int, ...]) -> tuple[TincLayout, tup
         root=_ROOTS[kind & 1],
         coordinates=_COORDINATES[kind >> 1],
         hidden=hidden,
-        segments=segments,  # type: ignore[arg-type]
+        segments=segments,
         axis_weights=weights,
     )
     if not (math.isfinite(step) and step > 0) or low > high:
@@ -173,7 +186,10 @@ def _check_layout(layout: TincLayout) -> None:
         and all(1 <= layers <= MAX_LAYERS for layers, _ in layout.segments)
         and (layout.root == "separable") == (not layout.hidden)
         and (layout.root == "dense" or layout.coordinates == "local")
+        and math.prod(layout.grid(depth)) <= MAX_CELLS
     )
     largest = math.prod(layout.cells[layout.top]) * layout.features if sound else 0
     if not sound or largest > MAX_BASIS:
-        raise ContainerError("expected network sizes within their limits, found others in TREE; get a fresh copy of the file")
+        raise ContainerError(
+            "expected network sizes within their limits, found others in TREE; get a fresh copy of the file"
+        )

@@ -7,8 +7,9 @@ from functools import cached_property
 
 import constriction
 import numpy as np
-from inrcodec_formats.errors import ContainerError
 from numpy.typing import NDArray
+
+from inrcodec_formats.errors import ContainerError
 
 ALPHABET = 256
 """Magnitudes 0..254 have a symbol each; 255 announces an escape."""
@@ -73,7 +74,9 @@ class MagnitudeTable:
 
 
 def categorical(weights: NDArray[np.float64]) -> object:
-    """Distribution over 0..n-1 proportional to integer-valued `weights`."""
+    """Distribution over 0..n-1 proportional to integer-valued `weights`; None over a single symbol, which takes no bits."""
+    if len(weights) == 1:
+        return None
     return constriction.stream.model.Categorical(weights / weights.sum(), perfect=False)
 
 
@@ -89,7 +92,7 @@ class SymbolWriter:
 
     def symbols(self, values: np.ndarray, model: object) -> None:
         """Code values of one distribution."""
-        if len(values):
+        if len(values) and model is not None:
             self._coder.encode(np.ascontiguousarray(values, dtype=np.int32), model)
 
     def grouped(self, values: np.ndarray, group: np.ndarray, models: list[object]) -> None:
@@ -118,8 +121,8 @@ class SymbolReader:
 
     def symbols(self, count: int, model: object) -> NDArray[np.int32]:
         """Decode `count` symbols of one distribution."""
-        if count == 0:
-            return np.empty(0, dtype=np.int32)
+        if count == 0 or model is None:
+            return np.zeros(count, dtype=np.int32)
         try:
             return self._coder.decode(model, int(count))
         except (AssertionError, ValueError) as error:

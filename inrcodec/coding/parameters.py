@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from inrcodec_formats.errors import ContainerError
 
 from .entropy import MagnitudeTable, SymbolReader, SymbolWriter, read_signed, write_signed

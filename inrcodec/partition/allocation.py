@@ -63,21 +63,19 @@ def leaf_widths(budget: int, importance: NDArray[np.float64], most: NDArray[np.i
     """
     count = len(importance)
     weight = importance.astype(float) if importance.sum() > 0 else np.ones(count)
-    widths = np.ones(count)
+    share = np.ones(count)
     free = np.ones(count, dtype=bool)
     # Leaves that reach their limit hand what is over to the others; each round fixes at least one.
-    for _ in range(count):
+    while free.any():
+        if weight[free].sum() == 0:
+            weight = np.where(free, 1.0, weight)
         spare = budget - count - (most[~free] - 1).sum()
-        share = 1 + max(spare, 0) * weight / max(weight[free].sum(), 1e-300)
+        share = np.where(free, 1 + max(spare, 0) * (weight / weight[free].sum()), most)
         full = free & (share >= most)
-        widths = np.where(free, share, most)
         if not full.any():
             break
         free &= ~full
-        if not free.any() or weight[free].sum() == 0:
-            widths = np.where(free, widths, most)
-            break
-    widths = np.minimum(np.floor(widths), most).astype(np.int64)
+    widths = np.minimum(np.floor(share), most).astype(np.int64)
     return _give_left_over(widths, budget, weight, most)
 
 

@@ -32,7 +32,9 @@ def gather(volume: np.ndarray, origin: np.ndarray, cell: tuple[int, ...]) -> np.
     return block.reshape(len(origin), -1)
 
 
-def scatter(volume: np.ndarray, offset: np.ndarray, origin: np.ndarray, cell: tuple[int, ...], block: np.ndarray) -> None:
+def scatter(
+    volume: np.ndarray, offset: np.ndarray, origin: np.ndarray, cell: tuple[int, ...], block: np.ndarray
+) -> None:
     """Copy blocks into a box of the volume, leaving out what lies outside it.
 
     Parameters
@@ -47,9 +49,7 @@ def scatter(volume: np.ndarray, offset: np.ndarray, origin: np.ndarray, cell: tu
     """
     blocks = block.reshape(len(origin), *cell)
     for start, values in zip(origin - offset, blocks, strict=True):
-        inside = [
-            (max(int(o), 0), min(int(o) + e, n)) for o, e, n in zip(start, cell, volume.shape, strict=True)
-        ]
+        inside = [(max(int(o), 0), min(int(o) + e, n)) for o, e, n in zip(start, cell, volume.shape, strict=True)]
         if all(a < b for a, b in inside):
             source = tuple(slice(a - int(o), b - int(o)) for (a, b), o in zip(inside, start, strict=True))
             volume[tuple(slice(a, b) for a, b in inside)] = values[source]

@@ -161,9 +161,7 @@ def build(shape: tuple[int, ...], cells: Cells, top: int, splits: list[np.ndarra
     return Octree(shape, cells, top, level_of[order].astype(np.int64), index_of[order].astype(np.int64))
 
 
-def from_flags(
-    shape: tuple[int, ...], cells: Cells, top: int, read_flags: Callable[[int, int], np.ndarray]
-) -> Octree:
+def from_flags(shape: tuple[int, ...], cells: Cells, top: int, read_flags: Callable[[int, int], np.ndarray]) -> Octree:
     """Inverse of `Octree.split_flags`: ``read_flags(level, n)`` returns the n flags of a level."""
     present = np.ones(grid_of(shape, cells[top]), dtype=bool)
     splits = []
@@ -211,4 +209,3 @@ def _depth_first_key(cells: Cells, level: np.ndarray, index: np.ndarray) -> np.n
         child = (origin // np.asarray(cells[depth])) % np.asarray(fan)
         digits = digits * int(np.prod(fan)) + np.ravel_multi_index(tuple(child.T), fan)
     return digits
-
