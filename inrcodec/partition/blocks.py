@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -29,7 +31,7 @@ def gather(volume: np.ndarray, origin: np.ndarray, cell: tuple[int, ...]) -> np.
         else:
             axes = [np.minimum(np.arange(o, o + e), n - 1) for o, e, n in zip(start, cell, volume.shape, strict=True)]
             block[i] = volume[np.ix_(*axes)]
-    return block.reshape(len(origin), -1)
+    return block.reshape(len(origin), math.prod(cell))
 
 
 def scatter(
