@@ -130,7 +130,7 @@ def encode(
     from .options import EncodeOptions, TincOptions, one_target
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
-    options = EncodeOptions(wanted, method, effort, device, seed, tinc or TincOptions())  # type: ignore[arg-type]
+    options = EncodeOptions(wanted, method, effort, device, seed, TincOptions() if tinc is None else tinc)  # type: ignore[arg-type]
     blob, report = encoder.encode_signal(source, options, quantise_step, progress or _silent)
     if target is None:
         return blob

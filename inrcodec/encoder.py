@@ -44,6 +44,8 @@ CHUNK_BITS = 8 * 2300
 SIZE_WINDOW = 0.985
 """A size target is met by files of this part of it up to all of it."""
 PSNR_WINDOW_DB = 0.08
+_LOSSLESS_DB = 160.0
+"""More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
 _HEADROOM_BITS = 8 * 420
 """Header, directory, footer, tree and statistics of a usual stream; only the first guess depends on it."""
 
@@ -119,7 +121,7 @@ class Encoder:
         if size is not None:
             return Goal(bits=max(8 * size - _HEADROOM_BITS, 64.0))
         data_range = max(self.high - self.low, 1)
-        return Goal(error=data_range**2 / 10 ** (self.options.target.value / 10))
+        return Goal(error=data_range**2 / 10 ** (min(self.options.target.value, _LOSSLESS_DB) / 10))
 
     def _partition(self, goal: Goal) -> _Network:
         """Choose leaves, fit segments where there are any to fit, and solve all readouts."""

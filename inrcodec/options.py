@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal, get_args
 
 from inrcodec_formats.container_header import Quality, QualityKind
@@ -121,6 +122,8 @@ class EncodeOptions:
         _choice("method", self.method, get_args(Method))
         _whole("effort", self.effort, 1, 9)
         check_device(self.device)
+        if not isinstance(self.tinc, TincOptions):
+            raise OptionError(f"expected tinc to be TincOptions, found {self.tinc!r}")
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**63:
             raise OptionError(f"expected seed to be a whole number from 0 to 2**63 - 1, found {self.seed!r}")
 
@@ -164,7 +167,7 @@ def one_target(**targets: float | None) -> Quality:
         found = "none" if not given else ", ".join(f"{name}={value}" for name, value in given.items())
         raise OptionError(f"expected exactly one target, {names}, found {found}; keep one")
     (name, value), *_ = given.items()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, Real) or not (math.isfinite(value) and value > 0):
         raise OptionError(f"expected {name} to be a positive number, found {value!r}")
     return Quality(name, float(value))  # type: ignore[arg-type]
 

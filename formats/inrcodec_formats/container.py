@@ -381,6 +381,8 @@ def _binary_handle(source: str | os.PathLike[str] | bytes | BinaryIO, stack: Exi
         return io.BytesIO(source)
     if isinstance(source, (str, os.PathLike)):
         return stack.enter_context(open(source, "rb"))
+    if not hasattr(source, "read"):
+        raise ContainerError(f"expected a path, bytes or a binary file object, found {type(source).__name__}")
     if getattr(source, "seekable", bool)():
         return source
     data = b"".join(_pieces(source, MAX_UNSEEKABLE_BYTES + 1))

@@ -101,6 +101,8 @@ class Signal:
             If the array is empty, has an unsupported dtype or dimension, holds NaN or infinite values,
             or holds fractions and no `quantise_step` was given.
         """
+        if isinstance(array, np.ma.MaskedArray):
+            raise SignalError("expected an array without a mask, found a masked one; fill it first, e.g. array.filled(0)")
         array = np.asanyarray(array)
         default = {1: "x", 2: "yx", 3: "zyx", 4: "tzyx"}.get(array.ndim)
         if axes is None:
