@@ -131,6 +131,8 @@ def encode(
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
     options = EncodeOptions(wanted, method, effort, device, seed, TincOptions() if tinc is None else tinc)  # type: ignore[arg-type]
+    if target is not None:
+        encoder.check_output(target)
     blob, report = encoder.encode_signal(source, options, quantise_step, progress or _silent)
     if target is None:
         return blob

@@ -18,7 +18,7 @@ from inrcodec_formats import registry
 from inrcodec_formats.atomic import atomic_output
 from inrcodec_formats.container import Section, metadata_section, write_container
 from inrcodec_formats.container_header import Quality, StreamHeader
-from inrcodec_formats.errors import SignalError, TargetError
+from inrcodec_formats.errors import OptionError, OutputError, SignalError, TargetError
 from inrcodec_formats.signal import Signal
 from inrcodec_formats.zstd import compress
 
@@ -46,6 +46,8 @@ SIZE_WINDOW = 0.985
 PSNR_WINDOW_DB = 0.08
 _LOSSLESS_DB = 160.0
 """More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
+_IDENTICAL_DB = 1e3
+"""Stands for the infinite PSNR of an identical result."""
 _HEADROOM_BITS = 8 * 420
 """Header, directory, footer, tree and statistics of a usual stream; only the first guess depends on it."""
 
@@ -212,7 +214,7 @@ class Encoder:
         return max(fitting, key=lambda t: len(t.outcome.blob)).outcome
 
     def _reach_psnr(self, network: _Network) -> _Result:
-        goal = self.options.target.value
+        goal = min(self.options.target.value, _IDENTICAL_DB)
         data_range = own_range(self.volume)
 
         def attempt(step: float) -> Trial[_Result]:
@@ -220,7 +222,7 @@ class Encoder:
             error = self._decoded_error(result.blob)
             psnr = error.psnr(data_range)
             self.progress("code", 0.5, f"PSNR {psnr:.2f} dB")
-            return Trial(step, min(psnr, 1e3), _Result(result.blob, result.quantised, error))
+            return Trial(step, min(psnr, _IDENTICAL_DB), _Result(result.blob, result.quantised, error))
 
         trials = search_step(
             attempt,
@@ -340,6 +342,25 @@ def read_signal(source: str | os.PathLike[str] | np.ndarray | Signal, quantise_s
     if "c" in signal.header.axes:
         raise SignalError("expected a signal without channels, found a channel axis; split the channels first")
     return signal
+
+
+def check_output(target: str | os.PathLike[str]) -> None:
+    """Refuse before the work an output that would fail after it.
+
+    Raises
+    ------
+    OptionError
+        If the name does not end in ``.inrc``.
+    OutputError
+        If it is a folder, or in a folder that does not exist.
+    """
+    path = Path(target)
+    if path.suffix.lower() != ".inrc":
+        raise OptionError(f"expected an output name that ends in .inrc, found {path}; for the way back use decode")
+    if path.is_dir():
+        raise OutputError(f"expected a file name to write, found the folder {path}")
+    if not path.parent.is_dir():
+        raise OutputError(f"expected an existing folder to write in, found none at {path.parent}; make it first")
 
 
 def write_stream(target: str | os.PathLike[str], blob: bytes) -> None:

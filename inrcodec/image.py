@@ -21,7 +21,7 @@ from inrcodec_formats.zstd import decompress_bounded
 from .coding.readouts import Coefficients, ReadoutStatistics, read_chunk
 from .fitting.analysis import batches
 from .partition.blocks import scatter
-from .stream import KNOWN_SECTIONS, TincStream, model_from_section
+from .stream import KNOWN_SECTIONS, MAX_CHUNK_BLOCKS, TincStream, model_from_section
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
@@ -70,8 +70,11 @@ class Image:
             raise ContainerError(
                 f"expected the method tinc, found {self.container.header.method!r}; get a newer inrcodec"
             )
-        shape = self.container.header.shape
-        self.stream = TincStream.from_section(sections.read("TREE"), shape, self.container.chunks.blocks)
+        shape, chunks = self.container.header.shape, self.container.chunks
+        largest = int(chunks.count.max(initial=0))
+        if largest > MAX_CHUNK_BLOCKS:
+            raise ContainerError(f"expected at most {MAX_CHUNK_BLOCKS} blocks in a chunk, found {largest}; get a fresh copy")
+        self.stream = TincStream.from_section(sections.read("TREE"), shape, chunks.blocks)
         network = sections.read("NETW") if "NETW" in sections else None
         self.model = model_from_section(network, self.stream.layout)
         packed = decompress_bounded(sections.read("STAT"), _STATISTICS_LIMIT)

@@ -27,6 +27,11 @@ _FIXED = struct.Struct("<BBHBfiii")
 MAX_EDGE, MAX_LEAF_LEVELS, MAX_FEATURES, MAX_LAYERS = 32, 5, 4096, 8
 MAX_BASIS = 1 << 27
 """Largest whitened basis, in numbers, that a decoder will make."""
+MAX_CHUNK_BLOCKS = 1024
+"""Most blocks of a chunk: so blocks, and the memory for their tree, are bounded by the bytes of the file."""
+MAX_PARAMETERS = 1 << 26
+"""Most parameters of the shared segments."""
+MAX_STEP = 2.0**30
 MAX_VOXELS = 1 << 34
 """Largest signal a decoder accepts."""
 MAX_CELLS = 1 << 28
@@ -125,7 +130,7 @@ def model_from_section(data: bytes | None, layout: TincLayout) -> TincModel:
             raise ContainerError("expected a NETW section for this network, found none; get a fresh copy of the file")
         return TincModel.initial(layout)
     count = sum(math.prod(shape) for shape in shapes.values())
-    if count > 512 * (len(data) + 16):
+    if count > min(512 * (len(data) + 16), MAX_PARAMETERS):
         raise ContainerError(
             f"expected a NETW section for {count} parameters, found {len(data)} bytes; get a fresh copy"
         )
@@ -171,7 +176,7 @@ def _unpack_layout(data: bytes, shape: tuple[int, ...]) -> tuple[TincLayout, tup
         segments=segments,
         axis_weights=weights,
     )
-    if not (math.isfinite(step) and step > 0) or low > high:
+    if not 0 < step <= MAX_STEP or low > high:
         raise ContainerError("expected a positive step and an ordered range, found others in TREE; get a fresh copy")
     return layout, (step, offset, low, high), data[at:]
 
