@@ -1,4 +1,4 @@
-"""`sine_chain` and `sine_product` against plain loops in float64, forward and gradient."""
+"""`sine_chain` against plain loops in float64, forward and gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrcodec_kernels.siren import sine_chain, sine_product
+from inrcodec_kernels.siren import sine_chain
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -81,46 +81,3 @@ def test_chain_gradients(m_inputs: int, m_layers: int) -> None:
         return sine_chain(inputs, list(zip(flat[::2], flat[1::2], strict=True)))
 
     assert torch.autograd.gradcheck(forward, tuple(tensors))
-
-
-def product_case(counts: tuple[int, ...], points: int, width: int) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-    random = np.random.default_rng(len(counts))
-    index = np.stack([random.integers(n, size=width) for n in counts], axis=1)
-    omegas = [3 * normal(n, seed=j) for j, n in enumerate(counts)]
-    phases = [normal(n, seed=j + 9) for j, n in enumerate(counts)]
-    return normal(points, len(counts), seed=99), omegas, phases, torch.from_numpy(index)
-
-
-@pytest.mark.parametrize("counts", [(1,), (5,), (3, 4), (2, 7, 3), (2, 1, 3, 2)])
-@pytest.mark.parametrize(("points", "width"), [(1, 1), (7, 13), (5, 0)])
-def test_product_is_its_definition(counts: tuple[int, ...], points: int, width: int) -> None:
-    x, omegas, phases, index = product_case(counts, points, width)
-    expected = np.ones((points, width))
-    for n, w, j in itertools.product(range(points), range(width), range(len(counts))):
-        k = int(index[w, j])
-        expected[n, w] *= math.sin(float(omegas[j][k]) * float(x[n, j]) + float(phases[j][k]))
-    np.testing.assert_allclose(sine_product(x, omegas, phases, index).numpy(), expected, rtol=0, atol=1e-13)
-
-
-def test_product_gradients() -> None:
-    points, omegas, phases, index = product_case((2, 3, 2), 4, 6)
-    tensors = [points, *omegas, *phases]
-    for tensor in tensors:
-        tensor.requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda x, *f: sine_product(x, f[:3], f[3:], index), tuple(tensors))
-
-
-def test_product_of_half_integer_waves_is_the_cosine_transform() -> None:
-    """``sin(pi k / 2 (x + 1) + pi / 2) = cos(pi k (2 i + 1) / (2 n))`` on cell-centred samples."""
-    n = 5
-    x = torch.tensor([[(2 * i + 1) / n - 1] for i in range(n)], dtype=torch.float64)
-    k = torch.arange(n, dtype=torch.float64)
-    found = sine_product(x, [k * math.pi / 2], [(k + 1) * math.pi / 2], torch.arange(n)[:, None]).numpy()
-    i, order = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
-    np.testing.assert_allclose(found, np.cos(np.pi * order * (2 * i + 1) / (2 * n)), atol=1e-13)
-
-
-def test_product_needs_one_set_of_waves_per_axis() -> None:
-    points, omegas, phases, index = product_case((2, 3), 4, 6)
-    with pytest.raises(ValueError, match="zip"):
-        sine_product(points, omegas, phases[:1], index)
