@@ -1,0 +1,226 @@
+"""Chunks of readouts: whatever is written comes back, sizes are as estimated, damage is refused."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inrcodec.coding.contexts import CONTEXTS, Bands
+from inrcodec.coding.readouts import (
+    Coefficients,
+    ReadoutGeometry,
+    ReadoutStatistics,
+    band_counts,
+    estimate_bits,
+    fit_statistics,
+    read_chunk,
+    write_chunk,
+)
+from inrcodec_formats.errors import ContainerError
+
+Widths = dict[int, np.ndarray]
+
+
+def geometry_of(axes: int, levels: list[int], width: int = 40) -> ReadoutGeometry:
+    """Leaves at levels 1..3 of cells of 16, 8, 4 samples along every axis."""
+    cells = tuple((32 >> level,) * axes for level in range(4))
+    bands = {}
+    for level in sorted(set(levels)):
+        index = np.argwhere(np.ones(tuple(min(e, 8) for e in cells[level]), dtype=bool))
+        order = np.argsort((index**2).sum(axis=1), kind="stable")
+        bands[level] = Bands.of_lattice(index[order[:width]])
+    return ReadoutGeometry(cells, bands, np.array(levels, dtype=np.int64))
+
+
+def widths_of(geometry: ReadoutGeometry, values: Coefficients) -> Widths:
+    return {level: band_counts(geometry.bands[level], v) for level, v in values.items()}
+
+
+def sparse(geometry: ReadoutGeometry, seed: int, density: float, largest: int) -> Coefficients:
+    """Random integers, mostly zero, fewer and smaller in higher bands."""
+    random = np.random.default_rng(seed)
+    values = {}
+    for level in geometry.levels:
+        bands, count = geometry.bands[level], int((geometry.level == level).sum())
+        part = np.zeros((bands.width, count), dtype=np.int32)
+        for b, members in enumerate(bands.members):
+            live = random.random((len(members), count)) < density / (1 + b / 3)
+            part[members] = live * np.rint(largest * random.standard_normal((len(members), count)) / (1 + b) ** 2)
+        values[level] = part
+    return values
+
+
+def chunks_come_back(geometry: ReadoutGeometry, values: Coefficients, widths: Widths, bounds: list[int]) -> None:
+    statistics = fit_statistics(geometry, values, widths)
+    stored = ReadoutStatistics.from_bytes(statistics.to_bytes(), geometry.bands)
+    for start, stop in itertools.pairwise(bounds):
+        data = write_chunk(geometry, statistics, values, widths, start, stop)
+        found = read_chunk(data, geometry, stored, start, stop)
+        level_of = geometry.level[start:stop]
+        assert sorted(found) == sorted(set(level_of.tolist()))
+        for level, part in found.items():
+            before = int((geometry.level[:start] == level).sum())
+            assert np.array_equal(part, values[level][:, before : before + part.shape[1]])
+            assert part.shape[1] == int((level_of == level).sum())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.lists(st.integers(1, 3), min_size=1, max_size=25),
+    st.integers(0, 2**32),
+    st.sampled_from([0.0, 0.1, 0.9]),
+    st.sampled_from([1, 30, 5000, 2**29]),
+    st.data(),
+)
+def test_chunks_come_back(
+    axes: int, levels: list[int], seed: int, density: float, largest: int, data: st.DataObject
+) -> None:
+    geometry = geometry_of(axes, levels, 20 if axes == 4 else 40)
+    values = sparse(geometry, seed, density, largest)
+    cuts = data.draw(st.sets(st.integers(1, len(levels)), max_size=3))
+    chunks_come_back(geometry, values, widths_of(geometry, values), sorted({0, len(levels)} | cuts))
+
+
+def test_leaves_may_keep_more_bands_than_they_need() -> None:
+    geometry = geometry_of(2, [1, 2, 2, 3, 1])
+    values = sparse(geometry, 1, 0.3, 9)
+    widths = {
+        level: np.minimum(w + 2, geometry.bands[level].count - 1) for level, w in widths_of(geometry, values).items()
+    }
+    chunks_come_back(geometry, values, widths, [0, 2, 5])
+
+
+def test_values_of_31_bits_come_back() -> None:
+    geometry = geometry_of(2, [2, 2, 2])
+    values = sparse(geometry, 0, 0.0, 1)
+    values[2][0] = [2**31 - 1, 0, -(2**31) + 300]
+    values[2][1] = [2**31 - 1, -(2**31) + 1, 255]
+    values[2][5] = [254, -255, -256]
+    chunks_come_back(geometry, values, widths_of(geometry, values), [0, 3])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 2**32))
+def test_band_counts_are_the_last_band_in_use(axes: int, seed: int) -> None:
+    geometry = geometry_of(axes, [2] * 12)
+    values, bands = sparse(geometry, seed, 0.1, 9)[2], geometry.bands[2]
+    expected = [
+        max((b for b in range(1, bands.count) if values[bands.members[b], leaf].any()), default=0) for leaf in range(12)
+    ]
+    assert band_counts(bands, values).tolist() == expected
+
+
+def test_constants_are_predicted_by_the_root_of_the_size() -> None:
+    geometry = geometry_of(3, [1, 2, 3])
+    assert geometry.predict_constant(1000, 2, 2) == 1000
+    assert geometry.predict_constant(1000, 2, 1) == round(1000 * 8**0.5)
+    assert geometry.predict_constant(-1000, 1, 3) == -125
+    assert geometry.predict_constant(0, 3, 1) == 0
+
+
+def test_a_constant_signal_takes_next_to_nothing() -> None:
+    """Leaves of one value: only the first constant costs, whatever the sizes."""
+    levels = [1, 1, 2, 2, 2, 2] * 50
+    geometry = geometry_of(2, levels)
+    values = sparse(geometry, 0, 0.0, 1)
+    values[1][0], values[2][0] = 1600, 800
+    widths = widths_of(geometry, values)
+    data = write_chunk(geometry, fit_statistics(geometry, values, widths), values, widths, 0, 300)
+    assert len(data) < 24
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("density", "largest"), [(0.5, 6), (0.9, 40), (0.4, 5)])
+def test_estimated_size_is_the_real_one(seed: int, density: float, largest: int) -> None:
+    random = np.random.default_rng(seed)
+    levels = random.choice([1, 2, 3], 1500, p=[0.1, 0.3, 0.6]).tolist()
+    geometry = geometry_of(3, levels, 60)
+    values = sparse(geometry, seed, density, largest)
+    widths = widths_of(geometry, values)
+    statistics = fit_statistics(geometry, values, widths)
+    real = 8 * len(write_chunk(geometry, statistics, values, widths, 0, len(levels)))
+    assert real > 10_000
+    assert estimate_bits(geometry, values, widths, statistics) == pytest.approx(real, rel=0.03)
+
+
+def test_contexts_pay() -> None:
+    """Statistics fitted to the values code them in fewer bits than those fitted to others."""
+    geometry = geometry_of(3, [2] * 800)
+    values, others = sparse(geometry, 0, 0.5, 8), sparse(geometry, 1, 0.1, 60)
+    widths = widths_of(geometry, values)
+    own = fit_statistics(geometry, values, widths)
+    foreign = fit_statistics(geometry, others, widths_of(geometry, others))
+    sizes = [len(write_chunk(geometry, s, values, widths, 0, 800)) for s in (own, foreign)]
+    assert sizes[0] < 0.95 * sizes[1]
+
+
+def some_statistics() -> tuple[ReadoutGeometry, ReadoutStatistics]:
+    geometry = geometry_of(2, [1, 2, 3, 3, 2] * 8)
+    values = sparse(geometry, 3, 0.4, 20)
+    return geometry, fit_statistics(geometry, values, widths_of(geometry, values))
+
+
+def test_statistics_come_back() -> None:
+    geometry, statistics = some_statistics()
+    again = ReadoutStatistics.from_bytes(statistics.to_bytes(), geometry.bands)
+    assert again.to_bytes() == statistics.to_bytes()
+    assert again.magnitudes == statistics.magnitudes and again.constants == statistics.constants
+    assert len(again.magnitudes) == CONTEXTS
+    for level in geometry.levels:
+        assert np.array_equal(again.widths[level], statistics.widths[level])
+        assert np.array_equal(again.means[level], statistics.means[level])
+    assert {f.name for f in fields(statistics)} == {"widths", "constants", "means", "magnitudes"}
+
+
+def test_statistics_of_the_wrong_length_are_refused() -> None:
+    geometry, statistics = some_statistics()
+    data = statistics.to_bytes()
+    for wrong in (b"", data[:-1], data + b"\1"):
+        with pytest.raises(ContainerError, match=f"expected {len(data)} bytes of statistics, found {len(wrong)}"):
+            ReadoutStatistics.from_bytes(wrong, geometry.bands)
+
+
+def test_impossible_statistics_are_refused() -> None:
+    geometry, statistics = some_statistics()
+    data, count = statistics.to_bytes(), geometry.bands[1].count
+    no_widths = bytes(count) + data[count:]
+    with pytest.raises(ContainerError, match="frequencies above 0"):
+        ReadoutStatistics.from_bytes(no_widths, geometry.bands)
+    for at in (count + 2, count + 3, len(data) - 1, len(data) - 2):
+        with pytest.raises(ContainerError, match="probabilities above 0"):
+            ReadoutStatistics.from_bytes(data[:at] + b"\0" + data[at + 1 :], geometry.bands)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_or_read_as_something(data: bytes) -> None:
+    geometry, statistics = some_statistics()
+    try:
+        found = read_chunk(data, geometry, statistics, 4, 31)
+    except ContainerError:
+        return
+    assert sum(v.shape[1] for v in found.values()) == 27
+    assert all(v.shape[0] == geometry.bands[level].width for level, v in found.items())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_chunks_and_statistics_raise_nothing_else(data: st.DataObject) -> None:
+    geometry, statistics = some_statistics()
+    values = sparse(geometry, 3, 0.4, 20)
+    chunk = bytearray(write_chunk(geometry, statistics, values, widths_of(geometry, values), 0, 40))
+    packed = bytearray(statistics.to_bytes())
+    for damaged in (chunk, packed):
+        for _ in range(data.draw(st.integers(1, 3))):
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = read_chunk(bytes(chunk), geometry, ReadoutStatistics.from_bytes(bytes(packed), geometry.bands), 0, 40)
+    except ContainerError:
+        return
+    assert sum(v.shape[1] for v in found.values()) == 40
