@@ -57,7 +57,7 @@ def test_the_loss_falls(kind: dict[str, Any]) -> None:
     layout = layout_of(**kind)
     fit = fit_of(layout, waves())
     before = mean_loss(fit, TincModel.initial(layout, seed=0, bandwidth=2.0))
-    fitted = fit.run(60, 1, silent, bandwidth=2.0)
+    fitted = fit.run(50, 1, silent, bandwidth=2.0)
     assert mean_loss(fit, fitted) < 0.9 * before
     assert not any(p.requires_grad for p in fitted.parameters.values())
 
@@ -124,7 +124,7 @@ def test_the_loss_is_its_definition() -> None:
     threshold = (descent.THETA * 8.0) ** 2
     outside = (samples**2).sum() - (coefficients**2).sum()
     expected = (outside / threshold + np.log1p(coefficients**2 / threshold).sum()) / 64
-    assert float(fit.loss(model, np.random.default_rng(0))) == pytest.approx(expected, rel=1e-3)
+    assert float(fit.loss(model, np.random.default_rng(0))) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize(("rms", "expected"), [(1.0, -5), (3.0, -4), (30.0, -4), (0.1, -9), (1e-9, -12), (0.0, -5)])
