@@ -62,6 +62,7 @@ class _Network:
     offset: int
     tree: Octree
     leaves: LeafReadouts
+    step: float
 
 
 @dataclass(frozen=True)
@@ -128,46 +129,37 @@ class Encoder:
     def _partition(self, goal: Goal) -> _Network:
         """Choose leaves, fit segments where there are any to fit, and solve all readouts."""
         options, note = self.options.tinc, self._note("partition")
-        offset = start.typical_value(self.volume)
-        layout, step = tinc.choose_layout(self.volume, offset, options, goal, self.options.seed, note)
-        layout = start.with_segments(layout, options, goal.bits or self._bits_guess(layout, step, offset))
-        model, parameters = self._timed("fit", lambda: self._fit(layout, offset, step))
-        step = self._step_after_fit(model, offset, step, goal, parameters)
-        tree, leaves = tinc.partition(model, self.volume, offset, step, note)
-        self.choices.update(leaf=layout.cells[-1], root=layout.root, coordinates=layout.coordinates, step=step)
-        network = _Network(layout, model, parameters, offset, tree, leaves)
+        sample = tinc.Sample(start.typical_value(self.volume), self.options.seed, self.options.sample_voxels)
+        layout, step = tinc.choose_layout(self.volume, sample, options, goal, note)
+        model, parameters = start.initial_model(layout), None
+        if options.root == "dense":
+            bits = goal.bits or sample.trials(model, self.volume).measure(step)[0]
+            layout = start.with_segments(layout, options, bits)
+            model, parameters = self._timed("fit", lambda: self._fit(layout, sample, step))
+            step = self._step_after_fit(model, parameters, sample, step, goal)
+        tree, leaves = self._timed("readout", lambda: self._solve(model, sample, step))
+        self.choices.update(leaf=layout.cells[-1], root=layout.root, coordinates=layout.coordinates)
+        network = _Network(layout, model, parameters, int(sample.offset), tree, leaves, step)
         self._allocate(network, goal)
-        self.first_step = step
         return network
 
-    def _bits_guess(self, layout: TincLayout, step: float, offset: int) -> float:
-        chosen = start.sample_cells(layout, self.options.seed)
-        return tinc.Trials(start.initial_model(layout), self.volume, offset, chosen).measure(step)[0]
-
-    def _fit(self, layout: TincLayout, offset: int, step: float) -> tuple[TincModel, dict[str, QuantisedTensor] | None]:
-        if layout.root == "separable" and not layout.segments:
-            return start.initial_model(layout), None
+    def _fit(
+        self, layout: TincLayout, sample: tinc.Sample, step: float
+    ) -> tuple[TincModel, dict[str, QuantisedTensor]]:
         fitted = tinc.fit_segments(
-            layout,
-            self.volume,
-            offset,
-            self.options.tinc,
-            step,
-            self.options.fit_steps,
-            self.options.seed,
-            self._note("fit"),
+            layout, self.volume, sample, self.options.tinc.starts, step, self.options.fit_steps, self._note("fit")
         )
         parameters = quantised_parameters(fitted)
         return TincModel(layout, dequantised(parameters)), parameters
 
+    def _solve(self, model: TincModel, sample: tinc.Sample, step: float) -> tuple[Octree, LeafReadouts]:
+        return tinc.partition(model, self.volume, sample.offset, step, self._note("readout"))
+
     def _step_after_fit(
-        self, model: TincModel, offset: int, step: float, goal: Goal, parameters: dict[str, QuantisedTensor] | None
+        self, model: TincModel, parameters: dict[str, QuantisedTensor], sample: tinc.Sample, step: float, goal: Goal
     ) -> float:
-        if parameters is None:
-            return step
         left = None if goal.bits is None else max(goal.bits - 8 * len(network_section(parameters)), 64.0)
-        chosen = start.sample_cells(model.layout, self.options.seed)
-        return tinc.Trials(model, self.volume, offset, chosen).step_for(Goal(left, goal.error), step)
+        return sample.trials(model, self.volume).step_for(Goal(left, goal.error), step)
 
     def _allocate(self, network: _Network, goal: Goal) -> None:
         options = self.options.tinc
@@ -194,7 +186,7 @@ class Encoder:
 
         trials = search_step(
             attempt,
-            start=self.first_step,
+            start=network.step,
             low=math.log2(SIZE_WINDOW * limit),
             high=math.log2(limit),
             slope=-1.0,
@@ -226,7 +218,7 @@ class Encoder:
 
         trials = search_step(
             attempt,
-            start=self.first_step,
+            start=network.step,
             low=goal,
             high=goal + PSNR_WINDOW_DB,
             slope=-4.0,
@@ -260,12 +252,11 @@ class Encoder:
         return _Result(out.getvalue(), quantised, None)
 
     def _header(self, layout: TincLayout) -> StreamHeader:
-        widths = {level: len(layout.lattice(level)) for level in layout.leaf_levels}
-        bases = sum(4 * math.prod(layout.cells[level]) * w + 8 * w * w for level, w in widths.items())
+        blocks = 16 * math.prod(layout.cells[layout.top]) + (256 << 20)
         slab = layout.cells[layout.top][0] * self.signal.header.raw_bytes // max(1, self.signal.header.shape[0])
         target = self.options.target
         return StreamHeader.from_signal(
-            self.signal.header, method="tinc", quality=Quality(target.kind, target.value), memory_bytes=bases + 2 * slab
+            self.signal.header, method="tinc", quality=Quality(target.kind, target.value), memory_bytes=blocks + 2 * slab
         )
 
     def _decoded_error(self, blob: bytes) -> ErrorStatistics:

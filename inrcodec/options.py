@@ -52,7 +52,7 @@ class TincOptions:
 
     root: Root = "separable"
     coordinates: Coordinates = "local"
-    features: int = 512
+    features: int = 4096
     layers: tuple[int, ...] = (1,)
     level_ratios: tuple[float, ...] = (1.0,)
     network_share: float = 0.1
@@ -67,7 +67,7 @@ class TincOptions:
         _choice("root", self.root, get_args(Root))
         _choice("coordinates", self.coordinates, get_args(Coordinates))
         _choice("allocation", self.allocation, get_args(Allocation))
-        _whole("features", self.features, 2, 4096)
+        _whole("features", self.features, 2, 8192)
         _whole("leaf_edge", self.leaf_edge, 2, 32)
         _whole("leaf_levels", self.leaf_levels, 1, 5)
         _whole("starts", self.starts, 1, 16)
@@ -81,8 +81,11 @@ class TincOptions:
             raise OptionError(
                 f"expected one positive level ratio for each of the {len(self.layers)} network levels, found {self.level_ratios}"
             )
-        if self.root == "separable" and self.coordinates == "global":
-            raise OptionError("expected local coordinates with a separable root, found global; choose root='dense'")
+        if self.root == "separable" and (self.coordinates == "global" or self.layers != (1,)):
+            raise OptionError(
+                f"expected local coordinates and layers=(1,) with a separable root, found {self.coordinates} and "
+                f"{self.layers}; choose root='dense'"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the choices as a plain dictionary."""
@@ -146,6 +149,11 @@ class EncodeOptions:
     def turns(self) -> int:
         """Rounds of rate-distortion optimised rounding."""
         return (self.effort + 1) // 2
+
+    @property
+    def sample_voxels(self) -> int:
+        """Size of the sample that decisions are tried on."""
+        return 1 << min(18 + self.effort, 23)
 
     @property
     def fit_steps(self) -> int:

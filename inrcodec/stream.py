@@ -24,7 +24,7 @@ KNOWN_SECTIONS = frozenset({"META", "TREE", "NETW", "STAT"})
 _ROOTS = ("separable", "dense")
 _COORDINATES = ("local", "global")
 _FIXED = struct.Struct("<BBHBfiii")
-MAX_EDGE, MAX_LEAF_LEVELS, MAX_FEATURES, MAX_LAYERS = 32, 5, 4096, 8
+MAX_EDGE, MAX_LEAF_LEVELS, MAX_FEATURES, MAX_LAYERS = 32, 5, 8192, 8
 MAX_BASIS = 1 << 27
 """Largest whitened basis, in numbers, that a decoder will make."""
 MAX_CHUNK_BLOCKS = 1024
@@ -126,7 +126,7 @@ def model_from_section(data: bytes | None, layout: TincLayout) -> TincModel:
     """Network with the stored parameters; without a section, a separable root's initial ones."""
     shapes = parameter_shapes(layout)
     if data is None:
-        if layout.root != "separable" or layout.segments:
+        if shapes:
             raise ContainerError("expected a NETW section for this network, found none; get a fresh copy of the file")
         return TincModel.initial(layout)
     count = sum(math.prod(shape) for shape in shapes.values())
@@ -190,7 +190,7 @@ def _check_layout(layout: TincLayout) -> None:
         and all(1 <= width <= MAX_FEATURES for width in widths)
         and all(1 <= layers <= MAX_LAYERS for layers, _ in layout.segments)
         and (layout.root == "separable") == (not layout.hidden)
-        and (layout.root == "dense" or layout.coordinates == "local")
+        and (layout.root == "dense" or (layout.coordinates == "local" and not layout.segments))
         and math.prod(layout.grid(depth)) <= MAX_CELLS
     )
     largest = math.prod(layout.cells[layout.top]) * layout.features if sound else 0

@@ -17,12 +17,12 @@ from ..models.tinc import TincModel
 from ..partition import octree
 from ..partition.blocks import gather
 
-SPLIT_LAMBDA = 0.12
+SPLIT_LAMBDA = 0.11
 """Lagrangian of the split decision, in squared steps per bit."""
 
 # Rough cost of a leaf, in bits: a head, and for each non-zero coefficient its place, sign and size. Only the order
 # of the alternatives matters; measured against trees chosen with the real coder.
-_HEAD_BITS, _NONZERO_BITS, _DOUBLING_BITS, _FLAG_BITS = 6.0, 5.0, 1.6, 1.0
+_HEAD_BITS, _NONZERO_BITS, _DOUBLING_BITS, _FLAG_BITS = 5.0, 5.0, 1.6, 1.0
 
 _BATCH_SAMPLES = 1 << 22
 
@@ -80,17 +80,9 @@ def readouts_of(model: TincModel, volume: np.ndarray, offset: float, level: int,
     energy = np.empty(len(number))
     for part in batches(len(number), int(np.prod(cell)) * (1 if model.layout.shared else width)):
         samples = torch.from_numpy(gather(volume, index[part] * np.asarray(cell), cell) - np.float32(offset))
-        basis, _ = model.basis(level, index[part])
-        coefficients[:, part] = project(samples, basis).numpy().T
+        coefficients[:, part] = model.readout(level, index[part]).project(samples).numpy().T
         energy[part] = np.einsum("bn,bn->b", samples.numpy(), samples.numpy(), dtype=np.float64)
     return CellReadouts(number, coefficients, energy)
-
-
-def project(samples: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """Coefficients of blocks, shape (B, W), from samples (B, N) and bases (B or 1, N, W)."""
-    if len(basis) == 1:
-        return samples @ basis[0]
-    return (samples.unsqueeze(1) @ basis).squeeze(1)
 
 
 def batches(count: int, samples_each: int) -> Iterator[slice]:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..coding.parameters import QuantisedTensor
-from ..models.readout import RIDGE
-from ..models.tinc import TincLayout, TincModel, sample_points
+from ..models.readout import sample_points, whitened, whitening
+from ..models.tinc import TincLayout, TincModel
 from ..partition.blocks import gather
 
 THETA = 0.5
@@ -31,6 +31,9 @@ BLOCKS = 96
 """Blocks in a step's mini-batch."""
 POINTS = 1024
 """Samples drawn from each block in a step."""
+LEARNING_RATE = 5e-3
+TRAINING_RIDGE = 1e-5
+"""Firmer than the decoder's: gradients pass through the Cholesky factor."""
 PATIENCE, PROGRESS = 5, 2e-4
 """Stop when the smoothed loss has fallen by less than PROGRESS (relative) over 1/PATIENCE of the steps."""
 
@@ -87,7 +90,7 @@ class SegmentFit:
         points = sample_points(cell)
         chosen = self._draw_points(level, len(points), random)
         features = model.features(level, points[chosen], index)
-        basis = _differentiable_basis(features)
+        basis = whitened(features, whitening(features, TRAINING_RIDGE))
         drawn = samples[:, chosen] * math.sqrt(len(points) / len(chosen))
         coefficients = drawn @ basis[0] if len(basis) == 1 else (drawn.unsqueeze(1) @ basis).squeeze(1)
         outside = ((drawn**2).sum(1) - (coefficients**2).sum(1)).clamp(min=0)
@@ -107,8 +110,6 @@ class SegmentFit:
         """
         torch.manual_seed(self.seed)
         random = np.random.default_rng(self.seed)
-        if self.layout.root == "separable" and not self.layout.segments:
-            starts = 1
         trial_steps = max(1, steps // 20)
         best: tuple[float, TincModel] | None = None
         for start in range(starts):
@@ -126,7 +127,7 @@ class SegmentFit:
     ) -> list[float]:
         for parameter in model.parameters.values():
             parameter.requires_grad_(True)
-        optimiser = torch.optim.Adam(model.parameters.values(), lr=_learning_rate(self.layout))
+        optimiser = torch.optim.Adam(model.parameters.values(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, horizon)
         losses: list[float] = []
         for step in range(steps):
@@ -166,20 +167,6 @@ def _with_noise(model: TincModel) -> TincModel:
         step = 2.0 ** tensor_exponent(parameter.detach().numpy())
         noisy[name] = parameter + (torch.rand_like(parameter) - 0.5) * step
     return model.with_parameters(noisy)
-
-
-def _differentiable_basis(features: Tensor) -> Tensor:
-    """Whitened features; float64 inside, because gradients pass through the Cholesky factor."""
-    double = features.double()
-    gram = double.transpose(-1, -2) @ double
-    ridge = max(RIDGE, 1e-5) * gram.diagonal(dim1=-2, dim2=-1).mean(-1)
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
-    factor = torch.linalg.cholesky(gram + ridge[:, None, None] * eye)
-    return torch.linalg.solve_triangular(factor, double.transpose(-1, -2), upper=False).transpose(-1, -2).float()
-
-
-def _learning_rate(layout: TincLayout) -> float:
-    return 1e-3 if layout.root == "separable" and not layout.segments else 5e-3
 
 
 def _stalled(losses: list[float], steps: int) -> bool:

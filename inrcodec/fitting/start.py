@@ -14,8 +14,9 @@ from ..partition import octree
 from ..partition.allocation import level_budgets, widths_for_budgets
 from .analysis import CellAnalysis
 
-SAMPLE_VOXELS = 1 << 21
 _MOST_LEAF_SAMPLES = 1 << 15
+_LEAF_SAMPLES = (64, 2048)
+"""Fewest and most samples of a smallest leaf that the search for its shape considers."""
 
 
 def typical_value(volume: np.ndarray) -> int:
@@ -24,11 +25,14 @@ def typical_value(volume: np.ndarray) -> int:
     return int(np.rint(np.median(volume[stride])))
 
 
-def first_layout(shape: tuple[int, ...], options: TincOptions, edges: tuple[int, ...] | None = None) -> TincLayout:
-    """Layout with leaves near `edges` (by default `leaf_edge` on every axis) and a root of default width."""
-    if edges is None:
-        edge = options.leaf_edge if len(shape) < 4 else max(2, options.leaf_edge // 2)
-        edges = (edge,) * len(shape)
+def first_edges(shape: tuple[int, ...], options: TincOptions) -> tuple[int, ...]:
+    """Edges of the smallest leaves to start from: alike on all axes, shorter in four dimensions."""
+    edge = options.leaf_edge if len(shape) < 4 else max(2, options.leaf_edge // 2)
+    return (edge,) * len(shape)
+
+
+def first_layout(shape: tuple[int, ...], options: TincOptions, edges: tuple[int, ...]) -> TincLayout:
+    """Layout with a separable root and smallest leaves near `edges`."""
     cells = octree.cell_pyramid(shape, octree.finest_cell(shape, edges))
     top = len(cells) - 1
     while top > 0 and len(cells) - top < options.leaf_levels and math.prod(cells[top - 1]) <= _MOST_LEAF_SAMPLES:
@@ -37,12 +41,12 @@ def first_layout(shape: tuple[int, ...], options: TincOptions, edges: tuple[int,
         shape=shape,
         cells=cells,
         top=top,
-        features=max(options.features, min(math.prod(cells[-1]), 4096)) if options.root == "separable" else options.features,
+        features=options.features,
         axis_weights=(16,) * len(shape),
     )
 
 
-def sample_cells(layout: TincLayout, seed: int, voxels: int = SAMPLE_VOXELS) -> NDArray[np.bool_]:
+def sample_cells(layout: TincLayout, seed: int, voxels: int) -> NDArray[np.bool_]:
     """Random top cells that hold about `voxels` samples; all where the signal is small."""
     grid = layout.grid(layout.top)
     count = math.prod(grid)
@@ -66,20 +70,20 @@ def cost_per_voxel(analysis: CellAnalysis, step: float) -> float:
     return float(best.sum()) / analysis.samples
 
 
-def flattened_leaves(shape: tuple[int, ...], options: TincOptions, edges: tuple[int, ...]) -> list[TincLayout]:
-    """Layouts to compare: leaves as they are, and halved along one axis while doubled along none or another."""
+def neighbouring_edges(shape: tuple[int, ...], edges: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes of leaves to try next: each axis halved, and doubled, within `_LEAF_SAMPLES` samples a leaf."""
     found = []
     for axis, edge in enumerate(edges):
-        if edge < 4 or shape[axis] < 4:
-            continue
-        halved = tuple(e // 2 if j == axis else e for j, e in enumerate(edges))
-        found.append(first_layout(shape, options, halved))
+        for changed in (edge // 2, edge * 2):
+            rival = tuple(changed if j == axis else e for j, e in enumerate(edges))
+            if 2 <= changed <= min(32, 2 * shape[axis]) and _LEAF_SAMPLES[0] <= math.prod(rival) <= _LEAF_SAMPLES[1]:
+                found.append(rival)
     return found
 
 
 def with_segments(layout: TincLayout, options: TincOptions, budget_bits: float) -> TincLayout:
     """Size a dense root and the segments of further levels to their part of the budget."""
-    if options.root == "separable" and len(options.layers) == 1:
+    if options.root == "separable":
         return layout
     weights = options.network_share * budget_bits / options.bits_per_weight
     deepest = min(len(options.layers) - 1, layout.top)
@@ -89,7 +93,7 @@ def with_segments(layout: TincLayout, options: TincOptions, budget_bits: float) 
     budgets = level_budgets(weights, ratios, nodes)
 
     def shaped(widths: list[int]) -> TincLayout:
-        hidden = (widths[0],) * layers[0] if options.root == "dense" else ()
+        hidden = (widths[0],) * layers[0]
         segments = tuple(zip(layers[1:], widths[1:], strict=False))
         return replace(base, root=options.root, hidden=hidden, segments=segments)
 

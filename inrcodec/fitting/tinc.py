@@ -26,6 +26,8 @@ from .search import Trial, search_step
 GROUP_VOXELS = 1 << 23
 """Samples analysed at a time: bounds the memory of large volumes."""
 STEP_BOUNDS = (0.03, 3e7)
+_WORTHWHILE = 0.99
+"""Leaves change their shape only where the cost falls below this part of what it was."""
 
 
 @dataclass(frozen=True)
@@ -107,49 +109,69 @@ class Trials:
         return min(trials, key=lambda t: abs(t.amount - aim)).step
 
 
-def choose_layout(
-    volume: np.ndarray, offset: float, options: TincOptions, goal: Goal, seed: int, note: Note
-) -> tuple[TincLayout, float]:
-    """Shape of the leaves, and the step that meets the goal with it, both tried on a sample.
+@dataclass(frozen=True)
+class Sample:
+    """How to draw the part of a volume that decisions are tried on.
 
-    Leaves start with equal edges; an axis along which the signal changes fast gets shorter ones as long as the
-    estimated rate-distortion cost falls.
+    Attributes
+    ----------
+    offset : float
+        Taken off the samples.
+    seed : int
+    voxels : int
+        About how many samples to use.
+    """
+
+    offset: float
+    seed: int
+    voxels: int
+
+    def trials(self, model: TincModel, volume: np.ndarray) -> Trials:
+        """Analyse the sample with a network."""
+        return Trials(model, volume, self.offset, start.sample_cells(model.layout, self.seed, self.voxels))
+
+
+def choose_layout(
+    volume: np.ndarray, sample: Sample, options: TincOptions, goal: Goal, note: Note
+) -> tuple[TincLayout, float]:
+    """Shape of the smallest leaves, and the step that meets the goal with it, both tried on a sample.
+
+    Edges start alike; one axis at a time is halved or doubled as long as the estimated rate-distortion cost falls.
     """
     guess = max(1.0, float(np.std(volume[tuple(slice(None, None, max(1, n // 64)) for n in volume.shape)])))
-    layout = start.first_layout(volume.shape, options)
-    trials = _trials(layout, volume, offset, seed)
-    note(0.2, "leaves " + "x".join(map(str, layout.cells[-1])))
+    edges = start.first_edges(volume.shape, options)
+    layout = start.first_layout(volume.shape, options, edges)
+    trials = sample.trials(start.initial_model(layout), volume)
     step = trials.step_for(goal, guess)
-    note(0.5, f"step {step:.3g}")
     cost = start.cost_per_voxel(trials.analysis, step)
-    while True:
-        rivals = []
-        for rival in start.flattened_leaves(volume.shape, options, layout.cells[-1]):
-            rivals.append((start.cost_per_voxel(_trials(rival, volume, offset, seed).analysis, step), rival))
-        note(0.8, f"{len(rivals)} shapes of leaves compared")
-        best_cost, best = min(rivals, key=lambda r: r[0], default=(math.inf, layout))
-        if best_cost > 0.98 * cost:
+    tried = {edges}
+    for turn in range(4):
+        rivals = [e for e in start.neighbouring_edges(volume.shape, edges) if e not in tried]
+        tried.update(rivals)
+        best = edges
+        for rival in rivals:
+            note(0.3 + 0.15 * turn, "trying leaves of " + "x".join(map(str, rival)))
+            rival_layout = start.first_layout(volume.shape, options, rival)
+            rival_trials = sample.trials(start.initial_model(rival_layout), volume)
+            rival_cost = start.cost_per_voxel(rival_trials.analysis, step)
+            if rival_cost < min(cost, _WORTHWHILE * cost if best == edges else cost):
+                best, cost, layout, trials = rival, rival_cost, rival_layout, rival_trials
+        if best == edges:
             break
-        cost, layout = best_cost, best
-    step = _trials(layout, volume, offset, seed).step_for(goal, step)
-    note(1.0, "leaves " + "x".join(map(str, layout.cells[-1])))
-    return layout, step
-
-
-def _trials(layout: TincLayout, volume: np.ndarray, offset: float, seed: int) -> Trials:
-    return Trials(start.initial_model(layout), volume, offset, start.sample_cells(layout, seed))
+        edges = best
+    return layout, trials.step_for(goal, step)
 
 
 def fit_segments(
-    layout: TincLayout, volume: np.ndarray, offset: float, options: TincOptions, step: float, steps: int, seed: int, note: Note
+    layout: TincLayout, volume: np.ndarray, sample: Sample, starts: int, step: float, steps: int, note: Note
 ) -> TincModel:
     """Fit the shared segments to the leaves of a provisional tree over a sample."""
     provisional = replace(layout, root="separable", coordinates="local", hidden=(), segments=())
-    trials = _trials(provisional, volume, offset, seed)
+    trials = sample.trials(start.initial_model(provisional), volume)
     tree = trials.tree(step)
     below = trials.chosen.ravel()[tree.ancestor(tree.top)]
     cells = TrainingCells(tree.level[below], tree.index[below])
-    return SegmentFit(layout, volume, offset, cells, step, seed).run(steps, options.starts, note)
+    return SegmentFit(layout, volume, sample.offset, cells, step, sample.seed).run(steps, starts, note)
 
 
 def partition(

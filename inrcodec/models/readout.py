@@ -8,19 +8,157 @@ coefficients, whatever the features are. The stream holds c; decoders find L fro
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
 import torch
+from inrcodec_kernels.separable import along_axes, sine_waves
 from torch import Tensor
 
 RIDGE = 1e-7
 """Added to the Gram matrix, relative to its mean diagonal: keeps nearly dependent features harmless."""
 
 
-def whitening(features: Tensor) -> Tensor:
+class Readout(Protocol):
+    """Readouts of a batch of leaves of one level, in whitened coordinates.
+
+    `W` coefficients a leaf, in the order of the layout's lattice; float32 unless said otherwise.
+    """
+
+    def project(self, samples: Tensor) -> Tensor:
+        """Best coefficients (B, W) of blocks' samples (B, N)."""
+        ...
+
+    def reconstruct(self, coefficients: Tensor) -> Tensor:
+        """Samples (B, N) of coefficients (B, W)."""
+        ...
+
+    def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
+        """Values (B, P) at block coordinates (P, d), any points; float64."""
+        ...
+
+    def evaluate_grid(self, axes: Sequence[Tensor], coefficients: Tensor) -> Tensor:
+        """Values (B, P_1, ..., P_d) on the grid of the coordinates along each axis; float64."""
+        ...
+
+
+class SeparableReadout:
+    """Readout of products of per-axis sine waves, shared by all leaves of a level; each axis is whitened by itself.
+
+    Parameters
+    ----------
+    cell : tuple of int
+        Samples of a leaf along each axis.
+    lattice : ndarray of int64, shape (W, d)
+        Frequency index of each coefficient.
+    """
+
+    def __init__(self, cell: tuple[int, ...], lattice: np.ndarray) -> None:
+        self.cell, self.lattice = cell, lattice
+        self.counts = tuple(int(n) + 1 for n in lattice.max(axis=0))
+        self._place = torch.from_numpy(np.ravel_multi_index(tuple(lattice.T), self.counts))
+        waves = [sine_waves(cell_axis(n), m) for n, m in zip(cell, self.counts, strict=True)]
+        self._factors = [whitening(w[None])[0] for w in waves]
+        self._bases = [w.float() for w in map(_unfactored, waves, self._factors)]
+
+    def project(self, samples: Tensor) -> Tensor:
+        """Best coefficients (B, W) of blocks' samples (B, N)."""
+        spectrum = along_axes(samples.reshape(-1, *self.cell), self._bases)
+        return spectrum.reshape(len(samples), -1)[:, self._place]
+
+    def reconstruct(self, coefficients: Tensor) -> Tensor:
+        """Samples (B, N) of coefficients (B, W)."""
+        return self._synthesise(coefficients, self._bases).reshape(len(coefficients), -1)
+
+    def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
+        """Values (B, P) at block coordinates (P, d)."""
+        spectrum = self._spectrum(coefficients.double(), self.counts)
+        values = spectrum.unsqueeze(1).expand(-1, len(points), *self.counts)
+        for axis in range(len(self.cell)):
+            waves = self._waves(axis, points[:, axis])
+            values = torch.einsum("bpk...,pk->bp...", values, waves)
+        return values
+
+    def evaluate_grid(self, axes: Sequence[Tensor], coefficients: Tensor) -> Tensor:
+        """Values (B, P_1, ..., P_d) on a grid."""
+        return self._synthesise(coefficients.double(), [self._waves(j, x) for j, x in enumerate(axes)])
+
+    def _waves(self, axis: int, points: Tensor) -> Tensor:
+        return _unfactored(sine_waves(points.double(), self.counts[axis]), self._factors[axis])
+
+    def _spectrum(self, coefficients: Tensor, counts: Sequence[int], kept: slice | Tensor = slice(None)) -> Tensor:
+        """Coefficients on the grid of frequencies (B, m_1, ..., m_d)."""
+        place = torch.from_numpy(np.ravel_multi_index(tuple(self.lattice[kept].T), tuple(counts)))
+        full = torch.zeros((len(coefficients), int(np.prod(counts))), dtype=coefficients.dtype)
+        full[:, place] = coefficients[:, kept]
+        return full.reshape(-1, *counts)
+
+    def _synthesise(self, coefficients: Tensor, waves: Sequence[Tensor]) -> Tensor:
+        """Sum of waves (n_j, m_j); frequencies that no leaf of the batch uses are left out."""
+        kept = (coefficients != 0).any(dim=0).nonzero()[:, 0]
+        counts = (self.lattice[kept].max(axis=0) + 1).tolist() if len(kept) else [1] * len(self.cell)
+        spectrum = self._spectrum(coefficients, counts, kept)
+        return along_axes(spectrum, [w[:, :n].T for w, n in zip(waves, counts, strict=True)])
+
+
+class DenseReadout:
+    """Readout of any features, whitened together: one basis for all leaves, or one for each.
+
+    Parameters
+    ----------
+    features : callable
+        ``features(points)``: shape (m or 1, P, W) for block coordinates (P, d).
+    points : Tensor, shape (N, d)
+        The samples' own coordinates.
+    """
+
+    def __init__(self, features: Callable[[Tensor], Tensor], points: Tensor) -> None:
+        self._features = features
+        with torch.no_grad():
+            at_samples = features(points)
+            self._factor = whitening(at_samples)
+            self._basis = _unfactored(at_samples, self._factor).float()
+
+    def project(self, samples: Tensor) -> Tensor:
+        """Best coefficients (B, W) of blocks' samples (B, N)."""
+        return torch.matmul(samples.unsqueeze(-2), self._basis).squeeze(-2)
+
+    def reconstruct(self, coefficients: Tensor) -> Tensor:
+        """Samples (B, N) of coefficients (B, W)."""
+        return torch.matmul(self._basis, coefficients.unsqueeze(-1)).squeeze(-1)
+
+    def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
+        """Values (B, P) at block coordinates (P, d)."""
+        with torch.no_grad():
+            basis = _unfactored(self._features(points), self._factor)
+        return torch.matmul(basis, coefficients.double().unsqueeze(-1)).squeeze(-1)
+
+    def evaluate_grid(self, axes: Sequence[Tensor], coefficients: Tensor) -> Tensor:
+        """Values (B, P_1, ..., P_d) on a grid."""
+        points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+        return self.evaluate(points, coefficients).reshape(-1, *(len(x) for x in axes))
+
+
+def cell_axis(count: int) -> Tensor:
+    """Block coordinates of `count` samples, cell-centred: ``(2 i + 1) / count - 1``; float64."""
+    return (2 * torch.arange(count, dtype=torch.float64) + 1) / count - 1
+
+
+def sample_points(cell: tuple[int, ...]) -> Tensor:
+    """Block coordinates of a cell's samples in raster order, shape (prod(cell), d), float32."""
+    axes = [cell_axis(n) for n in cell]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(cell)).float()
+
+
+def whitening(features: Tensor, ridge: float = RIDGE) -> Tensor:
     """Cholesky factor L of the Gram matrix of each network's features.
 
     Parameters
     ----------
     features : Tensor, shape (m, N, W)
+    ridge : float
+        Relative to the Gram matrix's mean diagonal.
 
     Returns
     -------
@@ -29,12 +167,16 @@ def whitening(features: Tensor) -> Tensor:
     """
     double = features.double()
     gram = double.transpose(-1, -2) @ double
-    ridge = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+    added = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(-1)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.cholesky(gram + ridge[:, None, None] * eye)
+    return torch.linalg.cholesky(gram + added[:, None, None] * eye)
 
 
 def whitened(features: Tensor, factor: Tensor) -> Tensor:
     """Features in the whitened coordinates of `factor`: ``features @ L^-T``, shape (m, N, W), in the features' dtype."""
+    return _unfactored(features, factor).to(features.dtype)
+
+
+def _unfactored(features: Tensor, factor: Tensor) -> Tensor:
     solved = torch.linalg.solve_triangular(factor, features.double().transpose(-1, -2), upper=False)
-    return solved.transpose(-1, -2).to(features.dtype)
+    return solved.transpose(-1, -2)

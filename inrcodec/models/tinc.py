@@ -7,8 +7,8 @@ the leaves below the same cell share, and a linear readout of the leaf's own::
 
 Below the last network level S the tree goes on splitting, adaptively: those leaves differ in size and readout only.
 
-The root is either ``separable`` (products of per-axis sines, see `inrcodec_kernels.siren`) or ``dense`` (ordinary
-sine layers). With ``local`` coordinates every leaf is evaluated at the same block coordinates, so leaves that share
+The root is either ``separable`` (products of per-axis sine waves of fixed frequencies, see `inrcodec_kernels.separable`;
+it has no parameters and no further segments follow it) or ``dense`` (ordinary sine layers, fitted). With ``local`` coordinates every leaf is evaluated at the same block coordinates, so leaves that share
 all segments share their features; with ``global`` ones the root sees the position in the volume and every further
 segment, besides its parent's activations, its own cell's coordinates.
 
@@ -25,10 +25,11 @@ from functools import partial
 
 import numpy as np
 import torch
-from inrcodec_kernels.siren import sine_chain, sine_product
 from torch import Tensor
 
-from .readout import whitened, whitening
+from inrcodec_kernels.siren import sine_chain
+
+from .readout import DenseReadout, Readout, SeparableReadout, sample_points
 from .siren import coordinate_layer, hidden_layer
 
 
@@ -56,12 +57,16 @@ class TincLayout:
         (layers, width) of the segments of network levels 1, 2, ...
     axis_weights : tuple of int
         Relative squared frequencies that order a separable root's features, one per axis, 1..255.
+
+    Notes
+    -----
+    A separable root excludes segments, hidden layers and global coordinates.
     """
 
     shape: tuple[int, ...]
     cells: tuple[tuple[int, ...], ...]
     top: int
-    features: int = 512
+    features: int = 4096
     root: str = "separable"
     coordinates: str = "local"
     hidden: tuple[int, ...] = ()
@@ -99,10 +104,10 @@ class TincLayout:
         """
         cell = self.cells[level]
         most = min(self.features, math.prod(cell))
-        if self.root == "dense" or self.segments:
+        if self.root == "dense":
             width = min(most, self.final_width + 1)
             rank = np.zeros((width, self.ndim), dtype=np.int64)
-            rank[:, 0] = np.ceil(np.sqrt(2.0 * np.arange(width)))
+            rank[:, 0] = np.ceil((np.sqrt(8.0 * np.arange(width) + 1) - 1) / 2)
             return rank
         # A wave that a cell cannot hold is of no use there; a cap keeps the table small for large cells.
         edges = [min(e, 32) for e in cell]
@@ -113,10 +118,8 @@ class TincLayout:
 
     @property
     def final_width(self) -> int:
-        """Width of the activations that the readouts see when the root is dense or there are segments."""
-        if self.segments:
-            return self.segments[-1][1]
-        return self.hidden[-1]
+        """Width of the activations that the readouts see when the root is dense."""
+        return self.segments[-1][1] if self.segments else self.hidden[-1]
 
 
 @dataclass
@@ -127,13 +130,13 @@ class TincModel:
     ----------
     layout : TincLayout
     parameters : dict of str to Tensor
-        ``root.omega.j``/``root.phase.j`` (separable) or ``root.i.weight``/``.bias`` (dense), and
-        ``segment.l.i.weight``/``.bias`` with a leading node axis.
+        ``root.i.weight``/``.bias`` and ``segment.l.i.weight``/``.bias`` with a leading node axis; none when the
+        root is separable.
     """
 
     layout: TincLayout
     parameters: dict[str, Tensor]
-    _bases: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _shared: dict[int, Readout] = field(default_factory=dict, repr=False)
 
     @classmethod
     def initial(cls, layout: TincLayout, *, seed: int = 0, bandwidth: float = 6.0) -> TincModel:
@@ -143,13 +146,12 @@ class TincModel:
         ----------
         layout : TincLayout
         seed : int
-            For dense roots and segments; a separable root starts from the half-integer waves of a cosine
-            transform and is not random.
+            Of the draw; a separable root has nothing to draw.
         bandwidth : float
             RMS frequency of the coordinate layers, radians per unit coordinate.
         """
         generator = torch.Generator().manual_seed(seed)
-        parameters = separable_waves(layout) if layout.root == "separable" else {}
+        parameters: dict[str, Tensor] = {}
         shapes = parameter_shapes(layout)
         for name, shape in shapes.items():
             if not name.endswith(".weight"):
@@ -163,8 +165,30 @@ class TincModel:
         """The same network with other weights."""
         return TincModel(self.layout, parameters)
 
+    def readout(self, level: int, index: np.ndarray) -> Readout:
+        """Readouts of leaves: whitened features and what can be done with them.
+
+        Parameters
+        ----------
+        level : int
+            Tree level of the leaves.
+        index : ndarray of int, shape (m, d)
+            Positions of the leaves in the grid of `level`; without effect when the features are shared.
+        """
+        if level in self._shared:
+            return self._shared[level]
+        cell = self.layout.cells[level]
+        made: Readout
+        if self.layout.root == "separable":
+            made = SeparableReadout(cell, self.layout.lattice(level))
+        else:
+            made = DenseReadout(lambda points: self.features(level, points, index), sample_points(cell))
+        if self.layout.shared:
+            self._shared[level] = made
+        return made
+
     def features(self, level: int, points: Tensor, index: np.ndarray) -> Tensor:
-        """Features that the readouts of leaves at `level` see, the constant 1 first.
+        """Features of a dense root's network that the readouts of leaves at `level` see, the constant 1 first.
 
         Parameters
         ----------
@@ -179,7 +203,8 @@ class TincModel:
         -------
         Tensor, shape (m or 1, N, W)
         """
-        hidden = self._root(level, self._root_points(level, points, index))
+        root = [self._layer(f"root.{i}", torch.zeros(1, dtype=torch.int64)) for i in range(len(self.layout.hidden))]
+        hidden = sine_chain(self._root_points(level, points, index), root)
         for network, (layers, _) in enumerate(self.layout.segments, start=1):
             node = torch.from_numpy(self._ancestor(level, index, network))
             if self.layout.coordinates == "global":
@@ -190,37 +215,6 @@ class TincModel:
         ones = torch.ones((*hidden.shape[:-1], 1), dtype=hidden.dtype, device=hidden.device)
         width = len(self.layout.lattice(level))
         return torch.cat([ones, hidden], dim=-1)[..., :width]
-
-    def basis(self, level: int, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Whitened features on a leaf's own samples, and the factor that whitens them.
-
-        Returns
-        -------
-        basis : Tensor of float32, shape (m or 1, prod(cell), W)
-        factor : Tensor of float64, shape (m or 1, W, W)
-        """
-        if self.layout.shared and level in self._bases:
-            return self._bases[level]
-        with torch.no_grad():
-            features = self.features(level, sample_points(self.layout.cells[level]), index)
-            factor = whitening(features)
-            result = whitened(features, factor).float(), factor
-        if self.layout.shared:
-            self._bases[level] = result
-        return result
-
-    def _root(self, level: int, points: Tensor) -> Tensor:
-        if self.layout.root == "separable":
-            index = torch.from_numpy(
-                self.layout.lattice(level)[1:] if not self.layout.segments else layout_root_index(self.layout)
-            )
-            waves = [self.parameters[f"root.omega.{j}"] for j in range(self.layout.ndim)]
-            phases = [self.parameters[f"root.phase.{j}"] for j in range(self.layout.ndim)]
-            flat = sine_product(points.reshape(-1, self.layout.ndim), waves, phases, index)
-            return flat.reshape(*points.shape[:-1], len(index))
-        layers = range(len(self.layout.hidden))
-        chain = [(self.parameters[f"root.{i}.weight"], self.parameters[f"root.{i}.bias"]) for i in layers]
-        return sine_chain(points, chain)
 
     def _layer(self, name: str, node: Tensor) -> tuple[Tensor, Tensor]:
         return self.parameters[f"{name}.weight"][node], self.parameters[f"{name}.bias"][node]
@@ -245,43 +239,13 @@ class TincModel:
         return np.ravel_multi_index(tuple(place.T), self.layout.grid(network)).astype(np.int64)
 
 
-def sample_points(cell: tuple[int, ...]) -> Tensor:
-    """Block coordinates of a cell's samples in raster order, shape (prod(cell), d), float32."""
-    axes = [(2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in cell]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(cell)).float()
-
-
-def separable_waves(layout: TincLayout) -> dict[str, Tensor]:
-    """Initial frequencies and phases: ``sin(pi k / 2 (x + 1) + pi / 2)``, the cosine transform's waves."""
-    parameters = {}
-    for axis in range(layout.ndim):
-        count = min(32, max(layout.cells[level][axis] for level in layout.leaf_levels))
-        k = torch.arange(count, dtype=torch.float32)
-        parameters[f"root.omega.{axis}"] = k * (math.pi / 2)
-        parameters[f"root.phase.{axis}"] = (k + 1) * (math.pi / 2)
-    return parameters
-
-
-def layout_root_index(layout: TincLayout) -> np.ndarray:
-    """Frequency index of a separable root's features when segments follow it: those of the finest cell."""
-    bare = TincLayout(layout.shape, layout.cells, layout.top, layout.features, axis_weights=layout.axis_weights)
-    return bare.lattice(len(layout.cells) - 1)[1:]
-
-
 def parameter_shapes(layout: TincLayout) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, in stream order, without making any."""
     shapes: dict[str, tuple[int, ...]] = {}
-    if layout.root == "separable":
-        counts = [min(32, max(layout.cells[v][axis] for v in layout.leaf_levels)) for axis in range(layout.ndim)]
-        for axis, count in enumerate(counts):
-            shapes[f"root.omega.{axis}"] = (count,)
-            shapes[f"root.phase.{axis}"] = (count,)
-        width = len(layout_root_index(layout))
-    else:
-        width = layout.ndim
-        for i, n_out in enumerate(layout.hidden):
-            shapes[f"root.{i}.weight"], shapes[f"root.{i}.bias"] = (1, width, n_out), (1, n_out)
-            width = n_out
+    width = layout.ndim
+    for i, n_out in enumerate(layout.hidden):
+        shapes[f"root.{i}.weight"], shapes[f"root.{i}.bias"] = (1, width, n_out), (1, n_out)
+        width = n_out
     extra = layout.ndim if layout.coordinates == "global" else 0
     for level, (layers, n_out) in enumerate(layout.segments, start=1):
         nodes = layout.networks[level]
@@ -294,5 +258,5 @@ def parameter_shapes(layout: TincLayout) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_count(layout: TincLayout) -> int:
-    """Number of parameters in the shared segments (a separable root counts its waves)."""
+    """Number of parameters in the shared segments."""
     return sum(math.prod(shape) for shape in parameter_shapes(layout).values())

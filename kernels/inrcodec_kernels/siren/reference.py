@@ -1,6 +1,6 @@
-"""Plain definition of the sine-network operations: any float dtype, any device, differentiable.
+"""Plain definition of the sine-network operation: any float dtype, any device, differentiable.
 
-Every other backend must match these functions, forward and gradient.
+Every other backend must match this function, forward and gradient.
 """
 
 from __future__ import annotations
@@ -33,33 +33,3 @@ def sine_chain(inputs: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tenso
     for weight, bias in layers:
         hidden = torch.sin(torch.matmul(hidden, weight) + bias.unsqueeze(-2))
     return hidden
-
-
-def sine_product(points: Tensor, frequencies: Sequence[Tensor], phases: Sequence[Tensor], index: Tensor) -> Tensor:
-    """Separable sine features: ``prod_j sin(omega_j[k_j] x_j + phi_j[k_j])`` for each lattice index k.
-
-    Parameters
-    ----------
-    points : Tensor, shape (N, d)
-        Coordinates, -1..1 inside a block.
-    frequencies, phases : sequences of d Tensors, shape (n_j,)
-        Radians per unit coordinate and radians.
-    index : Tensor of int64, shape (W, d)
-        Which frequency of each axis a feature takes.
-
-    Returns
-    -------
-    Tensor, shape (N, W)
-
-    References
-    ----------
-    Fathony et al. 2021, "Multiplicative Filter Networks" (ICLR); a product of d sines is a sum of 2^(d-1)
-    plane waves, so this is a sine layer whose weights are tied.
-    """
-    product = None
-    for axis, (omega, phase) in enumerate(zip(frequencies, phases, strict=True)):
-        waves = torch.sin(points[:, axis, None] * omega + phase)
-        factor = waves[:, index[:, axis]]
-        product = factor if product is None else product * factor
-    assert product is not None
-    return product
