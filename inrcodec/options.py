@@ -169,13 +169,13 @@ def one_target(**targets: float | None) -> Quality:
     OptionError
         If none or several are given, or the value is not a positive number.
     """
-    given = {name: value for name, value in targets.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in targets.items() if value is not None}
     names = " or ".join(f"{name}=" for name in get_args(QualityKind))
     if len(given) != 1:
         found = "none" if not given else ", ".join(f"{name}={value}" for name, value in given.items())
         raise OptionError(f"expected exactly one target, {names}, found {found}; keep one")
     (name, value), *_ = given.items()
-    if isinstance(value, bool) or not isinstance(value, Real) or not (math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, Real) or not (math.isfinite(value) and float(value) > 0):
         raise OptionError(f"expected {name} to be a positive number, found {value!r}")
     return Quality(name, float(value))  # type: ignore[arg-type]
 

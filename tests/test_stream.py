@@ -53,7 +53,7 @@ SHAPES = [(70,), (20, 13), SHAPE, (9, 8, 5, 7), (3, 2), (1,)]
 CASES = [(kind, s) for kind in KINDS.values() for s in SHAPES if max(s) > 4 << len(kind.get("segments", ()))]
 
 
-@pytest.mark.parametrize(("kind", "shape"), CASES + [(KINDS["separable"], (3, 2)), (KINDS["dense, local"], (1,))])
+@pytest.mark.parametrize(("kind", "shape"), [*CASES, (KINDS["separable"], (3, 2)), (KINDS["dense, local"], (1,))])
 def test_streams_come_back(kind: dict[str, Any], shape: tuple[int, ...]) -> None:
     for seed in range(4):
         stream = stream_of(kind, shape, seed)

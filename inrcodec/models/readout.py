@@ -13,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from inrcodec_kernels.separable import along_axes, sine_waves
 from torch import Tensor
+
+from inrcodec_kernels.separable import along_axes, sine_waves
 
 RIDGE = 1e-7
 """Added to the Gram matrix, relative to its mean diagonal: keeps nearly dependent features harmless."""
@@ -87,7 +88,7 @@ class SeparableReadout:
     def _waves(self, axis: int, points: Tensor) -> Tensor:
         return _unfactored(sine_waves(points.double(), self.counts[axis]), self._factors[axis])
 
-    def _spectrum(self, coefficients: Tensor, counts: Sequence[int], kept: slice | Tensor = slice(None)) -> Tensor:
+    def _spectrum(self, coefficients: Tensor, counts: Sequence[int], kept: slice | np.ndarray = slice(None)) -> Tensor:
         """Coefficients on the grid of frequencies (B, m_1, ..., m_d)."""
         place = torch.from_numpy(np.ravel_multi_index(tuple(self.lattice[kept].T), tuple(counts)))
         full = torch.zeros((len(coefficients), int(np.prod(counts))), dtype=coefficients.dtype)
@@ -96,7 +97,7 @@ class SeparableReadout:
 
     def _synthesise(self, coefficients: Tensor, waves: Sequence[Tensor]) -> Tensor:
         """Sum of waves (n_j, m_j); frequencies that no leaf of the batch uses are left out."""
-        kept = (coefficients != 0).any(dim=0).nonzero()[:, 0]
+        kept = np.flatnonzero((coefficients != 0).any(dim=0).numpy())
         counts = (self.lattice[kept].max(axis=0) + 1).tolist() if len(kept) else [1] * len(self.cell)
         spectrum = self._spectrum(coefficients, counts, kept)
         return along_axes(spectrum, [w[:, :n].T for w, n in zip(waves, counts, strict=True)])

@@ -173,3 +173,16 @@ def test_no_coefficients_make_zeros() -> None:
     readout = SeparableReadout((4, 3), lattice_of((4, 3), 12))
     assert not readout.reconstruct(torch.zeros(2, 12)).any()
     assert readout.reconstruct(torch.zeros(2, 12)).shape == (2, 12)
+
+
+@pytest.mark.parametrize(("cell", "width"), CELLS)
+def test_single_coefficients_are_single_waves(cell: tuple[int, ...], width: int) -> None:
+    """A batch that uses one frequency alone, such as the constant, is no special case."""
+    lattice = lattice_of(cell, width)
+    readout, waves = SeparableReadout(cell, lattice), cosines(cell, lattice, sample_points(cell).double().numpy())
+    for number in (0, width // 2, width - 1):
+        coefficients = torch.zeros(2, width)
+        coefficients[1, number] = 3.0
+        samples = readout.reconstruct(coefficients).numpy()
+        assert not samples[0].any()
+        np.testing.assert_allclose(samples[1], 3 * waves[:, number], rtol=0, atol=2e-5)
