@@ -65,7 +65,7 @@ def _silent(stage: str, fraction: float, note: str = "") -> None:
 def encode(source: Any, target: str | os.PathLike[str], **choices: Any) -> EncodeReport: ...
 @overload
 def encode(source: Any, target: None = None, **choices: Any) -> bytes: ...
-def encode(
+def encode(  # type: ignore[misc]  # the overloads name no keyword, the body names all
     source: str | os.PathLike[str] | np.ndarray | Signal,
     target: str | os.PathLike[str] | None = None,
     *,
@@ -144,7 +144,7 @@ def encode(
 def decode(source: Source, target: str | os.PathLike[str], **choices: Any) -> DecodeReport: ...
 @overload
 def decode(source: Source, target: None = None, **choices: Any) -> Signal: ...
-def decode(
+def decode(  # type: ignore[misc]  # the overloads name no keyword, the body names all
     source: Source,
     target: str | os.PathLike[str] | None = None,
     *,

@@ -303,7 +303,7 @@ def _decode_part(source: Path, output: Path, selection: tuple[slice, ...] | None
 
     started = time.perf_counter()
     image = inrcodec.open(source)
-    part = image.read(scale=scale) if selection is None else _read_region(image, selection)
+    part = image.read(scale=scale or 1.0) if selection is None else _read_region(image, selection)
     signal = _part_signal(inrcodec.info(source), part, selection)
     registry.write_signal(output, signal)
     seconds = time.perf_counter() - started
