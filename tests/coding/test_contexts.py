@@ -112,3 +112,16 @@ def test_contexts_grow_with_what_is_expected(lattice: np.ndarray) -> None:
     loud = quiet.copy()
     loud[:-1] = ESCAPE
     assert bands.contexts(last, loud, 255 * MEAN_UNIT).min() >= bands.contexts(last, quiet, 255 * MEAN_UNIT).max()
+
+
+@pytest.mark.parametrize("kind", ["near", "far", "diagonal"])
+def test_every_kind_of_neighbour_counts(kind: str) -> None:
+    bands = Bands.of_lattice(LATTICES[2])
+    quiet = np.zeros((bands.width + 1, 1), dtype=np.int32)
+    for band in range(2, bands.count):
+        neighbours = getattr(bands, kind)[:, bands.members[band]]
+        loud = quiet.copy()
+        loud[neighbours[neighbours < bands.width]] = 50
+        has_some = (neighbours < bands.width).any(axis=0)
+        raised = bands.contexts(band, loud, 0)[:, 0] > bands.contexts(band, quiet, 0)[:, 0]
+        assert has_some.any() and np.all(raised[has_some])
