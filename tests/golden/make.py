@@ -1,0 +1,48 @@
+"""Write the golden files of this folder: ``python tests/golden/make.py``.
+
+Run it after a change of the format, on purpose and never by accident; see README.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[1] / part) for part in ("", "kernels", "formats", "tests")]
+
+import inrcodec  # noqa: E402
+from inrcodec.image import Image  # noqa: E402
+from inrcodec.options import TincOptions  # noqa: E402
+from samples import scan  # noqa: E402
+
+SEGMENTS = TincOptions(
+    root="dense", coordinates="global", layers=(1, 1), level_ratios=(1.0, 0.8), leaf_levels=1, network_share=0.3, starts=1
+)  # fmt: skip
+CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
+    "separable": (scan((20, 23, 18)), {"ratio": 10}),
+    "dense_segments_global": (scan((11, 17, 12), "uint8"), {"ratio": 2, "tinc": SEGMENTS}),
+    "series": (scan((3, 6, 11, 10), "uint16"), {"bits_per_voxel": 3}),
+    "signal": (scan((400,), "int8"), {"psnr_db": 30}),
+    "constant": (np.full((5, 6, 7), -1000, "int16"), {"psnr_db": 60}),
+}
+
+
+def stored_integers(image: Image) -> np.ndarray:
+    """All entropy-decoded integers of the readouts, leaf by leaf."""
+    parts = [values.T.ravel() for _, _, values in image._leaf_readouts(np.arange(image.stream.tree.count))]
+    return np.concatenate(parts).astype(np.int32)
+
+
+def main() -> None:
+    for name, (signal, choices) in CASES.items():
+        blob = inrcodec.encode(signal, effort=1, **choices)
+        (HERE / f"{name}.inrc").write_bytes(blob)
+        with inrcodec.open(blob) as image:
+            np.savez_compressed(HERE / f"{name}.npz", samples=image[...], integers=stored_integers(image))
+
+
+if __name__ == "__main__":
+    main()
