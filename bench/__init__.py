@@ -1,0 +1,1 @@
+"""Measurements of the codec on real files; not installed."""
