@@ -161,7 +161,7 @@ def test_a_nifti_header_comes_back_to_the_byte(tmp_path: Path) -> None:
     assert len(before) == len(after)
     assert before[:start] == after[:start]
     stored = np.asarray(nib.load(tmp_path / "b.nii").dataobj.get_unscaled())
-    assert (stored.T == inrcodec.decode(tmp_path / "a.inrc").samples).all()
+    assert (inrcodec.decode(tmp_path / "a.inrc").samples == stored.T).all()
 
 
 # Regions
