@@ -53,8 +53,22 @@ _HEADROOM_BITS = 8 * 420
 
 
 @dataclass
-class _Network:
-    """What is decided before the readouts are quantised."""
+class Network:
+    """What is decided before the readouts are quantised.
+
+    Attributes
+    ----------
+    layout, model : TincLayout, TincModel
+        With the parameters that the decoder will see.
+    parameters : dict of str to QuantisedTensor or None
+        Of the shared segments; None where there are none.
+    offset : int
+        Taken off the samples.
+    tree : Octree
+    leaves : LeafReadouts
+    step : float
+        First guess of the readouts' quantisation step.
+    """
 
     layout: TincLayout
     model: TincModel
@@ -66,7 +80,9 @@ class _Network:
 
 
 @dataclass(frozen=True)
-class _Result:
+class Result:
+    """A whole stream, the integers in it, and the error of the decoded signal where it was measured."""
+
     blob: bytes
     quantised: QuantisedReadouts
     error: ErrorStatistics | None
@@ -94,8 +110,8 @@ class Encoder:
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
         goal = self._first_goal()
-        network = self._timed("partition", lambda: self._partition(goal))
-        result = self._timed("code", lambda: self._reach_target(network))
+        self.network = network = self._timed("partition", lambda: self._partition(goal))
+        self.result = result = self._timed("code", lambda: self._reach_target(network))
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
         return result.blob, self._report(network, result, error)
 
@@ -126,7 +142,7 @@ class Encoder:
         data_range = max(self.high - self.low, 1)
         return Goal(error=data_range**2 / 10 ** (min(self.options.target.value, _LOSSLESS_DB) / 10))
 
-    def _partition(self, goal: Goal) -> _Network:
+    def _partition(self, goal: Goal) -> Network:
         """Choose leaves, fit segments where there are any to fit, and solve all readouts."""
         options, note = self.options.tinc, self._note("partition")
         sample = tinc.Sample(start.typical_value(self.volume), self.options.seed, self.options.sample_voxels)
@@ -139,7 +155,7 @@ class Encoder:
             step = self._step_after_fit(model, parameters, sample, step, goal)
         tree, leaves = self._timed("readout", lambda: self._solve(model, sample, step))
         self.choices.update(leaf=layout.cells[-1], root=layout.root, coordinates=layout.coordinates)
-        network = _Network(layout, model, parameters, int(sample.offset), tree, leaves, step)
+        network = Network(layout, model, parameters, int(sample.offset), tree, leaves, step)
         self._allocate(network, goal)
         return network
 
@@ -161,7 +177,7 @@ class Encoder:
         left = None if goal.bits is None else max(goal.bits - 8 * len(network_section(parameters)), 64.0)
         return sample.trials(model, self.volume).step_for(Goal(left, goal.error), step)
 
-    def _allocate(self, network: _Network, goal: Goal) -> None:
+    def _allocate(self, network: Network, goal: Goal) -> None:
         options = self.options.tinc
         if options.allocation == "rate":
             return
@@ -172,16 +188,17 @@ class Encoder:
         self.choices["budget_weights"] = budget
         self.choices["spent_weights"] = int(widths.sum())
 
-    def _reach_target(self, network: _Network) -> _Result:
+    def _reach_target(self, network: Network) -> Result:
         return self._reach_size(network) if self._target_bytes is not None else self._reach_psnr(network)
 
-    def _reach_size(self, network: _Network) -> _Result:
+    def _reach_size(self, network: Network) -> Result:
         limit = self._target_bytes
         assert limit is not None
 
-        def attempt(step: float) -> Trial[_Result]:
+        def attempt(step: float) -> Trial[Result]:
             result = self._assemble(network, step)
-            self.progress("code", 0.5, f"{len(result.blob)} of {limit:.0f} bytes")
+            psnr = self._estimated_psnr(network, result.quantised)
+            self.progress("code", 0.5, f"{len(result.blob)} of {limit:.0f} bytes, PSNR {psnr:.2f} dB")
             return Trial(step, math.log2(len(result.blob)), result)
 
         trials = search_step(
@@ -205,16 +222,16 @@ class Encoder:
             fitting = [attempt(tinc.STEP_BOUNDS[1])]
         return max(fitting, key=lambda t: len(t.outcome.blob)).outcome
 
-    def _reach_psnr(self, network: _Network) -> _Result:
+    def _reach_psnr(self, network: Network) -> Result:
         goal = min(self.options.target.value, _IDENTICAL_DB)
         data_range = own_range(self.volume)
 
-        def attempt(step: float) -> Trial[_Result]:
+        def attempt(step: float) -> Trial[Result]:
             result = self._assemble(network, step)
             error = self._decoded_error(result.blob)
             psnr = error.psnr(data_range)
             self.progress("code", 0.5, f"PSNR {psnr:.2f} dB")
-            return Trial(step, min(psnr, _IDENTICAL_DB), _Result(result.blob, result.quantised, error))
+            return Trial(step, min(psnr, _IDENTICAL_DB), Result(result.blob, result.quantised, error))
 
         trials = search_step(
             attempt,
@@ -233,7 +250,12 @@ class Encoder:
             )
         return min(reached, key=lambda t: (t.amount, len(t.outcome.blob))).outcome
 
-    def _assemble(self, network: _Network, step: float) -> _Result:
+    def _estimated_psnr(self, network: Network, quantised: QuantisedReadouts) -> float:
+        """PSNR by the readouts' own errors, border samples beyond the signal included; the report measures it."""
+        error = network.leaves.distortion(quantised.values, quantised.step) / self.signal.header.voxels
+        return 10 * math.log10(own_range(self.volume) ** 2 / max(error, 1e-9))
+
+    def _assemble(self, network: Network, step: float) -> Result:
         """Quantise at a step and write the whole stream."""
         quantised = tinc.quantise(network.layout, network.leaves, step, self.options.turns)
         geometry = readout_geometry(network.layout, network.leaves.level)
@@ -249,7 +271,7 @@ class Encoder:
         )
         out = io.BytesIO()
         write_container(out, self._header(network.layout), [s for s in sections if s is not None], chunks)
-        return _Result(out.getvalue(), quantised, None)
+        return Result(out.getvalue(), quantised, None)
 
     def _header(self, layout: TincLayout) -> StreamHeader:
         blocks = 16 * math.prod(layout.cells[layout.top]) + (256 << 20)
@@ -276,7 +298,7 @@ class Encoder:
                 self.progress("verify", at / image.shape[0], "")
         return total
 
-    def _report(self, network: _Network, result: _Result, error: ErrorStatistics) -> EncodeReport:
+    def _report(self, network: Network, result: Result, error: ErrorStatistics) -> EncodeReport:
         header, size = self.signal.header, len(result.blob)
         kept = sum(self._weights_kept(network, result.quantised, level) for level in result.quantised.values)
         shared = 0 if network.parameters is None else start.network_weights(network.layout)
@@ -303,7 +325,7 @@ class Encoder:
         )
 
     @staticmethod
-    def _weights_kept(network: _Network, quantised: QuantisedReadouts, level: int) -> int:
+    def _weights_kept(network: Network, quantised: QuantisedReadouts, level: int) -> int:
         bands = readout_geometry(network.layout, network.leaves.level).bands[level]
         sizes = np.cumsum([len(m) for m in bands.members])
         return int(sizes[quantised.widths[level]].sum())

@@ -124,11 +124,7 @@ class Image:
         start, stop = np.asarray(start, dtype=np.int64), np.asarray(stop, dtype=np.int64)
         box = np.empty(tuple((stop - start).tolist()), dtype=self.header.dtype)
         for level, leaves, values in self._by_level(self.stream.tree.overlapping(start, stop)):
-            cell = self.stream.layout.cells[level]
-            origin = self.stream.tree.origin[leaves]
-            fixed = self._reconstruct(level, self.stream.tree.index[leaves], values)
-            scatter(box, start, origin, cell, fixed)
-            self.voxels_evaluated += fixed.size
+            self._fill(box, start, stop, level, leaves, values)
         return box
 
     def slabs(self) -> Iterator[np.ndarray]:
@@ -243,14 +239,32 @@ class Image:
             self._cached_bytes -= sum(v.nbytes for v in dropped.values())
         return decoded
 
-    def _reconstruct(self, level: int, index: np.ndarray, values: NDArray[np.int32]) -> np.ndarray:
-        """Coded integers of blocks, shape (n, prod(cell))."""
+    def _fill(
+        self, box: np.ndarray, start: np.ndarray, stop: np.ndarray, level: int, leaves: np.ndarray, values: np.ndarray
+    ) -> None:
+        """Write leaves of one level into the box; of those that it cuts, only the part inside is evaluated."""
+        tree, cell = self.stream.tree, np.asarray(self.stream.layout.cells[level])
+        origin = tree.origin[leaves]
+        low, high = np.maximum(start - origin, 0), np.minimum(stop - origin, cell)
+        windows, group = np.unique(np.concatenate([low, high], axis=1), axis=0, return_inverse=True)
+        for number, bounds in enumerate(windows):
+            here = np.flatnonzero(group.ravel() == number)
+            window = tuple(slice(int(a), int(b)) for a, b in zip(*np.split(bounds, 2), strict=True))
+            part = self._reconstruct(level, tree.index[leaves[here]], values[:, here], window)
+            extent = tuple(w.stop - w.start for w in window)
+            scatter(box, start, origin[here] + [w.start for w in window], extent, part)
+            self.voxels_evaluated += part.size
+
+    def _reconstruct(
+        self, level: int, index: np.ndarray, values: NDArray[np.int32], window: tuple[slice, ...]
+    ) -> np.ndarray:
+        """Coded integers of a window of blocks, shape (n, samples of the window)."""
         cell = self.stream.layout.cells[level]
-        out = np.empty((len(index), math.prod(cell)), dtype=self.header.dtype)
+        out = np.empty((len(index), math.prod(w.stop - w.start for w in window)), dtype=self.header.dtype)
         each = math.prod(cell) * (1 if self.model.layout.shared else len(values))
         for part in batches(len(index), each):
             coefficients = torch.from_numpy(values[:, part].T.astype(np.float32) * np.float32(self.stream.step))
-            samples = self.model.readout(level, index[part]).reconstruct(coefficients)
+            samples = self.model.readout(level, index[part]).reconstruct(coefficients, window)
             out[part] = self._to_integers(samples.numpy())
         return out
 

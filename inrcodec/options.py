@@ -52,12 +52,12 @@ class TincOptions:
 
     root: Root = "separable"
     coordinates: Coordinates = "local"
-    features: int = 4096
+    features: int = 8192
     layers: tuple[int, ...] = (1,)
     level_ratios: tuple[float, ...] = (1.0,)
     network_share: float = 0.1
     leaf_edge: int = 8
-    leaf_levels: int = 3
+    leaf_levels: int = 4
     allocation: Allocation = "rate"
     interest_threshold: float | None = None
     bits_per_weight: float = 6.5
@@ -175,7 +175,7 @@ def one_target(**targets: float | None) -> Quality:
         found = "none" if not given else ", ".join(f"{name}={value}" for name, value in given.items())
         raise OptionError(f"expected exactly one target, {names}, found {found}; keep one")
     (name, value), *_ = given.items()
-    if isinstance(value, bool) or not isinstance(value, Real) or not (math.isfinite(value) and float(value) > 0):
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1e300:  # type: ignore[operator]
         raise OptionError(f"expected {name} to be a positive number, found {value!r}")
     return Quality(name, float(value))  # type: ignore[arg-type]
 

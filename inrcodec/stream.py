@@ -26,7 +26,7 @@ _COORDINATES = ("local", "global")
 _FIXED = struct.Struct("<BBHBfiii")
 MAX_EDGE, MAX_LEAF_LEVELS, MAX_FEATURES, MAX_LAYERS = 32, 5, 8192, 8
 MAX_BASIS = 1 << 27
-"""Largest whitened basis, in numbers, that a decoder will make."""
+"""Most numbers that a decoder will hold for one leaf: its dense basis, or 64 times its samples."""
 MAX_CHUNK_BLOCKS = 1024
 """Most blocks of a chunk: so blocks, and the memory for their tree, are bounded by the bytes of the file."""
 MAX_PARAMETERS = 1 << 26
@@ -193,8 +193,13 @@ def _check_layout(layout: TincLayout) -> None:
         and (layout.root == "dense" or (layout.coordinates == "local" and not layout.segments))
         and math.prod(layout.grid(depth)) <= MAX_CELLS
     )
-    largest = math.prod(layout.cells[layout.top]) * layout.features if sound else 0
-    if not sound or largest > MAX_BASIS:
+    if not sound or _working_size(layout) > MAX_BASIS:
         raise ContainerError(
             "expected network sizes within their limits, found others in TREE; get a fresh copy of the file"
         )
+
+
+def _working_size(layout: TincLayout) -> int:
+    """Numbers that a decoder must hold for one leaf of the largest size: its samples, or its dense basis."""
+    samples = math.prod(layout.cells[layout.top])
+    return samples * (64 if layout.root == "separable" else min(layout.features, layout.final_width + 1))

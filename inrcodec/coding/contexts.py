@@ -90,10 +90,11 @@ class Bands:
         far = _sum_rows(magnitude, self.far[:, rows])
         diagonal = _sum_rows(magnitude, self.diagonal[:, rows])
         expected = MEAN_UNIT * (_NEAR * near + _FAR * far + _DIAGONAL * diagonal) + _MEAN * mean
-        return np.searchsorted(_THRESHOLDS, expected, side="right")
+        found: NDArray[np.int64] = np.searchsorted(_THRESHOLDS, expected, side="right")
+        return found
 
 
-def _sum_rows(magnitude: np.ndarray, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sum_rows(magnitude: np.ndarray, rows: NDArray[np.int64]) -> NDArray[np.int32]:
     total = np.zeros((rows.shape[1], magnitude.shape[1]), dtype=np.int32)
     for choice in rows:
         total += magnitude[choice]

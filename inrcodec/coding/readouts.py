@@ -13,8 +13,9 @@ from functools import cached_property
 from math import isqrt, prod
 
 import numpy as np
-from inrcodec_formats.errors import ContainerError
 from numpy.typing import NDArray
+
+from inrcodec_formats.errors import ContainerError
 
 from .contexts import CONTEXTS, MEAN_UNIT, Bands
 from .entropy import (

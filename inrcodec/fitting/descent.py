@@ -108,13 +108,14 @@ class SegmentFit:
 
         Adam with a cosine schedule; in the last third the parameters carry the noise of their quantisation.
         """
-        torch.manual_seed(self.seed)
         random = np.random.default_rng(self.seed)
         trial_steps = max(1, steps // 20)
         best: tuple[float, TincModel] | None = None
         for start in range(starts):
             model = TincModel.initial(self.layout, seed=self.seed + start, bandwidth=bandwidth)
-            losses = self._descend(model, trial_steps, trial_steps, random, lambda f, t: None, noisy=False)
+            # Every start sees the same batches, or the draw of the batches would decide.
+            same = np.random.default_rng(self.seed)
+            losses = self._descend(model, trial_steps, trial_steps, same, lambda f, t: None, noisy=False)
             score = float(np.mean(losses[-max(1, len(losses) // 3) :]))
             if best is None or score < best[0]:
                 best = score, model
@@ -132,9 +133,9 @@ class SegmentFit:
         losses: list[float] = []
         for step in range(steps):
             noise = noisy and step > 2 * steps // 3
-            loss = self.loss(_with_noise(model) if noise else model, random)
+            loss = self.loss(_with_noise(model, random) if noise else model, random)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             losses.append(float(loss.detach()))
@@ -161,11 +162,12 @@ def tensor_exponent(tensor: np.ndarray) -> int:
     return int(np.clip(math.floor(math.log2(rms / 32)), -12, -4))
 
 
-def _with_noise(model: TincModel) -> TincModel:
+def _with_noise(model: TincModel, random: np.random.Generator) -> TincModel:
     noisy = {}
     for name, parameter in model.parameters.items():
         step = 2.0 ** tensor_exponent(parameter.detach().numpy())
-        noisy[name] = parameter + (torch.rand_like(parameter) - 0.5) * step
+        uniform = random.random(tuple(parameter.shape), dtype=np.float32) - 0.5
+        noisy[name] = parameter + torch.from_numpy(uniform) * step
     return model.with_parameters(noisy)
 
 
@@ -174,4 +176,4 @@ def _stalled(losses: list[float], steps: int) -> bool:
     if len(losses) < 2 * window:
         return False
     before, after = np.mean(losses[-2 * window : -window]), np.mean(losses[-window:])
-    return bool(before - after < PROGRESS * abs(before))
+    return bool(before - after <= PROGRESS * abs(before))

@@ -14,7 +14,9 @@ from ..partition import octree
 from ..partition.allocation import level_budgets, widths_for_budgets
 from .analysis import CellAnalysis
 
-_MOST_LEAF_SAMPLES = 1 << 15
+_MOST_LEAF_SAMPLES = 1 << 18
+_SEARCH_LEAF_SAMPLES = 1 << 15
+"""Most samples of a largest leaf: in the stream, and (so that a sample is many cells) while shapes are compared."""
 _LEAF_SAMPLES = (64, 2048)
 """Fewest and most samples of a smallest leaf that the search for its shape considers."""
 
@@ -31,28 +33,36 @@ def first_edges(shape: tuple[int, ...], options: TincOptions) -> tuple[int, ...]
     return (edge,) * len(shape)
 
 
-def first_layout(shape: tuple[int, ...], options: TincOptions, edges: tuple[int, ...]) -> TincLayout:
-    """Layout with a separable root and smallest leaves near `edges`."""
-    cells = octree.cell_pyramid(shape, octree.finest_cell(shape, edges))
+def search_layout(shape: tuple[int, ...], options: TincOptions, edges: tuple[int, ...]) -> TincLayout:
+    """Layout to try smallest leaves near `edges` with."""
+    return _layout(shape, octree.cell_pyramid(shape, octree.finest_cell(shape, edges)), options, _SEARCH_LEAF_SAMPLES)
+
+
+def final_layout(searched: TincLayout, options: TincOptions) -> TincLayout:
+    """The same leaves, and larger ones above them where the root is separable (a dense basis would not fit)."""
+    if options.root == "dense":
+        return searched
+    return _layout(searched.shape, searched.cells, options, _MOST_LEAF_SAMPLES)
+
+
+def _layout(shape: tuple[int, ...], cells: octree.Cells, options: TincOptions, most: int) -> TincLayout:
     top = len(cells) - 1
-    while top > 0 and len(cells) - top < options.leaf_levels and math.prod(cells[top - 1]) <= _MOST_LEAF_SAMPLES:
+    while top > 0 and len(cells) - top < options.leaf_levels and math.prod(cells[top - 1]) <= most:
         top -= 1
-    return TincLayout(
-        shape=shape,
-        cells=cells,
-        top=top,
-        features=options.features,
-        axis_weights=(16,) * len(shape),
-    )
+    return TincLayout(shape=shape, cells=cells, top=top, features=options.features, axis_weights=(16,) * len(shape))
 
 
 def sample_cells(layout: TincLayout, seed: int, voxels: int) -> NDArray[np.bool_]:
-    """Random top cells that hold about `voxels` samples; all where the signal is small."""
+    """Top cells, spread evenly, that hold about `voxels` samples; all where the signal is small."""
     grid = layout.grid(layout.top)
     count = math.prod(grid)
-    wanted = max(4, math.ceil(voxels / math.prod(layout.cells[layout.top])))
+    wanted = min(max(4, math.ceil(voxels / math.prod(layout.cells[layout.top]))), count)
     chosen = np.zeros(count, dtype=bool)
-    chosen[np.random.default_rng(seed).permutation(count)[: min(wanted, count)]] = True
+    # Multiples of the golden ratio fall evenly at every scale; the seed turns the start.
+    golden = (math.sqrt(5) - 1) / 2
+    start = np.random.default_rng(seed).random()
+    chosen[((start + golden * np.arange(wanted)) % 1 * count).astype(np.int64)] = True
+    chosen[np.flatnonzero(~chosen)[: wanted - int(chosen.sum())]] = True
     return chosen.reshape(grid)
 
 

@@ -140,7 +140,7 @@ def choose_layout(
     """
     guess = max(1.0, float(np.std(volume[tuple(slice(None, None, max(1, n // 64)) for n in volume.shape)])))
     edges = start.first_edges(volume.shape, options)
-    layout = start.first_layout(volume.shape, options, edges)
+    layout = start.search_layout(volume.shape, options, edges)
     trials = sample.trials(start.initial_model(layout), volume)
     step = trials.step_for(goal, guess)
     cost = start.cost_per_voxel(trials.analysis, step)
@@ -151,7 +151,7 @@ def choose_layout(
         best = edges
         for rival in rivals:
             note(0.3 + 0.15 * turn, "trying leaves of " + "x".join(map(str, rival)))
-            rival_layout = start.first_layout(volume.shape, options, rival)
+            rival_layout = start.search_layout(volume.shape, options, rival)
             rival_trials = sample.trials(start.initial_model(rival_layout), volume)
             rival_cost = start.cost_per_voxel(rival_trials.analysis, step)
             if rival_cost < min(cost, _WORTHWHILE * cost if best == edges else cost):
@@ -159,7 +159,8 @@ def choose_layout(
         if best == edges:
             break
         edges = best
-    return layout, trials.step_for(goal, step)
+    layout = start.final_layout(layout, options)
+    return layout, sample.trials(start.initial_model(layout), volume).step_for(goal, step)
 
 
 def fit_segments(

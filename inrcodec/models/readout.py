@@ -21,6 +21,10 @@ RIDGE = 1e-7
 """Added to the Gram matrix, relative to its mean diagonal: keeps nearly dependent features harmless."""
 
 
+Window = tuple[slice, ...]
+"""Part of a cell: one slice per axis."""
+
+
 class Readout(Protocol):
     """Readouts of a batch of leaves of one level, in whitened coordinates.
 
@@ -31,8 +35,8 @@ class Readout(Protocol):
         """Best coefficients (B, W) of blocks' samples (B, N)."""
         ...
 
-    def reconstruct(self, coefficients: Tensor) -> Tensor:
-        """Samples (B, N) of coefficients (B, W)."""
+    def reconstruct(self, coefficients: Tensor, window: Window | None = None) -> Tensor:
+        """Samples (B, N) of coefficients (B, W); with a window, only those of that part of the cell."""
         ...
 
     def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
@@ -68,9 +72,10 @@ class SeparableReadout:
         spectrum = along_axes(samples.reshape(-1, *self.cell), self._bases)
         return spectrum.reshape(len(samples), -1)[:, self._place]
 
-    def reconstruct(self, coefficients: Tensor) -> Tensor:
-        """Samples (B, N) of coefficients (B, W)."""
-        return self._synthesise(coefficients, self._bases).reshape(len(coefficients), -1)
+    def reconstruct(self, coefficients: Tensor, window: Window | None = None) -> Tensor:
+        """Samples (B, N) of coefficients (B, W), or those of a window."""
+        bases = self._bases if window is None else [b[w] for b, w in zip(self._bases, window, strict=True)]
+        return self._synthesise(coefficients, bases).reshape(len(coefficients), -1)
 
     def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
         """Values (B, P) at block coordinates (P, d)."""
@@ -110,14 +115,14 @@ class DenseReadout:
     ----------
     features : callable
         ``features(points)``: shape (m or 1, P, W) for block coordinates (P, d).
-    points : Tensor, shape (N, d)
-        The samples' own coordinates.
+    cell : tuple of int
+        Samples of a leaf along each axis.
     """
 
-    def __init__(self, features: Callable[[Tensor], Tensor], points: Tensor) -> None:
-        self._features = features
+    def __init__(self, features: Callable[[Tensor], Tensor], cell: tuple[int, ...]) -> None:
+        self._features, self._cell = features, cell
         with torch.no_grad():
-            at_samples = features(points)
+            at_samples = features(sample_points(cell))
             self._factor = whitening(at_samples)
             self._basis = _unfactored(at_samples, self._factor).float()
 
@@ -125,9 +130,13 @@ class DenseReadout:
         """Best coefficients (B, W) of blocks' samples (B, N)."""
         return torch.matmul(samples.unsqueeze(-2), self._basis).squeeze(-2)
 
-    def reconstruct(self, coefficients: Tensor) -> Tensor:
-        """Samples (B, N) of coefficients (B, W)."""
-        return torch.matmul(self._basis, coefficients.unsqueeze(-1)).squeeze(-1)
+    def reconstruct(self, coefficients: Tensor, window: Window | None = None) -> Tensor:
+        """Samples (B, N) of coefficients (B, W), or those of a window."""
+        basis = self._basis
+        if window is not None:
+            shaped = basis.reshape(len(basis), *self._cell, -1)
+            basis = shaped[(slice(None), *window)].reshape(len(basis), -1, basis.shape[-1])
+        return torch.matmul(basis, coefficients.unsqueeze(-1)).squeeze(-1)
 
     def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
         """Values (B, P) at block coordinates (P, d)."""

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from inrcodec_kernels.siren import sine_chain
 
-from .readout import DenseReadout, Readout, SeparableReadout, sample_points
+from .readout import DenseReadout, Readout, SeparableReadout
 from .siren import coordinate_layer, hidden_layer
 
 
@@ -66,7 +66,7 @@ class TincLayout:
     shape: tuple[int, ...]
     cells: tuple[tuple[int, ...], ...]
     top: int
-    features: int = 4096
+    features: int = 8192
     root: str = "separable"
     coordinates: str = "local"
     hidden: tuple[int, ...] = ()
@@ -182,7 +182,7 @@ class TincModel:
         if self.layout.root == "separable":
             made = SeparableReadout(cell, self.layout.lattice(level))
         else:
-            made = DenseReadout(lambda points: self.features(level, points, index), sample_points(cell))
+            made = DenseReadout(lambda points: self.features(level, points, index), cell)
         if self.layout.shared:
             self._shared[level] = made
         return made

@@ -130,7 +130,7 @@ def dense(nodes: int, cell: tuple[int, ...], width: int) -> DenseReadout:
     def features(points: Tensor) -> Tensor:
         return torch.sin(points.to(weight.dtype) @ weight + 0.3)
 
-    return DenseReadout(features, sample_points(cell))
+    return DenseReadout(features, cell)
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
