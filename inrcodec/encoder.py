@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -40,7 +40,8 @@ from .stream import TincStream, dequantised, network_section, readout_geometry
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
 
-CHUNK_BITS = 8 * 2300
+CHUNK_BYTES = (1100, 2300)
+"""Size of a chunk: 1/256 of the stream within these limits. Small ones for small regions, large ones for small overheads."""
 SIZE_WINDOW = 0.985
 """A size target is met by files of this part of it up to all of it."""
 PSNR_WINDOW_DB = 0.08
@@ -116,11 +117,13 @@ class Encoder:
         return result.blob, self._report(network, result, error)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
-        began = time.perf_counter()
+        began, inner = time.perf_counter(), sum(self.seconds.values())
         self.progress(stage, 0.0, "")
         value = work()
         self.progress(stage, 1.0, "")
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+        # Stages nest (a fit is part of a partition); each second counts once.
+        nested = sum(self.seconds.values()) - inner
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began - nested
         return value
 
     def _note(self, stage: str) -> Callable[[float, str], None]:
@@ -145,7 +148,7 @@ class Encoder:
     def _partition(self, goal: Goal) -> Network:
         """Choose leaves, fit segments where there are any to fit, and solve all readouts."""
         options, note = self.options.tinc, self._note("partition")
-        sample = tinc.Sample(start.typical_value(self.volume), self.options.seed, self.options.sample_voxels)
+        sample = self._sample()
         layout, step = tinc.choose_layout(self.volume, sample, options, goal, note)
         model, parameters = start.initial_model(layout), None
         if options.root == "dense":
@@ -158,6 +161,9 @@ class Encoder:
         network = Network(layout, model, parameters, int(sample.offset), tree, leaves, step)
         self._allocate(network, goal)
         return network
+
+    def _sample(self) -> tinc.Sample:
+        return tinc.Sample(start.typical_value(self.volume), self.options.seed, self.options.sample_voxels)
 
     def _fit(
         self, layout: TincLayout, sample: tinc.Sample, step: float
@@ -181,7 +187,7 @@ class Encoder:
         options = self.options.tinc
         if options.allocation == "rate":
             return
-        bits = goal.bits if goal.bits is not None else 8.0 * self.signal.header.raw_bytes / 64
+        bits = goal.bits or self._sample().trials(network.model, self.volume).measure(network.step)[0]
         shared = 0 if network.parameters is None else start.network_weights(network.layout)
         budget = int(bits / options.bits_per_weight) - shared
         widths = tinc.allocate(network.layout, network.tree, network.leaves, self.volume, options, budget)
@@ -194,14 +200,19 @@ class Encoder:
     def _reach_size(self, network: Network) -> Result:
         limit = self._target_bytes
         assert limit is not None
+        best: Result | None = None
 
-        def attempt(step: float) -> Trial[Result]:
+        def attempt(step: float) -> Trial:
+            nonlocal best
             result = self._assemble(network, step)
             psnr = self._estimated_psnr(network, result.quantised)
-            self.progress("code", 0.5, f"{len(result.blob)} of {limit:.0f} bytes, PSNR {psnr:.2f} dB")
-            return Trial(step, math.log2(len(result.blob)), result)
+            size = len(result.blob)
+            self.progress("code", 0.5, f"{size} of {limit:.0f} bytes, PSNR {psnr:.2f} dB")
+            if size <= limit and (best is None or size > len(best.blob)):
+                best = result
+            return Trial(step, math.log2(size))
 
-        trials = search_step(
+        search_step(
             attempt,
             start=network.step,
             low=math.log2(SIZE_WINDOW * limit),
@@ -210,28 +221,31 @@ class Encoder:
             bounds=tinc.STEP_BOUNDS,
             trials=12,
         )
-        fitting = [t for t in trials if len(t.outcome.blob) <= limit]
-        if not fitting:
-            smallest = len(attempt(tinc.STEP_BOUNDS[1]).outcome.blob)
-            raw = self.signal.header.raw_bytes
-            if smallest > limit:
+        if best is None:
+            smallest = 2 ** attempt(tinc.STEP_BOUNDS[1]).amount
+            if best is None:
+                ratio = self.signal.header.raw_bytes / smallest
                 raise TargetError(
-                    f"expected a target of at least {smallest} bytes for this signal (ratio {raw / smallest:.4g}), "
+                    f"expected a target of at least {smallest:.0f} bytes for this signal (ratio {ratio:.4g}), "
                     f"found {limit:.0f} bytes; ask for a smaller ratio or more bits per voxel"
                 )
-            fitting = [attempt(tinc.STEP_BOUNDS[1])]
-        return max(fitting, key=lambda t: len(t.outcome.blob)).outcome
+        return best
 
     def _reach_psnr(self, network: Network) -> Result:
         goal = min(self.options.target.value, _IDENTICAL_DB)
         data_range = own_range(self.volume)
+        best: tuple[float, int, Result] | None = None
 
-        def attempt(step: float) -> Trial[Result]:
+        def attempt(step: float) -> Trial:
+            nonlocal best
             result = self._assemble(network, step)
             error = self._decoded_error(result.blob)
-            psnr = error.psnr(data_range)
+            psnr = min(error.psnr(data_range), _IDENTICAL_DB)
             self.progress("code", 0.5, f"PSNR {psnr:.2f} dB")
-            return Trial(step, min(psnr, _IDENTICAL_DB), Result(result.blob, result.quantised, error))
+            found = psnr, len(result.blob), replace(result, error=error)
+            if psnr >= goal and (best is None or found[:2] < best[:2]):
+                best = found
+            return Trial(step, psnr)
 
         trials = search_step(
             attempt,
@@ -242,13 +256,12 @@ class Encoder:
             bounds=tinc.STEP_BOUNDS,
             trials=14,
         )
-        reached = [t for t in trials if t.amount >= goal]
-        if not reached:
-            best = max(t.amount for t in trials)
+        if best is None:
+            most = max(t.amount for t in trials)
             raise TargetError(
-                f"expected a PSNR that this signal can reach, at most {best:.2f} dB, found {goal:g}; ask for less"
+                f"expected a PSNR that this signal can reach, at most {most:.2f} dB, found {goal:g}; ask for less"
             )
-        return min(reached, key=lambda t: (t.amount, len(t.outcome.blob))).outcome
+        return best[2]
 
     def _estimated_psnr(self, network: Network, quantised: QuantisedReadouts) -> float:
         """PSNR by the readouts' own errors, border samples beyond the signal included; the report measures it."""
@@ -259,7 +272,7 @@ class Encoder:
         """Quantise at a step and write the whole stream."""
         quantised = tinc.quantise(network.layout, network.leaves, step, self.options.turns)
         geometry = readout_geometry(network.layout, network.leaves.level)
-        bounds = tinc.chunk_bounds(geometry, quantised, CHUNK_BITS)
+        bounds = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES)
         stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.low, self.high)
         sections = [metadata_section(self.signal.header), Section("TREE", stream.tree_section())]
         if network.parameters is not None:

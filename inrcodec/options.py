@@ -153,7 +153,7 @@ class EncodeOptions:
     @property
     def sample_voxels(self) -> int:
         """Size of the sample that decisions are tried on."""
-        return 1 << min(18 + self.effort, 23)
+        return 1 << min(20 + self.effort // 2, 23)
 
     @property
     def fit_steps(self) -> int:

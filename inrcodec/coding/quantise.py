@@ -12,12 +12,20 @@ from numpy.typing import NDArray
 
 from .contexts import Bands
 from .entropy import ESCAPE
-from .readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, band_counts, fit_statistics
+from .readouts import (
+    Coefficients,
+    ReadoutGeometry,
+    ReadoutStatistics,
+    band_counts,
+    fit_statistics,
+    widest_first,
+)
 
 LAMBDA = 0.12
 """Lagrangian in squared steps per bit; measured best at equal size on CT and electron microscopy."""
 
-BATCH = 4096
+BATCH_SIZE = 1 << 21
+"""Coefficients rounded at a time."""
 
 
 def plain_rounding(coefficients: dict[int, np.ndarray], step: float, threshold: float = 0.55) -> Coefficients:
@@ -55,8 +63,9 @@ def optimised_rounding(
         for level, scaled in coefficients.items():
             bands = geometry.bands[level]
             width_cost = statistics.width_cost(level)
-            for at in range(0, scaled.shape[1], BATCH):
-                part = slice(at, at + BATCH)
+            batch = max(1, BATCH_SIZE // scaled.shape[0])
+            for at in range(0, scaled.shape[1], batch):
+                part = slice(at, at + batch)
                 exact = np.abs(scaled[:, part]) / np.float32(step)
                 limit = band_counts(bands, exact >= 0.5)
                 chosen, kept = _choose(bands, exact, limit, statistics, statistics.means[level], width_cost)
@@ -82,6 +91,8 @@ def _choose(
     width_cost: NDArray[np.float64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Magnitudes and bands kept of a batch of leaves; bands in coding order, so contexts are the decoder's."""
+    order = widest_first(limit)
+    exact, limit = exact[:, order], limit[order]
     count = exact.shape[1]
     magnitude = np.zeros((bands.width + 1, count), dtype=np.int32)
     chosen = np.zeros(exact.shape, dtype=np.int32)
@@ -90,20 +101,20 @@ def _choose(
     kept = np.zeros(count, dtype=np.int64)
     for band in range(1, int(limit.max(initial=0)) + 1):
         rows = bands.members[band]
-        live = np.flatnonzero(limit >= band)
-        part = exact[np.ix_(rows, live)]
-        context = bands.contexts(band, magnitude[:, live], int(means[band]))
-        number, saved = _best_magnitude(part, context, statistics.cost)
-        chosen[np.ix_(rows, live)] = number
-        magnitude[np.ix_(rows, live)] = np.minimum(number, ESCAPE)
-        gain[live] += saved.sum(axis=0)
-        ahead = live[gain[live] - LAMBDA * width_cost[band] > best_gain[live]]
+        live = int((limit >= band).sum())
+        context = bands.contexts(band, magnitude[:, :live], int(means[band]))
+        number, saved = _best_magnitude(exact[rows, :live], context, statistics.cost)
+        chosen[rows, :live] = number
+        magnitude[rows, :live] = np.minimum(number, ESCAPE)
+        gain[:live] += saved.sum(axis=0)
+        ahead = np.flatnonzero(gain[:live] - LAMBDA * width_cost[band] > best_gain[:live])
         best_gain[ahead] = gain[ahead] - LAMBDA * width_cost[band]
         kept[ahead] = band
-    for band in range(1, bands.count):
-        dropped = np.flatnonzero(kept < band)
-        chosen[np.ix_(bands.members[band], dropped)] = 0
-    return chosen, kept
+    for band in range(1, int(limit.max(initial=0)) + 1):
+        chosen[np.ix_(bands.members[band], np.flatnonzero(kept < band))] = 0
+    unsorted_values, unsorted_kept = np.empty_like(chosen), np.empty_like(kept)
+    unsorted_values[:, order], unsorted_kept[order] = chosen, kept
+    return unsorted_values, unsorted_kept
 
 
 def _best_magnitude(

@@ -214,17 +214,18 @@ def write_chunk(
     group = _constant_group(geometry, level_of, kept)
     write_signed(writer, constant_differences(geometry, values, start, stop), group, _constant_tables(geometry, statistics))
 
-    parts = {level: values[level][:, part] for level, part in here.items()}
+    orders = {level: widest_first(widths[level][part]) for level, part in here.items()}
+    parts = {level: values[level][:, part][:, orders[level]] for level, part in here.items()}
     magnitudes = {level: _context_magnitudes(v) for level, v in parts.items()}
     signs, escapes = [], []
     for band in range(1, max(geometry.bands[level].count for level in here)):
         symbols, contexts = [], []
-        for level in here:
-            rows, live, context = _band(geometry, statistics, level, band, magnitudes[level], widths[level][here[level]])
-            if len(live) == 0:
+        for level, part in here.items():
+            rows, live, context = _band(geometry, statistics, level, band, magnitudes[level], widths[level][part])
+            if live == 0:
                 continue
-            block = parts[level][np.ix_(rows, live)].ravel()
-            symbols.append(magnitudes[level][np.ix_(rows, live)].ravel())
+            block = parts[level][rows, :live].ravel()
+            symbols.append(magnitudes[level][rows, :live].ravel())
             contexts.append(context.ravel())
             signs.append((block[block != 0] < 0).astype(np.int32))
             escapes.append(np.abs(block[np.abs(block) >= ESCAPE]) - ESCAPE)
@@ -255,31 +256,34 @@ def read_chunk(
     differences = read_signed(reader, group, _constant_tables(geometry, statistics))
 
     magnitudes = {level: np.zeros((geometry.bands[level].width + 1, n), dtype=np.int32) for level, n in counts.items()}
-    coded: list[tuple[int, np.ndarray, np.ndarray, int]] = []
+    coded: list[tuple[int, NDArray[np.int64], int]] = []
     for band in range(1, max(geometry.bands[level].count for level in here)):
         pending = []
         for level in here:
             rows, live, context = _band(geometry, statistics, level, band, magnitudes[level], widths[level])
-            if len(live):
+            if live:
                 pending.append((level, rows, live, context))
         if not pending:
             continue
         symbols = reader.grouped(np.concatenate([p[3].ravel() for p in pending]), statistics.models)
         at = 0
         for level, rows, live, context in pending:
-            magnitudes[level][np.ix_(rows, live)] = symbols[at : at + context.size].reshape(context.shape)
-            coded.append((level, rows, live, context.size))
+            magnitudes[level][rows, :live] = symbols[at : at + context.size].reshape(context.shape)
+            coded.append((level, rows, live))
             at += context.size
     values = {level: m[:-1] for level, m in magnitudes.items()}
     _read_signs_and_escapes(reader, values, coded)
+    for level, sorted_values in values.items():
+        values[level] = np.empty_like(sorted_values)
+        values[level][:, widest_first(widths[level])] = sorted_values
     _add_constants(geometry, values, differences, start, stop)
     return values
 
 
 def _read_signs_and_escapes(
-    reader: SymbolReader, values: Coefficients, coded: list[tuple[int, np.ndarray, np.ndarray, int]]
+    reader: SymbolReader, values: Coefficients, coded: list[tuple[int, NDArray[np.int64], int]]
 ) -> None:
-    blocks = [values[level][np.ix_(rows, live)].ravel() for level, rows, live, _ in coded]
+    blocks = [values[level][rows, :live].ravel() for level, rows, live in coded]
     if not blocks:
         return
     flat = np.concatenate(blocks).astype(np.int64)
@@ -288,8 +292,9 @@ def _read_signs_and_escapes(
     flat[escaped] += read_escapes(reader, int(escaped.sum()))
     flat[flat > 0] *= signs
     at = 0
-    for level, rows, live, size in coded:
-        values[level][np.ix_(rows, live)] = flat[at : at + size].reshape(len(rows), len(live))
+    for level, rows, live in coded:
+        size = len(rows) * live
+        values[level][rows, :live] = flat[at : at + size].reshape(len(rows), live)
         at += size
 
 
@@ -307,6 +312,14 @@ def _add_constants(
         seen[level] += 1
 
 
+def widest_first(widths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Order in which the leaves of a level are coded: those that keep more bands first, else as they stand.
+
+    The leaves that keep a band then are the first ones, and no columns need be copied.
+    """
+    return np.argsort(-widths, kind="stable")
+
+
 def _band(
     geometry: ReadoutGeometry,
     statistics: ReadoutStatistics,
@@ -314,17 +327,15 @@ def _band(
     band: int,
     magnitude: np.ndarray,
     widths: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Coefficient numbers of a band, the leaves that keep it, and the contexts of both."""
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+    """Coefficient numbers of a band, how many leaves keep it, and the contexts of both; leaves widest first."""
     bands = geometry.bands[level]
-    none = np.empty(0, dtype=np.int64)
-    if band >= bands.count:
-        return none, none, none
-    live = np.flatnonzero(widths >= band)
-    if len(live) == 0:
-        return none, live, none
+    live = int((widths >= band).sum()) if band < bands.count else 0
+    if live == 0:
+        none = np.empty(0, dtype=np.int64)
+        return none, 0, none
     mean = int(statistics.means[level][band])
-    return bands.members[band], live, bands.contexts(band, magnitude[:, live], mean)
+    return bands.members[band], live, bands.contexts(band, magnitude[:, :live], mean)
 
 
 def _by_leaf(level_of: np.ndarray, per_level: dict[int, np.ndarray]) -> NDArray[np.int64]:
@@ -375,17 +386,15 @@ def context_counts(
     """Zeros, ones, larger magnitudes and the excess of the latter over 2, per context; shape (CONTEXTS, 4)."""
     counts = np.zeros((CONTEXTS, 4))
     for at in range(0, values.shape[1], batch):
-        magnitude = _context_magnitudes(values[:, at : at + batch])
         kept = widths[at : at + batch]
-        for band in range(1, bands.count):
-            live = np.flatnonzero(kept >= band)
-            if len(live) == 0:
-                break
-            part = magnitude[:, live]
+        magnitude = _context_magnitudes(values[:, at : at + batch][:, widest_first(kept)])
+        for band in range(1, int(kept.max(initial=0)) + 1):
+            part = magnitude[:, : int((kept >= band).sum())]
             context = bands.contexts(band, part, int(means[band])).ravel()
             n = part[bands.members[band]].ravel()
-            for column, weight in enumerate((n == 0, n == 1, n > 1, np.maximum(n - 2, 0))):
-                counts[:, column] += np.bincount(context, weights=weight, minlength=CONTEXTS)
+            kinds = np.bincount(3 * context + np.minimum(n, 2), minlength=3 * CONTEXTS)
+            counts[:, :3] += kinds.reshape(CONTEXTS, 3)
+            counts[:, 3] += np.bincount(context, weights=np.maximum(n - 2, 0), minlength=CONTEXTS)
     return counts
 
 

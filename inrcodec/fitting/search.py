@@ -5,22 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Trial(Generic[T]):
-    """One step tried: what it gave (`outcome`) and how much (`amount`)."""
+class Trial:
+    """One step tried, and how much it gave."""
 
     step: float
     amount: float
-    outcome: T
 
 
 def search_step(
-    attempt: Callable[[float], Trial[T]],
+    attempt: Callable[[float], Trial],
     *,
     start: float,
     low: float,
@@ -28,7 +24,7 @@ def search_step(
     slope: float,
     bounds: tuple[float, float],
     trials: int = 10,
-) -> list[Trial[T]]:
+) -> list[Trial]:
     """Try steps until an amount that falls with the step lies within [low, high].
 
     Parameters
@@ -52,7 +48,7 @@ def search_step(
         All trials in order; the last one is the hit if there was one.
     """
     aim = (low + high) / 2
-    done: list[Trial[T]] = []
+    done: list[Trial] = []
     step = min(max(start, bounds[0]), bounds[1])
     for _ in range(trials):
         done.append(attempt(step))
@@ -67,7 +63,7 @@ def search_step(
     return done
 
 
-def _next_step(over: list[Trial[T]], under: list[Trial[T]], aim: float, slope: float) -> float:
+def _next_step(over: list[Trial], under: list[Trial], aim: float, slope: float) -> float:
     """Interpolate between the closest trials on both sides, or follow the slope from the only side known."""
     if over and under:
         a = max(over, key=lambda t: t.step)

@@ -56,7 +56,7 @@ def sample_cells(layout: TincLayout, seed: int, voxels: int) -> NDArray[np.bool_
     """Top cells, spread evenly, that hold about `voxels` samples; all where the signal is small."""
     grid = layout.grid(layout.top)
     count = math.prod(grid)
-    wanted = min(max(4, math.ceil(voxels / math.prod(layout.cells[layout.top]))), count)
+    wanted = min(max(16, math.ceil(voxels / math.prod(layout.cells[layout.top]))), count)
     chosen = np.zeros(count, dtype=bool)
     # Multiples of the golden ratio fall evenly at every scale; the seed turns the start.
     golden = (math.sqrt(5) - 1) / 2

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..coding.contexts import Bands
-from ..coding.parameters import QuantisedTensor
 from ..coding.quantise import optimised_rounding
 from ..coding.readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, estimate_bits
 from ..models.tinc import TincLayout, TincModel
@@ -25,7 +23,8 @@ from .search import Trial, search_step
 
 GROUP_VOXELS = 1 << 23
 """Samples analysed at a time: bounds the memory of large volumes."""
-STEP_BOUNDS = (0.03, 3e7)
+STEP_BOUNDS = (0.2, 3e7)
+"""Below the smallest step hardly any sample is wrong by one half: the result is identical."""
 _WORTHWHILE = 0.99
 """Leaves change their shape only where the cost falls below this part of what it was."""
 
@@ -93,10 +92,10 @@ class Trials:
     def step_for(self, goal: Goal, guess: float) -> float:
         """Step at which the sample meets the goal, to a few per cent."""
 
-        def attempt(step: float) -> Trial[None]:
+        def attempt(step: float) -> Trial:
             bits, error = self.measure(step)
             amount = math.log2(max(bits, 1.0)) if goal.error is None else -math.log2(max(error, 1e-9))
-            return Trial(step, amount, None)
+            return Trial(step, amount)
 
         if goal.error is None:
             assert goal.bits is not None
@@ -236,29 +235,22 @@ def allocate(
     return widths
 
 
-Assemble = Callable[[QuantisedReadouts], bytes]
-
-
-def chunk_bounds(geometry: ReadoutGeometry, quantised: QuantisedReadouts, target_bits: float, most: int = 1024) -> list[int]:
-    """Cut the leaves into runs of about `target_bits`: first leaf of each chunk, and the end."""
+def chunk_bounds(
+    geometry: ReadoutGeometry, quantised: QuantisedReadouts, least_bytes: int, most_bytes: int, most_leaves: int = 1024
+) -> list[int]:
+    """Cut the leaves into runs that code into 1/256 of the stream, within limits: first leaf of each, and the end."""
     weight = np.zeros(len(geometry.level))
     for level in geometry.levels:
         weight[geometry.level == level] = 6.0 + 5.0 * (quantised.values[level] != 0).sum(axis=0)
-    bits = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics)
-    chunk = np.floor(np.cumsum(weight) * (bits / weight.sum()) / target_bits).astype(np.int64)
+    size = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics) / 8
+    wanted = min(max(size / 256, least_bytes), most_bytes)
+    chunk = np.floor(np.cumsum(weight) * (size / weight.sum()) / wanted).astype(np.int64)
     bounds = [0]
-    for start_of in np.flatnonzero(np.diff(chunk)) + 1:
-        while start_of - bounds[-1] > most:
-            bounds.append(bounds[-1] + most)
-        bounds.append(int(start_of))
-    while len(weight) - bounds[-1] > most:
-        bounds.append(bounds[-1] + most)
-    # A last chunk of a few leaves is joined to the one before, where that stays within the limit.
-    if len(bounds) > 1 and len(weight) - bounds[-2] <= most and weight[bounds[-1] :].sum() < weight.sum() / len(bounds) / 2:
-        bounds.pop()
-    return [*bounds, len(weight)]
-
-
-def stored_tensors(model: TincModel, exponents: Callable[[np.ndarray], int]) -> dict[str, QuantisedTensor]:
-    """Quantise every tensor of a model with the step that `exponents` picks."""
-    return {n: QuantisedTensor.of(p.detach().numpy(), exponents(p.detach().numpy())) for n, p in model.parameters.items()}
+    for cut in [*(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(weight)]:
+        while cut - bounds[-1] > most_leaves:
+            bounds.append(bounds[-1] + most_leaves)
+        bounds.append(cut)
+    # A last chunk that came out small is joined to the one before.
+    if len(bounds) > 2 and bounds[-1] - bounds[-3] <= most_leaves and weight[bounds[-2] :].sum() * size < wanted * weight.sum() / 2:
+        del bounds[-2]
+    return bounds
