@@ -175,7 +175,7 @@ def one_target(**targets: float | None) -> Quality:
         found = "none" if not given else ", ".join(f"{name}={value}" for name, value in given.items())
         raise OptionError(f"expected exactly one target, {names}, found {found}; keep one")
     (name, value), *_ = given.items()
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1e300:  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1e38:  # type: ignore[operator]
         raise OptionError(f"expected {name} to be a positive number, found {value!r}")
     return Quality(name, float(value))  # type: ignore[arg-type]
 
