@@ -212,7 +212,7 @@ def verify(source: Source, *, deep: bool = False, progress: Progress | None = No
 
 
 def compare(original: Any, decoded: Any, **choices: Any) -> CompareReport:
-    """Measure what was lost; see `inrcodec.metrics.compare`."""
-    from .metrics import compare as measure
+    """Measure what was lost; see `inrcodec.comparison.compare`."""
+    from .comparison import compare as measure
 
     return measure(original, decoded, **choices)

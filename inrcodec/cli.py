@@ -188,7 +188,7 @@ def compare(
         if picture.suffix.lower() != ".png":
             raise OptionError(f"expected a picture name that ends in .png, found {picture}")
         _check_output(picture, force)
-    from .metrics import compare as measure
+    from .comparison import compare as measure
 
     with console.ProgressDisplay(quiet=quiet) as progress:
         report = measure(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from inrcodec_formats.errors import FormatError, OutputError
 
-from .metrics import Progress
 from .reports import CompareReport, DecodeReport, EncodeReport, Report
+
+Progress = Callable[..., None]
 
 RATIO = 64.0
 EFFORT = 2
@@ -55,7 +57,7 @@ def run_demo(folder: str | os.PathLike[str] = "demo", *, progress: Progress | No
     """
     import inrcodec
 
-    from .metrics import compare
+    from .comparison import compare
 
     target = _make_folder(Path(folder))
     compressed, decoded, picture = (target / name for name in ("example.inrc", "example_decoded.nii.gz", "example.png"))

@@ -1,4 +1,4 @@
-"""How far a decoded signal is from its original: PSNR, SSIM, absolute errors, and `compare`.
+"""How far a decoded signal is from its original: PSNR, SSIM and absolute errors.
 
 Everything here runs tile by tile, so that memory does not grow with the volume and memory-mapped input stays
 on disk. Integers are compared in exact integer arithmetic.
@@ -7,22 +7,13 @@ on disk. Integers are compared in exact integer arithmetic.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from inrcodec_formats.errors import SignalError
-from inrcodec_formats.signal import Signal
-
-from .reports import CompareReport
-
-SignalLike: TypeAlias = Signal | np.ndarray | str | os.PathLike[str]
-Progress: TypeAlias = Callable[..., None]
 
 TILE_VOXELS = 1 << 20
 """Voxels worked on at once: about 100 MB of float64 temporaries inside SSIM."""
@@ -161,121 +152,6 @@ def ssim3d(reference: np.ndarray, decoded: np.ndarray, data_range: float | None 
     return sum(known) / len(known) if known else None
 
 
-def compare(
-    original: SignalLike,
-    decoded: SignalLike,
-    *,
-    compressed_bytes: int | None = None,
-    picture: str | os.PathLike[str] | None = None,
-    quantise_step: float | None = None,
-    progress: Progress | None = None,
-) -> CompareReport:
-    """Measure what a codec lost.
-
-    Parameters
-    ----------
-    original, decoded : Signal, ndarray or path
-        `decoded` may be an ``.inrc`` file: it is decoded, and its size taken for `compressed_bytes`.
-    compressed_bytes : int, optional
-        Size of the compressed file, for the ratio.
-    picture : path, optional
-        Where to write a PNG of three orthogonal slices: original, decoded, error.
-    quantise_step : float, optional
-        For files of fractions: the smallest difference to keep. Default the step that `decoded` records.
-    progress : callable, optional
-        Called as ``progress(stage, fraction, note="")``.
-
-    Returns
-    -------
-    CompareReport
-
-    Raises
-    ------
-    SignalError
-        If the shapes differ.
-    """
-    report_progress = progress or _silent
-    decoded_signal, decoded_bytes = _load_decoded(decoded, quantise_step, report_progress)
-    step = quantise_step or decoded_signal.header.quantise_step
-    original_signal = _load(original, step)
-    report_progress("compare", 0.0, "")
-    report = _measure(original_signal, decoded_signal, compressed_bytes or decoded_bytes, picture)
-    report_progress("compare", 0.8 if picture else 1.0, "")
-    if picture is not None:
-        _draw(original_signal, decoded_signal, report, picture)
-        report_progress("compare", 1.0, "")
-    return report
-
-
-def _measure(
-    original: Signal, decoded: Signal, compressed: int | None, picture: str | os.PathLike[str] | None
-) -> CompareReport:
-    reference, copy = _comparable(original, decoded)
-    statistics = error_statistics(reference, copy)
-    data_range = own_range(reference)
-    return CompareReport(
-        psnr_db=statistics.psnr(data_range),
-        psnr_range=data_range,
-        psnr_dtype_db=statistics.psnr(_dtype_range(original)),
-        ssim=ssim3d(reference, copy, data_range),
-        mean_abs_error=statistics.sum_abs / statistics.voxels,
-        max_abs_error=float(statistics.max_abs),
-        voxels=statistics.voxels,
-        bytes=compressed,
-        ratio=original.header.raw_bytes / compressed if compressed else None,
-        bits_per_voxel=8 * compressed / statistics.voxels if compressed else None,
-        identical=statistics.max_abs == 0,
-        picture=None if picture is None else os.fspath(picture),
-    )
-
-
-def _comparable(original: Signal, decoded: Signal) -> tuple[np.ndarray, np.ndarray]:
-    """Stored integers; values when a file of fractions is involved, so that both sides have the same unit."""
-    if original.header.quantise_step is None and decoded.header.quantise_step is None:
-        return original.samples, decoded.samples
-    return original.values, decoded.values
-
-
-def _dtype_range(signal: Signal) -> float:
-    limits = np.iinfo(signal.header.dtype)
-    return float(limits.max - limits.min) * (signal.header.quantise_step or 1.0)
-
-
-def _draw(original: Signal, decoded: Signal, report: CompareReport, path: str | os.PathLike[str]) -> None:
-    # Imported here: matplotlib is slow to load and only a picture needs it.
-    from .picture import comparison_title, save_comparison
-
-    reference, copy = _comparable(original, decoded)
-    header = original.header
-    save_comparison(
-        path,
-        reference,
-        copy,
-        axes=header.axes,
-        spacing=header.spacing,
-        units=header.units,
-        title=comparison_title(report),
-    )
-
-
-def _load(source: SignalLike, quantise_step: float | None) -> Signal:
-    if isinstance(source, Signal):
-        return source
-    if isinstance(source, np.ndarray):
-        return Signal.from_array(source, quantise_step=quantise_step if source.dtype.kind == "f" else None)
-    from inrcodec_formats import registry
-
-    return registry.read(source, quantise_step=quantise_step)
-
-
-def _load_decoded(source: SignalLike, quantise_step: float | None, progress: Progress) -> tuple[Signal, int | None]:
-    if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() == ".inrc":
-        import inrcodec
-
-        return inrcodec.decode(source, progress=progress), Path(source).stat().st_size
-    return _load(source, quantise_step), None
-
-
 def _ssim_volume(reference: np.ndarray, decoded: np.ndarray, data_range: float) -> float | None:
     """SSIM of one volume without axes of one sample: the mean over tiles of window centres."""
     if reference.ndim == 0 or min(reference.shape) < 3:
@@ -329,7 +205,3 @@ def _checked_range(reference: np.ndarray, data_range: float | None) -> float:
 
 def _is_small_integer(array: np.ndarray) -> bool:
     return array.dtype.kind in "iub" and array.dtype.itemsize <= 2
-
-
-def _silent(stage: str, fraction: float, note: str = "") -> None:
-    """Progress that nobody watches."""

@@ -11,7 +11,7 @@ from inrcodec_formats.container_header import Quality, QualityKind
 from inrcodec_formats.errors import OptionError
 
 Root = Literal["separable", "dense"]
-Coordinates = Literal["local", "global"]
+Coordinates = Literal["auto", "local", "global"]
 Allocation = Literal["rate", "equal", "interest", "variance"]
 Method = Literal["tinc"]
 
@@ -24,8 +24,9 @@ class TincOptions:
     ----------
     root : {"separable", "dense"}
         First segment: products of per-axis sines, or ordinary sine layers.
-    coordinates : {"local", "global"}
-        What the root sees: the position inside the leaf, or inside the volume.
+    coordinates : {"auto", "local", "global"}
+        What the root sees: the position inside the leaf, or inside the volume. Auto is local for a separable root
+        and global for a dense one: measured, see docs/methods.md.
     features : int
         Most readout weights of a leaf, bias included.
     layers : tuple of int
@@ -51,7 +52,7 @@ class TincOptions:
     """
 
     root: Root = "separable"
-    coordinates: Coordinates = "local"
+    coordinates: Coordinates = "auto"
     features: int = 8192
     layers: tuple[int, ...] = (1,)
     level_ratios: tuple[float, ...] = (1.0,)
@@ -86,6 +87,13 @@ class TincOptions:
                 f"expected local coordinates and layers=(1,) with a separable root, found {self.coordinates} and "
                 f"{self.layers}; choose root='dense'"
             )
+
+    @property
+    def root_coordinates(self) -> Literal["local", "global"]:
+        """The coordinates chosen, auto resolved."""
+        if self.coordinates == "auto":
+            return "local" if self.root == "separable" else "global"
+        return self.coordinates
 
     def to_dict(self) -> dict[str, Any]:
         """Return the choices as a plain dictionary."""

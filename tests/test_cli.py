@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import inrcodec
-from inrcodec import cli, console, reports
+from inrcodec import cli, comparison, console, reports
 from inrcodec_formats import registry
 from inrcodec_formats.errors import ContainerError, OptionError, TargetError
 from inrcodec_formats.signal import Signal
@@ -129,6 +129,7 @@ def codec(monkeypatch):
     fake = FakeCodec()
     for name in ("encode", "decode", "info", "verify", "open"):
         monkeypatch.setattr(inrcodec, name, getattr(fake, name), raising=False)
+    monkeypatch.setattr(comparison, "decode_signal", lambda source, progress: fake.decode(source, progress=progress))
     return fake
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from inrcodec import metrics
+from inrcodec import comparison, metrics
 from inrcodec_formats.errors import SignalError
 from inrcodec_formats.signal import Signal
 
@@ -111,7 +111,7 @@ def test_ssim_without_room_for_a_window(shape):
     assert metrics.ssim3d(*noisy_pair(shape)) is None
 
 
-@pytest.mark.parametrize("measure", [metrics.psnr, metrics.ssim3d, metrics.absolute_errors, metrics.compare])
+@pytest.mark.parametrize("measure", [metrics.psnr, metrics.ssim3d, metrics.absolute_errors, comparison.compare])
 def test_shapes_must_agree(measure):
     with pytest.raises(SignalError, match="same shape"):
         measure(np.zeros((4, 5), np.uint8), np.zeros((5, 4), np.uint8))
@@ -126,7 +126,7 @@ def test_refusals():
 
 def test_compare_arrays():
     reference, decoded = noisy_pair((12, 13, 14))
-    report = metrics.compare(reference, decoded, compressed_bytes=100)
+    report = comparison.compare(reference, decoded, compressed_bytes=100)
     assert report.psnr_db == metrics.psnr(reference, decoded)
     assert report.psnr_range == np.ptp(reference)
     assert report.psnr_dtype_db == metrics.psnr(reference, decoded, data_range=65535)
@@ -138,7 +138,7 @@ def test_compare_arrays():
 
 
 def test_compare_identical_is_strict_json():
-    report = metrics.compare(*[noisy_pair((5, 6))[0]] * 2)
+    report = comparison.compare(*[noisy_pair((5, 6))[0]] * 2)
     assert report.identical
     assert report.psnr_db == math.inf
     assert (report.bytes, report.ratio, report.bits_per_voxel) == (None, None, None)
@@ -150,7 +150,7 @@ def test_compare_fractions_in_their_own_unit():
     decoded = original.with_header()
     decoded.planes[0].flags.writeable = False
     shifted = Signal(planes=(original.samples + original.samples.dtype.type(1),), header=original.header)
-    report = metrics.compare(original, shifted)
+    report = comparison.compare(original, shifted)
     assert report.max_abs_error == pytest.approx(0.01, rel=1e-5)
     assert report.psnr_range == pytest.approx(1.0)
-    assert metrics.compare(original, decoded).identical
+    assert comparison.compare(original, decoded).identical

@@ -81,7 +81,7 @@ def test_unknown_names_are_refused(plain: dict[str, Any], words: str) -> None:
 
 NOT_TINC: list[tuple[dict[str, Any], str]] = [
     ({"root": "sparse"}, "expected root to be one of separable, dense, found 'sparse'"),
-    ({"coordinates": "polar"}, "expected coordinates to be one of local, global, found 'polar'"),
+    ({"coordinates": "polar"}, "expected coordinates to be one of auto, local, global, found 'polar'"),
     ({"allocation": []}, r"expected allocation to be one of rate, equal, interest, variance, found \[\]"),
     ({"features": 1}, "expected features .* from 2 to .*, found 1"),
     ({"features": 100.0}, "expected features to be a whole number"),

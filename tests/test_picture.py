@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrcodec import metrics, picture
+from inrcodec import comparison, picture
 from inrcodec_formats.errors import OutputError, SignalError
 
 
@@ -83,12 +83,12 @@ def test_refusals(shapes, tmp_path):
 
 def test_title_says_what_is_known():
     reference, decoded = pair((9, 9, 9))
-    title = picture.comparison_title(metrics.compare(reference, decoded, compressed_bytes=100))
+    title = picture.comparison_title(comparison.compare(reference, decoded, compressed_bytes=100))
     assert "PSNR" in title and "SSIM" in title and "bits/voxel" in title
-    assert picture.comparison_title(metrics.compare(reference, reference)).startswith("identical")
+    assert picture.comparison_title(comparison.compare(reference, reference)).startswith("identical")
 
 
 def test_compare_writes_the_picture(tmp_path):
-    report = metrics.compare(*pair((9, 10, 11)), picture=tmp_path / "out.png")
+    report = comparison.compare(*pair((9, 10, 11)), picture=tmp_path / "out.png")
     assert report.picture == str(tmp_path / "out.png")
     assert (tmp_path / "out.png").exists()

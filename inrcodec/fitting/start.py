@@ -98,7 +98,7 @@ def with_segments(layout: TincLayout, options: TincOptions, budget_bits: float) 
     weights = options.network_share * budget_bits / options.bits_per_weight
     deepest = min(len(options.layers) - 1, layout.top)
     layers, ratios = options.layers[: deepest + 1], options.level_ratios[: deepest + 1]
-    base = replace(layout, coordinates=options.coordinates)
+    base = replace(layout, coordinates=options.root_coordinates)
     nodes = [math.prod(base.grid(level)) for level in range(deepest + 1)]
     budgets = level_budgets(weights, ratios, nodes)
 
@@ -108,7 +108,7 @@ def with_segments(layout: TincLayout, options: TincOptions, budget_bits: float) 
         return replace(base, root=options.root, hidden=hidden, segments=segments)
 
     def count(level: int, n_in: int, width: int) -> int:
-        extra = layout.ndim if level and options.coordinates == "global" else 0
+        extra = layout.ndim if level and options.root_coordinates == "global" else 0
         first = (n_in + extra + 1) * width
         return nodes[level] * (first + (layers[level] - 1) * (width + 1) * width)
 
