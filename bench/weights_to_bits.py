@@ -20,14 +20,13 @@ from inrcodec.fitting.tinc import QuantisedReadouts
 from inrcodec.metrics import own_range
 from inrcodec.models.readout import SeparableReadout, cell_axis, sine_waves, whitening
 from inrcodec.options import EncodeOptions, TincOptions, one_target
-from inrcodec.stream import readout_geometry
 
 COLUMNS = ("volume", "allocation", "stored as", "weights", "bits/weight", "bytes", "PSNR dB", "less float32 dB")
 
 
 def kept_coefficients(network: Network, quantised: QuantisedReadouts) -> dict[int, np.ndarray]:
     """Unquantised readouts of the bands that the stream keeps."""
-    bands = readout_geometry(network.layout, network.leaves.level).bands
+    bands = network.geometry.bands
     kept = {}
     for level, exact in network.leaves.coefficients.items():
         band = np.empty(exact.shape[0], dtype=np.int64)

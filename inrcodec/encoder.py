@@ -23,7 +23,7 @@ from inrcodec_formats.signal import Signal
 from inrcodec_formats.zstd import compress
 
 from .coding.parameters import QuantisedTensor
-from .coding.readouts import write_chunk
+from .coding.readouts import ReadoutGeometry, write_chunk
 from .fitting import start, tinc
 from .fitting.analysis import LeafReadouts
 from .fitting.descent import quantised_parameters
@@ -31,11 +31,11 @@ from .fitting.search import Trial, search_step
 from .fitting.tinc import Goal, QuantisedReadouts
 from .image import Image
 from .metrics import ErrorStatistics, error_statistics, own_range
-from .models.tinc import TincLayout, TincModel
+from .models.tinc import TincLayout, TincModel, parameter_count
 from .options import EncodeOptions
 from .partition.octree import Octree
 from .reports import EncodeReport
-from .stream import TincStream, dequantised, network_section, readout_geometry
+from .stream import TincStream, dequantised, network_section
 
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
@@ -78,6 +78,11 @@ class Network:
     tree: Octree
     leaves: LeafReadouts
     step: float
+
+    @property
+    def geometry(self) -> ReadoutGeometry:
+        """What the readout coder needs."""
+        return ReadoutGeometry.of(self.layout.cells, self.layout.lattice, self.leaves.level)
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class Encoder:
         options, note = self.options.tinc, self._note("partition")
         sample = self._sample()
         layout, step = tinc.choose_layout(self.volume, sample, options, goal, note)
-        model, parameters = start.initial_model(layout), None
+        model, parameters = TincModel.initial(layout), None
         if options.root == "dense":
             bits = goal.bits or sample.trials(model, self.volume).measure(step)[0]
             layout = start.with_segments(layout, options, bits)
@@ -188,7 +193,7 @@ class Encoder:
         if options.allocation == "rate":
             return
         bits = goal.bits or self._sample().trials(network.model, self.volume).measure(network.step)[0]
-        shared = 0 if network.parameters is None else start.network_weights(network.layout)
+        shared = 0 if network.parameters is None else parameter_count(network.layout)
         budget = int(bits / options.bits_per_weight) - shared
         widths = tinc.allocate(network.layout, network.tree, network.leaves, self.volume, options, budget)
         self.choices["budget_weights"] = budget
@@ -271,7 +276,7 @@ class Encoder:
     def _assemble(self, network: Network, step: float) -> Result:
         """Quantise at a step and write the whole stream."""
         quantised = tinc.quantise(network.layout, network.leaves, step, self.options.turns)
-        geometry = readout_geometry(network.layout, network.leaves.level)
+        geometry = network.geometry
         bounds = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES)
         stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.low, self.high)
         sections = [metadata_section(self.signal.header), Section("TREE", stream.tree_section())]
@@ -314,7 +319,7 @@ class Encoder:
     def _report(self, network: Network, result: Result, error: ErrorStatistics) -> EncodeReport:
         header, size = self.signal.header, len(result.blob)
         kept = sum(self._weights_kept(network, result.quantised, level) for level in result.quantised.values)
-        shared = 0 if network.parameters is None else start.network_weights(network.layout)
+        shared = 0 if network.parameters is None else parameter_count(network.layout)
         self.choices["step"] = result.quantised.step
         return EncodeReport(
             bytes=size,
@@ -339,7 +344,7 @@ class Encoder:
 
     @staticmethod
     def _weights_kept(network: Network, quantised: QuantisedReadouts, level: int) -> int:
-        bands = readout_geometry(network.layout, network.leaves.level).bands[level]
+        bands = network.geometry.bands[level]
         sizes = np.cumsum([len(m) for m in bands.members])
         return int(sizes[quantised.widths[level]].sum())
 

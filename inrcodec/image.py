@@ -19,8 +19,7 @@ from inrcodec_formats.signal import SignalHeader
 from inrcodec_formats.zstd import decompress_bounded
 
 from .coding.readouts import Coefficients, ReadoutStatistics, read_chunk
-from .fitting.analysis import batches
-from .partition.blocks import scatter
+from .partition.blocks import batches, scatter
 from .stream import KNOWN_SECTIONS, MAX_CHUNK_BLOCKS, TincStream, model_from_section
 
 Source = str | os.PathLike[str] | bytes | BinaryIO

@@ -12,7 +12,6 @@ import torch
 
 from inrcodec_formats.errors import ContainerError
 
-from .coding.contexts import Bands
 from .coding.parameters import QuantisedTensor, read_parameters, write_parameters
 from .coding.readouts import ReadoutGeometry
 from .coding.splits import flag_reader, write_flags
@@ -64,7 +63,7 @@ class TincStream:
     @cached_property
     def geometry(self) -> ReadoutGeometry:
         """What the readout coder needs."""
-        return readout_geometry(self.layout, self.tree.level)
+        return ReadoutGeometry.of(self.layout.cells, self.layout.lattice, self.tree.level)
 
     def tree_section(self) -> bytes:
         """Pack the layout, the step and the split flags."""
@@ -109,12 +108,6 @@ class TincStream:
                 f"expected {leaves} blocks from the index, found {tree.count} in the tree; get a fresh copy"
             )
         return cls(layout, tree, *numbers)
-
-
-def readout_geometry(layout: TincLayout, level: np.ndarray) -> ReadoutGeometry:
-    """What the readout coder must know of leaves at the given levels, shape (B,)."""
-    bands = {v: Bands.of_lattice(layout.lattice(v)) for v in np.unique(level).tolist()}
-    return ReadoutGeometry(layout.cells, bands, level)
 
 
 def network_section(parameters: dict[str, QuantisedTensor]) -> bytes:

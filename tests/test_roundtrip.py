@@ -96,7 +96,7 @@ def test_same_seed_same_bytes_and_every_variant_keeps_its_word(variant: str, tmp
     assert report.bytes <= VOLUME.nbytes / 4
     assert report.psnr_db == pytest.approx(psnr_db(VOLUME, inrcodec.decode(blob).samples))
     assert report.choices["root"] == VARIANTS[variant].root
-    assert inrcodec.info(blob).details["coordinates"] == VARIANTS[variant].coordinates
+    assert inrcodec.info(blob).details["coordinates"] == VARIANTS[variant].root_coordinates
     assert inrcodec.verify(blob, deep=True).ok
 
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from inrcodec import stream as module
 from inrcodec.coding.parameters import QuantisedTensor
+from inrcodec.coding.readouts import ReadoutGeometry
 from inrcodec.models.tinc import TincLayout, TincModel
 from inrcodec.partition import octree
-from inrcodec.stream import TincStream, dequantised, model_from_section, network_section, readout_geometry
+from inrcodec.stream import TincStream, dequantised, model_from_section, network_section
 from inrcodec_formats.errors import ContainerError
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -84,7 +85,7 @@ def test_geometry_knows_the_levels_and_their_bands() -> None:
     assert [geometry.bands[v].width for v in geometry.levels] == [
         len(stream.layout.lattice(v)) for v in geometry.levels
     ]
-    assert readout_geometry(stream.layout, np.array([1, 1])).levels == [1]
+    assert ReadoutGeometry.of(stream.layout.cells, stream.layout.lattice, np.array([1, 1])).levels == [1]
 
 
 HOSTILE: dict[str, dict[str, Any]] = {

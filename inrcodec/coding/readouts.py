@@ -7,7 +7,7 @@ once in the stream (`ReadoutStatistics`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isqrt, prod
@@ -51,6 +51,13 @@ class ReadoutGeometry:
     cells: tuple[tuple[int, ...], ...]
     bands: dict[int, Bands]
     level: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, cells: tuple[tuple[int, ...], ...], lattice: Callable[[int], NDArray[np.int64]], level: NDArray[np.int64]
+    ) -> ReadoutGeometry:
+        """Geometry of leaves at the levels given (B,); ``lattice(level)`` holds the frequency of each coefficient."""
+        return cls(cells, {v: Bands.of_lattice(lattice(v)) for v in np.unique(level).tolist()}, level)
 
     @cached_property
     def levels(self) -> list[int]:

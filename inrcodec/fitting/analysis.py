@@ -6,7 +6,6 @@ whitened basis. The tree is then pruned bottom-up by rate and distortion of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..models.tinc import TincModel
 from ..partition import octree
-from ..partition.blocks import gather
+from ..partition.blocks import batches, gather
 
 SPLIT_LAMBDA = 0.11
 """Lagrangian of the split decision, in squared steps per bit."""
@@ -24,7 +23,6 @@ SPLIT_LAMBDA = 0.11
 # of the alternatives matters; measured against trees chosen with the real coder.
 _HEAD_BITS, _NONZERO_BITS, _DOUBLING_BITS, _FLAG_BITS = 5.0, 5.0, 1.6, 1.0
 
-_BATCH_SAMPLES = 1 << 22
 
 
 @dataclass
@@ -83,12 +81,6 @@ def readouts_of(model: TincModel, volume: np.ndarray, offset: float, level: int,
         coefficients[:, part] = model.readout(level, index[part]).project(samples).numpy().T
         energy[part] = np.einsum("bn,bn->b", samples.numpy(), samples.numpy(), dtype=np.float64)
     return CellReadouts(number, coefficients, energy)
-
-
-def batches(count: int, samples_each: int) -> Iterator[slice]:
-    """Cut `count` items so that a batch holds a bounded number of samples."""
-    size = max(1, _BATCH_SAMPLES // samples_each)
-    return (slice(at, min(at + size, count)) for at in range(0, count, size))
 
 
 class CellAnalysis:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.tinc import TincLayout, TincModel, parameter_shapes
+from ..models.tinc import TincLayout
 from ..options import TincOptions
 from ..partition import octree
 from ..partition.allocation import level_budgets, widths_for_budgets
@@ -115,13 +115,3 @@ def with_segments(layout: TincLayout, options: TincOptions, budget_bits: float) 
     widths = widths_for_budgets(budgets, count, layout.ndim)
     widths = [min(width, 4096) for width in widths]
     return shaped(widths)
-
-
-def network_weights(layout: TincLayout) -> int:
-    """Parameters of the shared segments."""
-    return sum(math.prod(shape) for shape in parameter_shapes(layout).values())
-
-
-def initial_model(layout: TincLayout) -> TincModel:
-    """Network to decide the partition with, before its segments are fitted."""
-    return TincModel.initial(layout)

@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coding.contexts import Bands
 from ..coding.quantise import optimised_rounding
 from ..coding.readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, estimate_bits
 from ..models.tinc import TincLayout, TincModel
 from ..options import TincOptions
 from ..partition import octree
 from ..partition.allocation import interest, leaf_widths, variance
-from ..partition.blocks import gather
+from ..partition.blocks import batches, gather
 from . import start
-from .analysis import CellAnalysis, CellReadouts, LeafReadouts, batches, select_leaves
+from .analysis import CellAnalysis, CellReadouts, LeafReadouts, select_leaves
 from .descent import Note, SegmentFit, TrainingCells
 from .search import Trial, search_step
 
@@ -55,15 +54,11 @@ class Goal:
     error: float | None = None
 
 
-def geometry_of(layout: TincLayout, level: NDArray[np.int64]) -> ReadoutGeometry:
-    """What the readout coder needs to know of leaves at the given levels."""
-    return ReadoutGeometry(layout.cells, {v: Bands.of_lattice(layout.lattice(v)) for v in np.unique(level).tolist()}, level)
-
-
 def quantise(layout: TincLayout, leaves: LeafReadouts, step: float, turns: int) -> QuantisedReadouts:
     """Rate-distortion optimised rounding of all leaves at `step`, which is rounded to float32."""
     step = float(np.float32(step))
-    return QuantisedReadouts(step, *optimised_rounding(geometry_of(layout, leaves.level), leaves.coefficients, step, turns))
+    geometry = ReadoutGeometry.of(layout.cells, layout.lattice, leaves.level)
+    return QuantisedReadouts(step, *optimised_rounding(geometry, leaves.coefficients, step, turns))
 
 
 class Trials:
@@ -84,7 +79,7 @@ class Trials:
         """Estimated bits of the whole signal's readouts and mean squared error, at a step."""
         leaves = select_leaves(self.tree(step), [self.analysis.levels], self.chosen)
         quantised = quantise(self.layout, leaves, step, turns=1)
-        geometry = geometry_of(self.layout, leaves.level)
+        geometry = ReadoutGeometry.of(self.layout.cells, self.layout.lattice, leaves.level)
         bits = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics)
         error = leaves.distortion(quantised.values, quantised.step) / self.analysis.samples
         return bits / self.part, error
@@ -140,7 +135,7 @@ def choose_layout(
     guess = max(1.0, float(np.std(volume[tuple(slice(None, None, max(1, n // 64)) for n in volume.shape)])))
     edges = start.first_edges(volume.shape, options)
     layout = start.search_layout(volume.shape, options, edges)
-    trials = sample.trials(start.initial_model(layout), volume)
+    trials = sample.trials(TincModel.initial(layout), volume)
     step = trials.step_for(goal, guess)
     cost = start.cost_per_voxel(trials.analysis, step)
     tried = {edges}
@@ -151,7 +146,7 @@ def choose_layout(
         for rival in rivals:
             note(0.3 + 0.15 * turn, "trying leaves of " + "x".join(map(str, rival)))
             rival_layout = start.search_layout(volume.shape, options, rival)
-            rival_trials = sample.trials(start.initial_model(rival_layout), volume)
+            rival_trials = sample.trials(TincModel.initial(rival_layout), volume)
             rival_cost = start.cost_per_voxel(rival_trials.analysis, step)
             if rival_cost < min(cost, _WORTHWHILE * cost if best == edges else cost):
                 best, cost, layout, trials = rival, rival_cost, rival_layout, rival_trials
@@ -159,7 +154,7 @@ def choose_layout(
             break
         edges = best
     layout = start.final_layout(layout, options)
-    return layout, sample.trials(start.initial_model(layout), volume).step_for(goal, step)
+    return layout, sample.trials(TincModel.initial(layout), volume).step_for(goal, step)
 
 
 def fit_segments(
@@ -167,7 +162,7 @@ def fit_segments(
 ) -> TincModel:
     """Fit the shared segments to the leaves of a provisional tree over a sample."""
     provisional = replace(layout, root="separable", coordinates="local", hidden=(), segments=())
-    trials = sample.trials(start.initial_model(provisional), volume)
+    trials = sample.trials(TincModel.initial(provisional), volume)
     tree = trials.tree(step)
     below = trials.chosen.ravel()[tree.ancestor(tree.top)]
     cells = TrainingCells(tree.level[below], tree.index[below])

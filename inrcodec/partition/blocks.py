@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
+
+_BATCH_SAMPLES = 1 << 22
+
+
+def batches(count: int, samples_each: int) -> Iterator[slice]:
+    """Cut `count` items so that a batch holds a bounded number of samples."""
+    size = max(1, _BATCH_SAMPLES // samples_each)
+    return (slice(at, min(at + size, count)) for at in range(0, count, size))
 
 
 def gather(volume: np.ndarray, origin: np.ndarray, cell: tuple[int, ...]) -> np.ndarray:
