@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.tinc import TincLayout
+from ..models.tinc import TincLayout, TincModel
 from ..options import TincOptions
 from ..partition import octree
 from ..partition.allocation import level_budgets, widths_for_budgets
@@ -66,8 +66,41 @@ def sample_cells(layout: TincLayout, seed: int, voxels: int) -> NDArray[np.bool_
     return chosen.reshape(grid)
 
 
-def cost_per_voxel(analysis: CellAnalysis, step: float) -> float:
-    """Estimated ``D + lambda R`` a voxel of the best tree over the analysed cells, in squared steps."""
+def crops(volume: np.ndarray, seed: int, voxels: int) -> list[np.ndarray]:
+    """Boxes of a volume that hold about `voxels` samples together, spread evenly; the volume itself where it is small.
+
+    Shapes of leaves are compared on the same boxes: cells of different shapes never cover the same samples, and
+    the difference between places is larger than that between shapes.
+    """
+    edge = 64 if volume.ndim < 4 else 32
+    extent = tuple(min(n, edge) for n in volume.shape)
+    count = max(1, voxels // math.prod(extent))
+    if count * math.prod(extent) >= volume.size:
+        return [volume]
+    # Additive recurrence in d dimensions: powers of the root of x^(d+1) = x + 1 fill boxes evenly.
+    root = 2.0
+    for _ in range(50):
+        root = (1 + root) ** (1 / (volume.ndim + 1))
+    turn = np.random.default_rng(seed).random(volume.ndim)
+    place = (turn + np.arange(1, count + 1)[:, None] / root ** np.arange(1, volume.ndim + 1)) % 1
+    starts = (place * (np.array(volume.shape) - extent + 1)).astype(np.int64)
+    return [volume[tuple(slice(o, o + e) for o, e in zip(start, extent, strict=True))] for start in starts.tolist()]
+
+
+def cost_of_edges(
+    boxes: list[np.ndarray], offset: float, options: TincOptions, edges: tuple[int, ...], step: float
+) -> float:
+    """Estimated ``D + lambda R`` a voxel, in squared steps, of the best trees over some boxes."""
+    total = 0.0
+    for box in boxes:
+        layout = search_layout(box.shape, options, edges)
+        everything = np.ones(layout.grid(layout.top), dtype=bool)
+        total += best_cost(CellAnalysis(TincModel.initial(layout), box, offset, everything), step)
+    return total / sum(box.size for box in boxes)
+
+
+def best_cost(analysis: CellAnalysis, step: float) -> float:
+    """Estimated ``D + lambda R`` of the best tree over the analysed cells, in squared steps."""
     layout = analysis.layout
     best: np.ndarray | None = None
     for level in reversed(layout.leaf_levels):
@@ -77,14 +110,17 @@ def cost_per_voxel(analysis: CellAnalysis, step: float) -> float:
             cost = np.minimum(cost, octree.coarsen(best, octree.fan_of(layout.cells, level)))
         best = cost
     assert best is not None
-    return float(best.sum()) / analysis.samples
+    return float(best.sum())
 
 
 def neighbouring_edges(shape: tuple[int, ...], edges: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Shapes of leaves to try next: each axis halved, and doubled, within `_LEAF_SAMPLES` samples a leaf."""
+    """Shapes of leaves to try next: one axis shorter or longer by 2 or 4, within `_LEAF_SAMPLES` samples a leaf.
+
+    Steps of 4 matter: an axis of few samples may fit quarters of an edge well and halves badly.
+    """
     found = []
     for axis, edge in enumerate(edges):
-        for changed in (edge // 2, edge * 2):
+        for changed in (edge // 4, edge // 2, edge * 2, edge * 4):
             rival = tuple(changed if j == axis else e for j, e in enumerate(edges))
             if 2 <= changed <= min(32, 2 * shape[axis]) and _LEAF_SAMPLES[0] <= math.prod(rival) <= _LEAF_SAMPLES[1]:
                 found.append(rival)

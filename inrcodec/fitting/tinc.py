@@ -135,25 +135,23 @@ def choose_layout(
     guess = max(1.0, float(np.std(volume[tuple(slice(None, None, max(1, n // 64)) for n in volume.shape)])))
     edges = start.first_edges(volume.shape, options)
     layout = start.search_layout(volume.shape, options, edges)
-    trials = sample.trials(TincModel.initial(layout), volume)
-    step = trials.step_for(goal, guess)
-    cost = start.cost_per_voxel(trials.analysis, step)
+    step = sample.trials(TincModel.initial(layout), volume).step_for(goal, guess)
+    boxes = start.crops(volume, sample.seed, sample.voxels)
+    cost = start.cost_of_edges(boxes, sample.offset, options, edges, step)
     tried = {edges}
     for turn in range(4):
         rivals = [e for e in start.neighbouring_edges(volume.shape, edges) if e not in tried]
         tried.update(rivals)
-        best = edges
+        best, best_cost = edges, _WORTHWHILE * cost
         for rival in rivals:
             note(0.3 + 0.15 * turn, "trying leaves of " + "x".join(map(str, rival)))
-            rival_layout = start.search_layout(volume.shape, options, rival)
-            rival_trials = sample.trials(TincModel.initial(rival_layout), volume)
-            rival_cost = start.cost_per_voxel(rival_trials.analysis, step)
-            if rival_cost < min(cost, _WORTHWHILE * cost if best == edges else cost):
-                best, cost, layout, trials = rival, rival_cost, rival_layout, rival_trials
+            rival_cost = start.cost_of_edges(boxes, sample.offset, options, rival, step)
+            if rival_cost < best_cost:
+                best, best_cost = rival, rival_cost
         if best == edges:
             break
-        edges = best
-    layout = start.final_layout(layout, options)
+        edges, cost = best, best_cost
+    layout = start.final_layout(start.search_layout(volume.shape, options, edges), options)
     return layout, sample.trials(TincModel.initial(layout), volume).step_for(goal, step)
 
 
