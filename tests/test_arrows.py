@@ -19,6 +19,10 @@ ALLOWED = {
     "inrcodec.coding": {KERNELS, FORMATS, OPTIONS},
     "inrcodec.fitting": {KERNELS, FORMATS, "inrcodec.partition", "inrcodec.models", "inrcodec.coding", OPTIONS},
     OPTIONS: {FORMATS},
+    "inrcodec.reports": set(),
+    "inrcodec.metrics": {FORMATS},
+    "inrcodec.picture": {FORMATS, "inrcodec.reports"},
+    "inrcodec.console": {FORMATS, "inrcodec.reports"},
 }
 
 
