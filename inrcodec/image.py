@@ -141,8 +141,8 @@ class Image:
         Parameters
         ----------
         scale : float
-            Samples per source sample along every axis. An axis of n samples gets ``max(1, round(n * scale))``;
-            sample i lies at ``(i + 0.5) / scale - 0.5`` voxels (centres of equal cells). Frequencies above the
+            Samples per source sample along every axis. An axis of n samples gets ``m = max(1, round(n * scale))``;
+            sample i lies at ``(i + 0.5) n / m - 0.5`` voxels (centres of equal cells). Frequencies above the
             new grid's are not filtered out.
 
         Returns
