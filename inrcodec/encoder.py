@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -207,9 +208,9 @@ class Encoder:
         assert limit is not None
         best: Result | None = None
 
-        def attempt(step: float) -> Trial:
+        def attempt(step: float, pressure: float = 1.0) -> Trial:
             nonlocal best
-            result = self._assemble(network, step)
+            result = self._assemble(network, step, pressure)
             psnr = self._estimated_psnr(network, result.quantised)
             size = len(result.blob)
             self.progress("code", 0.5, f"{size} of {limit:.0f} bytes, PSNR {psnr:.2f} dB")
@@ -217,15 +218,7 @@ class Encoder:
                 best = result
             return Trial(step, math.log2(size))
 
-        search_step(
-            attempt,
-            start=network.step,
-            low=math.log2(SIZE_WINDOW * limit),
-            high=math.log2(limit),
-            slope=-1.0,
-            bounds=tinc.STEP_BOUNDS,
-            trials=12,
-        )
+        self._search(attempt, network.step, math.log2(SIZE_WINDOW * limit), math.log2(limit), slope=-1.0)
         if best is None:
             smallest = 2 ** attempt(tinc.STEP_BOUNDS[1]).amount
             if best is None:
@@ -241,9 +234,9 @@ class Encoder:
         data_range = own_range(self.volume)
         best: tuple[float, int, Result] | None = None
 
-        def attempt(step: float) -> Trial:
+        def attempt(step: float, pressure: float = 1.0) -> Trial:
             nonlocal best
-            result = self._assemble(network, step)
+            result = self._assemble(network, step, pressure)
             error = self._decoded_error(result.blob)
             psnr = min(error.psnr(data_range), _IDENTICAL_DB)
             self.progress("code", 0.5, f"PSNR {psnr:.2f} dB")
@@ -252,15 +245,7 @@ class Encoder:
                 best = found
             return Trial(step, psnr)
 
-        trials = search_step(
-            attempt,
-            start=network.step,
-            low=goal,
-            high=goal + PSNR_WINDOW_DB,
-            slope=-4.0,
-            bounds=tinc.STEP_BOUNDS,
-            trials=14,
-        )
+        trials = self._search(attempt, network.step, goal, goal + PSNR_WINDOW_DB, slope=-4.0)
         if best is None:
             most = max(t.amount for t in trials)
             raise TargetError(
@@ -268,14 +253,33 @@ class Encoder:
             )
         return best[2]
 
+    @staticmethod
+    def _search(attempt: Callable[..., Trial], first: float, low: float, high: float, slope: float) -> list[Trial]:
+        """Search for a step; where the outcome jumps over the window, again with less pressure on the rate."""
+        done: list[Trial] = []
+        for pressure in (1.0, 0.5, 0.2, 0.0):
+            done += search_step(
+                partial(attempt, pressure=pressure),
+                start=done[-1].step if done else first,
+                low=low,
+                high=high,
+                slope=slope,
+                bounds=tinc.STEP_BOUNDS,
+                trials=10,
+            )
+            jumped = min(t.amount for t in done) < low and max(t.amount for t in done) > high
+            if low <= done[-1].amount <= high or not jumped:
+                break
+        return done
+
     def _estimated_psnr(self, network: Network, quantised: QuantisedReadouts) -> float:
         """PSNR by the readouts' own errors, border samples beyond the signal included; the report measures it."""
         error = network.leaves.distortion(quantised.values, quantised.step) / self.signal.header.voxels
         return 10 * math.log10(own_range(self.volume) ** 2 / max(error, 1e-9))
 
-    def _assemble(self, network: Network, step: float) -> Result:
+    def _assemble(self, network: Network, step: float, pressure: float) -> Result:
         """Quantise at a step and write the whole stream."""
-        quantised = tinc.quantise(network.layout, network.leaves, step, self.options.turns)
+        quantised = tinc.quantise(network.layout, network.leaves, step, self.options.turns, pressure)
         geometry = network.geometry
         bounds = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES)
         stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.low, self.high)

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+_FINEST = 2e-4
+"""Steps closer than this (relative) are not tried: between them the amount jumps."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One step tried, and how much it gave."""
@@ -56,6 +60,8 @@ def search_step(
             break
         over = [t for t in done if t.amount > high]
         under = [t for t in done if t.amount < low]
+        if over and under and 1 < min(t.step for t in under) / max(t.step for t in over) < 1 + _FINEST:
+            break
         previous = step
         step = min(max(_next_step(over, under, aim, slope), bounds[0]), bounds[1])
         if step == previous:

@@ -54,11 +54,13 @@ class Goal:
     error: float | None = None
 
 
-def quantise(layout: TincLayout, leaves: LeafReadouts, step: float, turns: int) -> QuantisedReadouts:
-    """Rate-distortion optimised rounding of all leaves at `step`, which is rounded to float32."""
+def quantise(
+    layout: TincLayout, leaves: LeafReadouts, step: float, turns: int, pressure: float = 1.0
+) -> QuantisedReadouts:
+    """Rate-distortion optimised rounding of all leaves at `step`, which is rounded to float32; see `optimised_rounding`."""
     step = float(np.float32(step))
     geometry = ReadoutGeometry.of(layout.cells, layout.lattice, leaves.level)
-    return QuantisedReadouts(step, *optimised_rounding(geometry, leaves.coefficients, step, turns))
+    return QuantisedReadouts(step, *optimised_rounding(geometry, leaves.coefficients, step, turns, pressure))
 
 
 class Trials:
