@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-
 _FINEST = 2e-4
 """Steps closer than this (relative) are not tried: between them the amount jumps."""
 
