@@ -137,6 +137,7 @@ def choose_layout(
     guess = max(1.0, float(np.std(volume[tuple(slice(None, None, max(1, n // 64)) for n in volume.shape)])))
     edges = start.first_edges(volume.shape, options)
     layout = start.search_layout(volume.shape, options, edges)
+    note(0.05, "finding the step on a sample")
     step = sample.trials(TincModel.initial(layout), volume).step_for(goal, guess)
     boxes = start.crops(volume, sample.seed, sample.voxels)
     cost = start.cost_of_edges(boxes, sample.offset, options, edges, step)
