@@ -296,6 +296,7 @@ class Encoder:
         return Result(out.getvalue(), quantised, None)
 
     def _header(self, layout: TincLayout) -> StreamHeader:
+        # A float64 block with its coefficients; a batch of float32 samples and the cache of chunks.
         blocks = 16 * math.prod(layout.cells[layout.top]) + (256 << 20)
         slab = layout.cells[layout.top][0] * self.signal.header.raw_bytes // max(1, self.signal.header.shape[0])
         target = self.options.target
@@ -309,13 +310,7 @@ class Encoder:
         with Image(blob) as image:
             at = 0
             for slab in image.slabs():
-                part = error_statistics(self.volume[at : at + len(slab)], slab)
-                total = ErrorStatistics(
-                    total.voxels + part.voxels,
-                    total.sum_squares + part.sum_squares,
-                    total.sum_abs + part.sum_abs,
-                    max(total.max_abs, part.max_abs),
-                )
+                total += error_statistics(self.volume[at : at + len(slab)], slab)
                 at += len(slab)
                 self.progress("verify", at / image.shape[0], "")
         return total

@@ -41,6 +41,15 @@ class ErrorStatistics:
     sum_abs: float
     max_abs: float
 
+    def __add__(self, other: ErrorStatistics) -> ErrorStatistics:
+        """Statistics of two parts together."""
+        return ErrorStatistics(
+            voxels=self.voxels + other.voxels,
+            sum_squares=self.sum_squares + other.sum_squares,
+            sum_abs=self.sum_abs + other.sum_abs,
+            max_abs=max(self.max_abs, other.max_abs),
+        )
+
     def psnr(self, data_range: float) -> float:
         """Peak signal-to-noise ratio in dB over `data_range`; infinite without error."""
         if self.sum_squares == 0:

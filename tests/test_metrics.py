@@ -154,3 +154,9 @@ def test_compare_fractions_in_their_own_unit():
     assert report.max_abs_error == pytest.approx(0.01, rel=1e-5)
     assert report.psnr_range == pytest.approx(1.0)
     assert comparison.compare(original, decoded).identical
+
+
+def test_statistics_of_parts_add_up_to_those_of_the_whole():
+    reference, decoded = noisy_pair((9, 10, 11))
+    parts = [metrics.error_statistics(reference[s], decoded[s]) for s in (slice(0, 4), slice(4, 9))]
+    assert parts[0] + parts[1] == metrics.error_statistics(reference, decoded)

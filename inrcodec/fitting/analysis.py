@@ -108,14 +108,27 @@ class CellAnalysis:
 
     def splits(self, step: float) -> list[NDArray[np.bool_]]:
         """The best split decisions for a quantisation step; see `octree.choose_splits`."""
+        return octree.choose_splits(self._costs(step), self._fans, SPLIT_LAMBDA * _FLAG_BITS)
+
+    def best_cost(self, step: float) -> float:
+        """Estimated ``D + lambda R`` of the best tree, in squared steps, its flags included."""
+        *coarser, best = self._costs(step)
+        for cost, fan in zip(reversed(coarser), reversed(self._fans), strict=True):
+            best = np.minimum(cost, octree.coarsen(best, fan) + SPLIT_LAMBDA * _FLAG_BITS)
+        return float(best[self.present[self.layout.top]].sum())
+
+    @property
+    def _fans(self) -> list[tuple[int, ...]]:
+        return [octree.fan_of(self.layout.cells, level) for level in self.layout.leaf_levels[:-1]]
+
+    def _costs(self, step: float) -> list[NDArray[np.float64]]:
+        """Cost of every analysed cell as a leaf, 0 elsewhere: one full grid per level, coarsest first."""
         costs = []
         for level, readouts in self.levels.items():
             cost = np.zeros(self.layout.grid(level))
             cost[self.present[level]] = readouts.cost(step)
             costs.append(cost)
-        levels = list(self.levels)
-        fans = [octree.fan_of(self.layout.cells, level) for level in levels[:-1]]
-        return octree.choose_splits(costs, fans, SPLIT_LAMBDA * _FLAG_BITS)
+        return costs
 
 
 @dataclass

@@ -95,22 +95,8 @@ def cost_of_edges(
     for box in boxes:
         layout = search_layout(box.shape, options, edges)
         everything = np.ones(layout.grid(layout.top), dtype=bool)
-        total += best_cost(CellAnalysis(TincModel.initial(layout), box, offset, everything), step)
+        total += CellAnalysis(TincModel.initial(layout), box, offset, everything).best_cost(step)
     return total / sum(box.size for box in boxes)
-
-
-def best_cost(analysis: CellAnalysis, step: float) -> float:
-    """Estimated ``D + lambda R`` of the best tree over the analysed cells, in squared steps."""
-    layout = analysis.layout
-    best: np.ndarray | None = None
-    for level in reversed(layout.leaf_levels):
-        cost = np.zeros(layout.grid(level))
-        cost[analysis.present[level]] = analysis.levels[level].cost(step)
-        if best is not None:
-            cost = np.minimum(cost, octree.coarsen(best, octree.fan_of(layout.cells, level)))
-        best = cost
-    assert best is not None
-    return float(best.sum())
 
 
 def neighbouring_edges(shape: tuple[int, ...], edges: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inrcodec.fitting import start
-from inrcodec.fitting.analysis import CellAnalysis
+from inrcodec.fitting.analysis import SPLIT_LAMBDA, CellAnalysis
 from inrcodec.models.tinc import TincModel
 from inrcodec.options import TincOptions
 from inrcodec.partition import octree
@@ -59,8 +59,10 @@ def test_best_cost_is_that_of_the_chosen_tree() -> None:
     for level, readouts in analysis.levels.items():
         number = np.ravel_multi_index(tuple(tree.index[tree.level == level].T), layout.grid(level))
         leaves += float(readouts.cost(10.0)[np.isin(readouts.number, number)].sum())
-    # Flags are charged in the choice and not in the cost; they are worth a few bits here.
-    assert start.best_cost(analysis, 10.0) == pytest.approx(leaves, rel=0.05)
+    flags = sum(flags.size for flags in tree.split_flags())
+    splits = sum(int(flags.sum()) for flags in tree.split_flags())
+    assert 0 < splits <= flags
+    assert analysis.best_cost(10.0) == pytest.approx(leaves + SPLIT_LAMBDA * splits)
 
 
 def test_neighbouring_edges_change_one_axis_and_stay_within_limits() -> None:
