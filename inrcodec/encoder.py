@@ -265,7 +265,7 @@ class Encoder:
                 high=high,
                 slope=slope,
                 bounds=tinc.STEP_BOUNDS,
-                trials=10,
+                trials=12,
             )
             jumped = min(t.amount for t in done) < low and max(t.amount for t in done) > high
             if low <= done[-1].amount <= high or not jumped:

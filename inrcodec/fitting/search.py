@@ -26,7 +26,7 @@ def search_step(
     high: float,
     slope: float,
     bounds: tuple[float, float],
-    trials: int = 10,
+    trials: int = 16,
 ) -> list[Trial]:
     """Try steps until an amount that falls with the step lies within [low, high].
 
@@ -62,18 +62,23 @@ def search_step(
         if over and under and 1 < min(t.step for t in under) / max(t.step for t in over) < 1 + _FINEST:
             break
         previous = step
-        step = min(max(_next_step(over, under, aim, slope), bounds[0]), bounds[1])
+        step = min(max(_next_step(over, under, aim, slope, _one_sided(done, aim)), bounds[0]), bounds[1])
         if step == previous:
             break
     return done
 
 
-def _next_step(over: list[Trial], under: list[Trial], aim: float, slope: float) -> float:
+def _one_sided(done: list[Trial], aim: float) -> bool:
+    """Whether the last two trials fell on the same side: interpolation then creeps, halving does not."""
+    return len(done) > 1 and (done[-1].amount > aim) == (done[-2].amount > aim)
+
+
+def _next_step(over: list[Trial], under: list[Trial], aim: float, slope: float, halve: bool) -> float:
     """Interpolate between the closest trials on both sides, or follow the slope from the only side known."""
     if over and under:
         a = max(over, key=lambda t: t.step)
         b = min(under, key=lambda t: t.step)
-        if a.step < b.step and a.amount != b.amount:
+        if a.step < b.step and a.amount != b.amount and not halve:
             part = min(max((a.amount - aim) / (a.amount - b.amount), 0.08), 0.92)
             return math.exp(math.log(a.step) + part * (math.log(b.step) - math.log(a.step)))
         return math.sqrt(a.step * b.step)
