@@ -1,0 +1,83 @@
+"""Plots of a run: one picture of curves per signal, and one of all BD-rates."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from .bd import Curve
+
+QUOTED = {
+    "ct_chest_hu": ("VVC (vvenc medium, 10 bit), quoted, not run here", (0.034, 0.070, 0.185), (33.7, 35.7, 38.7)),
+}
+"""Curves that were measured elsewhere, kept for orientation."""
+MARKERS = "osv^D<>Pphd*X8"
+
+
+def plot_signal(path: Path, signal: str, curves: dict[str, Curve], own: set[str]) -> None:
+    """PSNR over bits/voxel, one line per codec; our methods bold."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 6), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    names = sorted(curves, key=lambda name: (name.split(",")[0] not in own, name))
+    for number, name in enumerate(names):
+        ours = name.split(",")[0] in own
+        axes.plot(
+            curves[name].rates,
+            curves[name].psnrs,
+            label=name,
+            color="#b2182b" if ours else f"C{number % 10}",
+            linewidth=2.8 if ours else 1.2,
+            linestyle="-" if ours or number <= 10 else "--",
+            marker=MARKERS[number % len(MARKERS)],
+            markersize=5 if ours else 3.5,
+            zorder=3 if ours else 2,
+        )
+    if signal in QUOTED:
+        label, rates, psnrs = QUOTED[signal]
+        axes.plot(rates, psnrs, "k:", marker="x", linewidth=1.2, label=label)
+    axes.set_xscale("log", base=2)
+    ticks = [2.0**k for k in range(-7, 4)]
+    axes.set_xticks(ticks, [f"{t:.3g}" for t in ticks])
+    axes.set_xlabel("bits/voxel")
+    axes.set_ylabel("PSNR over the own range, dB")
+    axes.set_title(signal)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7.5, frameon=False)
+    _limit(axes, curves)
+    figure.savefig(path)
+
+
+def _limit(axes: object, curves: dict[str, Curve]) -> None:
+    """Cut off what one codec alone reaches at absurdly low quality."""
+    lows = sorted(curve.psnrs[0] for curve in curves.values())
+    highs = sorted(curve.psnrs[-1] for curve in curves.values())
+    if lows:
+        axes.set_ylim(lows[len(lows) // 2] - 8, highs[-1] + 2)  # type: ignore[attr-defined]
+        axes.set_xlim(2**-7, 8)  # type: ignore[attr-defined]
+
+
+def plot_summary(path: Path, peers: list[str], signals: list[str], values: list[list[float | None]], method: str) -> None:
+    """BD-rates as a coloured table: blue where we need fewer bytes, red where we need more."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.6 + 1.15 * max(1, len(signals)), 1.6 + 0.38 * max(1, len(peers))), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    if not values:
+        axes.text(0.5, 0.5, "no curve of ours", ha="center")
+        axes.set_axis_off()
+        figure.savefig(path)
+        return
+    logs = [[math.nan if v is None else math.log2(1 + v) for v in row] for row in values]
+    axes.imshow(logs, cmap="RdBu_r", vmin=-2, vmax=2, aspect="auto")
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            text = "" if value is None else f"{value:+.0%}"
+            axes.text(x, y, text, ha="center", va="center", fontsize=8, color="w" if value and abs(math.log2(1 + value)) > 1.3 else "k")
+    short = [name.replace("_", " ", 1).replace("_", "\n", 1) for name in signals]
+    axes.set_xticks(range(len(signals)), short, fontsize=7)
+    axes.set_yticks(range(len(peers)), peers, fontsize=8)
+    axes.axvline(len(signals) - 1.5, color="k", linewidth=1)
+    axes.set_title(f"BD-rate of {method}: bytes at equal PSNR, blue = fewer than the peer", fontsize=9)
+    figure.savefig(path)
