@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .peers import Peer, PeerError, Unreachable, make_peer
+from .peers import Peer, PeerError, UnreachableError, make_peer
 from .quality import check_decoded, measure_quality
 from .signals import BenchSignal, load_signal
 from .targets import search_quality
@@ -56,7 +56,7 @@ def curve_rows(peer: Peer, signal: BenchSignal, targets: list[float], known: dic
                 yield {"target": target, "status": "unreachable", "reason": _limit(known, target)}
                 continue
             row = _measured(trials, quality, target)
-        except Unreachable as error:
+        except UnreachableError as error:
             row = {"target": target, "status": "unreachable", "reason": _one_line(error)}
         except Exception as error:  # a peer's failure of any kind is a result to report, not to skip
             row = {"target": target, "status": "failed", "reason": _one_line(error)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Peer, PeerError, QualityScale, Unreachable
+from .base import Peer, PeerError, QualityScale, UnreachableError
 from .ffv1 import Ffv1
 from .htj2k import Htj2k
 from .jpeg2000 import Jpeg2000
@@ -16,7 +16,7 @@ from .x264 import X264
 from .x265 import X265
 from .zfp import Zfp
 
-__all__ = ["METHODS", "PEERS", "Peer", "PeerError", "QualityScale", "Unreachable", "make_peer"]
+__all__ = ["METHODS", "PEERS", "Peer", "PeerError", "QualityScale", "UnreachableError", "make_peer"]
 
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer for peer in (X265, X264, SvtAv1, Jpeg2000, Htj2k, JpegXl, JpegLs, Sperr, Sz3, Zfp, Ffv1)

@@ -17,7 +17,7 @@ class PeerError(Exception):
     """A codec that cannot do what was asked; the message is one line and says why."""
 
 
-class Unreachable(PeerError):
+class UnreachableError(PeerError):
     """A rate that the codec cannot land on for this signal; not a failure."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..signals import BenchSignal
-from .base import Peer, PeerError, QualityScale, Unreachable
+from .base import Peer, PeerError, QualityScale, UnreachableError
 
 
 class Inrcodec(Peer):
@@ -51,7 +51,7 @@ class Inrcodec(Peer):
         try:
             return inrcodec.encode(signal.main, bits_per_voxel=quality, method=self.method, effort=effort)
         except inrcodec.TargetError as error:
-            raise Unreachable(str(error)) from None
+            raise UnreachableError(str(error)) from None
 
     def decode(self, data: bytes) -> tuple[np.ndarray, ...]:
         """Decompress the whole signal."""
