@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint bench bench-micro clean
 
 demo: $(STAMP)  ## encode and decode a sample volume, with a picture and a report
 	$(BIN)/inrcodec demo
@@ -24,6 +24,17 @@ $(STAMP): pyproject.toml constraints.txt setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	touch $@
+
+SIGNALS ?= example4d synthetic:96
+OUT ?= bench/results/$(shell date -u +%F)-local
+
+bench: $(STAMP)  ## rate and distortion, speed and lossless size against the peers; two small volumes, 10 minutes
+	$(BIN)/python -m bench rd --signals $(SIGNALS) --out $(OUT)
+	$(BIN)/python -m bench throughput --signals $(SIGNALS) --repeats 3 --process-repeats 1 --out $(OUT)
+	$(BIN)/python -m bench lossless --signals $(SIGNALS) --repeats 3 --out $(OUT)
+
+bench-micro: $(STAMP)  ## the hot operations alone
+	$(BIN)/python -m pytest bench/micro --benchmark-enable --benchmark-only -q
 
 clean:  ## remove everything that make, the tools and the demo have made
 	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage

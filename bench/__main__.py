@@ -13,6 +13,8 @@ from .peers import METHODS, PEERS, PeerError, make_peer
 from .signals import SignalReadError, load_signal
 
 ALL_PEERS = ("x265:slow", "x265:veryslow", "x264", "svtav1", "jpeg2000", "jpeg2000:volume", "htj2k", "jpegxl", "jpegls", "sperr", "sz3", "zfp")
+TIMED_PEERS = ("x265:slow", "x264:medium", "svtav1:6", "jpeg2000", "htj2k", "jpegxl", "jpegls", "sperr", "sz3", "zfp")
+LOSSLESS_PEERS = ("jpegxl", "jpegls", "jpeg2000", "jpeg2000:volume", "htj2k", "ffv1", "x265", "x264", "sperr", "sz3", "zfp")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +56,26 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the report of an rd run again, from its CSV")
     report.add_argument("--out", type=Path, required=True)
     report.set_defaults(run=_run_report)
+    speed = commands.add_parser("throughput", help="encode and decode speed, memory; same threads for all")
+    _common(speed, ",".join(TIMED_PEERS))
+    speed.add_argument("--rate", type=float, default=0.25, help="bits/voxel at which all are timed")
+    _timed(speed, process_repeats=3)
+    speed.set_defaults(run=_run_throughput)
+    lossless = commands.add_parser("lossless", help="bits/voxel and speed without loss, every sample compared")
+    _common(lossless, ",".join(LOSSLESS_PEERS))
+    _timed(lossless, process_repeats=0)
+    lossless.set_defaults(run=_run_lossless, rate=None)
+    readme = commands.add_parser("readme", help="make the README's tables from a results folder")
+    readme.add_argument("--results", type=Path, required=True)
+    readme.add_argument("--readme", type=Path, default=Path("README.md"))
+    readme.set_defaults(run=_run_readme)
     return parser
+
+
+def _timed(parser: argparse.ArgumentParser, process_repeats: int) -> None:
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every codec")
+    parser.add_argument("--repeats", type=int, default=5, help="of the codec alone")
+    parser.add_argument("--process-repeats", type=int, default=process_repeats, help="of whole processes")
 
 
 def _common(parser: argparse.ArgumentParser, peers: str) -> None:
@@ -106,26 +127,81 @@ def _row_line(row: dict[str, object]) -> str:
 
 
 def _write_command(options: argparse.Namespace) -> None:
-    (options.out / "rd_command.txt").write_text(options.command_line + "\n", encoding="utf-8")
+    """Keep every command that added rows, once."""
+    path = options.out / "rd_commands.txt"
+    said = path.read_text("utf-8").splitlines() if path.exists() else []
+    if options.command_line not in said:
+        path.write_text("\n".join([*said, options.command_line]) + "\n", encoding="utf-8")
 
 
 def _run_report(options: argparse.Namespace) -> int:
     from . import rd
-    from .report import headline, write_report
+    from .report import curves_of, headline, latest, write_report
     from .store import Store
 
     path = options.out / "rd.csv"
     if not path.is_file():
         raise ValueError(f"expected rd.csv in {options.out}, found none; run `python -m bench rd` first")
     store = Store(path, rd.COLUMNS, rd.KEY)
-    saved = options.out / "rd_command.txt"
-    written = write_report(options.out, store.rows, saved.read_text("utf-8").strip() if saved.exists() else "")
-    from .report import curves_of, latest
-
+    saved = options.out / "rd_commands.txt"
+    written = write_report(options.out, store.rows, saved.read_text("utf-8").splitlines() if saved.exists() else [])
     rows = latest(store.rows)
     print("\n".join(headline(curves_of(rows), {row["signal"]: row["kind"] for row in rows})))
     print(f"Written: {written}")
     return 0
+
+
+def _run_throughput(options: argparse.Namespace) -> int:
+    return _run_timed(options, "throughput")
+
+
+def _run_lossless(options: argparse.Namespace) -> int:
+    return _run_timed(options, "lossless")
+
+
+def _run_timed(options: argparse.Namespace, name: str) -> int:
+    """Time everything afresh: ratios are only worth something within one run."""
+    from . import throughput
+    from .store import Store
+
+    names = _specs(options)
+    _say_missing(names)
+    plan = throughput.Plan(options.rate, options.threads, options.repeats, options.process_repeats)
+    path = options.out / f"{name}.csv"
+    path.unlink(missing_ok=True)
+    store = Store(path, throughput.COLUMNS, ())
+
+    def on_row(row: dict[str, object]) -> None:
+        store.append(row)
+        print(_timed_line(row), flush=True)
+
+    rows = throughput.run(options.signals, names, plan, on_row)
+    make = throughput.throughput_lines if name == "throughput" else throughput.lossless_lines
+    written = options.out / f"{name}.md"
+    written.write_text("\n".join(make(rows, plan, options.command_line)) + "\n", encoding="utf-8")
+    print(f"Written: {written}")
+    return 0
+
+
+def _run_readme(options: argparse.Namespace) -> int:
+    from .readme import update
+
+    update(options.readme, options.results)
+    print(f"Written: {options.readme}")
+    return 0
+
+
+def _say_missing(names: Sequence[str]) -> None:
+    for name in names:
+        if missing := make_peer(name).missing():
+            print(f"skipped {missing}")
+
+
+def _timed_line(row: dict[str, object]) -> str:
+    start = f"{row['signal']} {row['peer']}: "
+    if row["status"] != "ok":
+        return start + f"{row['status']}, {row['reason']}"
+    return start + f"{row['bits_per_voxel']:.4f} bits/voxel, encode {row['encode_s']:.2f} s, decode {row['decode_s']:.2f} s"
 
 
 if __name__ == "__main__":

@@ -102,8 +102,7 @@ def _one_line(error: BaseException) -> str:
 
 def main(task: dict[str, Any], emit: Callable[[Row], None]) -> None:
     """Run a task: signal, peer, order, threads, targets, and rates known from before."""
-    if "av" in sys.modules or task["quiet"]:
-        _silence()
+    quiet_ffmpeg()
     signal = load_signal(task["signal"])
     peer = make_peer(task["peer"], task["order"], task["threads"])
     known = {float(q): float(r) for q, r in task["known"]}
@@ -111,7 +110,7 @@ def main(task: dict[str, Any], emit: Callable[[Row], None]) -> None:
         emit(row)
 
 
-def _silence() -> None:
+def quiet_ffmpeg() -> None:
     """Keep FFmpeg's chatter out of the log; errors are raised anyway."""
     try:
         import av

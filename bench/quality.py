@@ -33,10 +33,26 @@ def measure_quality(signal: BenchSignal, decoded: tuple[np.ndarray, ...]) -> dic
 
     SSIM is 3-D for volumes; for clips that of single luma frames, over 16 frames evenly spread.
     """
-    parts = [error_statistics(a, b) for a, b in zip(signal.planes, decoded, strict=True)]
-    total = sum(parts, ErrorStatistics(0, 0, 0, 0))
-    span = float(signal.high - signal.low) or 1.0
-    return {"psnr_db": total.psnr(span), "ssim": _ssim(signal, decoded[0], span), "max_abs_error": float(total.max_abs)}
+    total = _errors(signal, decoded)
+    return {
+        "psnr_db": total.psnr(_span(signal)),
+        "ssim": _ssim(signal, decoded[0], _span(signal)),
+        "max_abs_error": float(total.max_abs),
+    }
+
+
+def measure_psnr(signal: BenchSignal, decoded: tuple[np.ndarray, ...]) -> float:
+    """PSNR alone, in dB."""
+    return _errors(signal, decoded).psnr(_span(signal))
+
+
+def _errors(signal: BenchSignal, decoded: tuple[np.ndarray, ...]) -> ErrorStatistics:
+    parts = (error_statistics(a, b) for a, b in zip(signal.planes, decoded, strict=True))
+    return sum(parts, ErrorStatistics(0, 0, 0, 0))
+
+
+def _span(signal: BenchSignal) -> float:
+    return float(signal.high - signal.low) or 1.0
 
 
 def _ssim(signal: BenchSignal, decoded: np.ndarray, span: float) -> float | None:

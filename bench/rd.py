@@ -212,16 +212,16 @@ def curve_task(curve: Curve) -> dict[str, Any]:
         "threads": peer.threads,
         "targets": curve.targets,
         "known": curve.known,
-        "quiet": True,
     }
 
 
-def start_child(module: str, task: dict[str, Any], threads: int) -> subprocess.Popen[str]:
+def start_child(module: str, task: dict[str, Any], threads: int, pipes: bool = True) -> subprocess.Popen[str]:
     """Start ``python -m module TASK`` from the source tree with a fixed number of threads."""
+    pipe = subprocess.PIPE if pipes else subprocess.DEVNULL
     paths = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "formats"), os.environ.get("PYTHONPATH", "")]
     count = str(threads)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
     return subprocess.Popen(
         [sys.executable, "-m", module, json.dumps(task)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=Path.cwd(),
+        stdout=pipe, stderr=pipe, text=True, env=environment, cwd=Path.cwd(),
     )  # fmt: skip

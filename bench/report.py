@@ -58,7 +58,7 @@ def averaged(signals: Iterable[str], kinds: dict[str, str]) -> list[str]:
     return [name for name in signals if kinds.get(name) == "volume" and name not in LABEL_MAPS]
 
 
-def write_report(folder: Path, rows: Sequence[Row], command: str) -> Path:
+def write_report(folder: Path, rows: Sequence[Row], commands: Sequence[str]) -> Path:
     """Write ``rd.md`` and one PNG per signal and a summary; returns the path of the text.
 
     Parameters
@@ -66,14 +66,14 @@ def write_report(folder: Path, rows: Sequence[Row], command: str) -> Path:
     folder : Path
     rows : sequence of dict
         All rows of the CSV.
-    command : str
+    commands : sequence of str
         That made them.
     """
     rows = latest(rows)
     curves = curves_of(rows)
     kinds = {row["signal"]: row["kind"] for row in rows}
     shapes = {row["signal"]: row["shape"] for row in rows}
-    lines = ["# Rate–distortion", "", *headline(curves, kinds), "", f"Command: `{command}`", "", *machine_lines(), ""]
+    lines = ["# Rate–distortion", "", *headline(curves, kinds), "", *(f"Command: `{command}`" for command in commands), "", *machine_lines(), ""]
     lines += _how_to_read()
     lines += ["", "![BD-rates](rd_summary.png)", "", *_bd_tables(curves, kinds)]
     for signal in sorted(curves):

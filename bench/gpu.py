@@ -1,0 +1,194 @@
+"""Decoders on a CUDA device: ours, and NVIDIA's own peers where they are installed. ``python -m bench.gpu --out DIR``.
+
+Ours is measured device-resident (voxels stay on the device) and with the copy to the host. nvJPEG2000 comes through
+nvImageCodec, NVDEC through FFmpeg's hevc_cuvid; both decode streams of the same peers that the CPU tables time, and what they
+return is compared with the CPU decoder's samples. What cannot run says why; nothing is estimated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .kernels import median_seconds
+from .machine import gpu_name, machine_lines
+from .peers import PeerError, make_peer
+from .peers.framing import unpack
+from .peers.video import frame_planes
+from .peers.x265 import X265
+from .signals import BenchSignal, load_signal
+from .targets import search_quality
+
+RATE = 0.25
+REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One decoder: its name, what it decodes, and the work, which returns samples on the host to check or None.
+
+    Attributes
+    ----------
+    name : str
+    bits_per_voxel : float
+    work : callable
+    expected : ndarray or None
+        Samples that `work` must return, up to one unit; None where they stay on the device.
+    """
+
+    name: str
+    bits_per_voxel: float
+    work: Callable[[], np.ndarray | None]
+    expected: np.ndarray | None
+
+
+def ours(signal: BenchSignal) -> Iterator[Timed]:
+    """Our decoder; on the host's side of the copy, as the public API returns it."""
+    import inrcodec
+
+    if missing := make_peer("tinc").missing():
+        raise PeerError(missing)
+    stream = inrcodec.encode(signal.main, bits_per_voxel=RATE)
+    expected = inrcodec.decode(stream).samples
+    inrcodec.decode(stream, device="cuda")
+    yield Timed("inrcodec TINC, with the copy to the host", _rate(stream, signal), lambda: inrcodec.decode(stream, device="cuda").samples, expected)
+
+
+def ours_resident(signal: BenchSignal) -> Iterator[Timed]:
+    """Our decoder with voxels left on the device."""
+    raise PeerError("no decoder leaves its voxels on the device yet")
+    yield  # a generator like the others
+
+
+def nvjpeg2000(signal: BenchSignal) -> Iterator[Timed]:
+    """Slices of the JPEG 2000 peer, decoded as one batch."""
+    try:
+        from nvidia import nvimgcodec
+    except ImportError:
+        raise PeerError("needs nvidia.nvimgcodec, not installed; pip install nvidia-nvimgcodec-cu12") from None
+    peer = make_peer("jpeg2000")
+    stream = _stream(peer, signal)
+    expected = peer.decode(stream)[0]
+    layout, parts = unpack(stream)
+    decoder = nvimgcodec.Decoder()
+    how = nvimgcodec.DecodeParams(allow_any_depth=True, color_spec=nvimgcodec.ColorSpec.UNCHANGED)
+
+    def resident() -> None:
+        decoder.decode(parts, how)
+
+    def copied() -> np.ndarray:
+        images = [np.asarray(image.cpu()) for image in decoder.decode(parts, how)]
+        return layout.stored(np.stack(images).reshape(layout.shapes[0]))
+
+    rate = _rate(stream, signal)
+    yield Timed("nvJPEG2000, device-resident", rate, resident, None)
+    yield Timed("nvJPEG2000, with the copy to the host", rate, copied, expected)
+
+
+class Main10(X265):
+    """HEVC Main 10: what hardware decoders are made for; 4:2:0 with constant chroma."""
+
+    depths, has_gray = (8, 10), False
+
+
+def nvdec(signal: BenchSignal) -> Iterator[Timed]:
+    """Main 10 frames through hevc_cuvid; FFmpeg copies them to the host."""
+    if missing := make_peer("x265").missing():
+        raise PeerError(missing)
+    import av
+
+    peer = Main10("slow", threads=8)
+    stream = _stream(peer, signal)
+    expected = peer.decode(stream)[0]
+    layout, parts = unpack(stream)
+
+    def work() -> np.ndarray:
+        context = av.CodecContext.create("hevc_cuvid", "r")
+        with av.open(io.BytesIO(parts[0]), format="hevc") as container:
+            frames = [frame for packet in container.demux(video=0) for frame in context.decode(packet)]
+        # P016 keeps 10 bits at the top of each word.
+        luma = np.stack([frame_planes(frame)[0] for frame in frames])
+        luma = luma >> 6 if luma.dtype == np.uint16 and luma.max() > 1023 else luma
+        return layout.from_levels(luma[:, : layout.shapes[0][-2], : layout.shapes[0][-1]], 1023)
+
+    yield Timed("NVDEC (HEVC Main 10), with the copy to the host", _rate(stream, signal), work, expected)
+
+
+DECODERS = {
+    "inrcodec TINC, device-resident": ours_resident,
+    "inrcodec TINC, with the copy to the host": ours,
+    "nvJPEG2000": nvjpeg2000,
+    "NVDEC": nvdec,
+}
+
+
+def rows_of(name: str, signal: BenchSignal) -> list[str]:
+    """Table rows of one decoder, or the one that says why there is none."""
+    if not gpu_name():
+        return [_reason(name, "not measured yet: no CUDA device here")]
+    rows = []
+    try:
+        for timed in DECODERS[name](signal):
+            rows.append(_row(timed, signal))
+    except Exception as error:  # whatever a driver or a decoder raises is a result to report
+        rows.append(_reason(name, f"not measured: {' '.join(str(error).split())}"))
+    return rows
+
+
+def _row(timed: Timed, signal: BenchSignal) -> str:
+    if timed.expected is not None:
+        found = timed.work()
+        if found is None or found.shape != timed.expected.shape:
+            raise PeerError("the samples did not come back in their shape")
+        largest = int(np.abs(found.astype(np.int64) - timed.expected.astype(np.int64)).max())
+        if largest > 1:
+            raise PeerError(f"differs from the CPU decoder by up to {largest}")
+    middle, low, high = median_seconds(timed.work, "cuda", REPEATS)
+    speeds = [signal.samples / seconds / 1e9 for seconds in (middle, high, low)]
+    return f"| {timed.name} | {timed.bits_per_voxel:.4f} | {1e3 * middle:.2f} | {speeds[0]:.3f} ({speeds[1]:.3f} to {speeds[2]:.3f}) |"
+
+
+def _reason(name: str, why: str) -> str:
+    return f"| {name} | | | {why} |"
+
+
+def _stream(peer: object, signal: BenchSignal) -> bytes:
+    """A stream at about `RATE`."""
+    if missing := peer.missing():  # type: ignore[attr-defined]
+        raise PeerError(missing)
+    streams: dict[float, bytes] = {}
+
+    def rate_of(quality: float) -> float:
+        streams[quality] = peer.encode(signal, quality)  # type: ignore[attr-defined]
+        return _rate(streams[quality], signal)
+
+    return streams[search_quality(rate_of, RATE, peer.scale, {})]  # type: ignore[attr-defined]
+
+
+def _rate(stream: bytes, signal: BenchSignal) -> float:
+    return 8 * len(stream) / signal.samples
+
+
+def main() -> None:
+    """Measure and write ``gpu.md``."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Decoders on a CUDA device.")
+    parser.add_argument("--edge", type=int, default=256, help="voxels along each axis of the synthetic volume")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    signal = load_signal(f"synthetic:{options.edge}")
+    lines = ["# GPU decoders", "", *machine_lines(), f"{signal.name}, about {RATE} bits/voxel; medians of {REPEATS} calls (20th to 80th percentile).", ""]
+    lines += ["| decoder | bits/voxel | ms | Gvoxel/s |", "|---|--:|--:|--:|"]
+    for name in DECODERS:
+        lines += rows_of(name, signal)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

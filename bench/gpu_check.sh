@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Everything a machine with a GPU can tell, in one call of at most 9 minutes: tests, kernel timings, throughput.
+#
+#   bash bench/gpu_check.sh [FOLDER]
+#
+# Runs from the source tree on synthetic volumes; needs torch, numpy and pytest, uses what else it finds and says what it does
+# not. At most 8 files come into FOLDER ($OUT, or bench/results/DATE-GPU): environment.txt, tests.txt, kernels.md,
+# kernels.json, throughput.md, throughput.csv, gpu.md, log.txt. The exit code is that of the tests.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONPATH=.:kernels:formats
+export PYTHONDONTWRITEBYTECODE=1
+PYTHON=${PYTHON:-$(if [ -x .venv/bin/python ]; then echo .venv/bin/python; else command -v python3; fi)}
+GPU=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr ' ' '-')
+FOLDER=${1:-${OUT:-bench/results/$(date -u +%F)-${GPU:-no-gpu}}}
+EDGE=${EDGE:-256}
+END=$((SECONDS + 530))
+mkdir -p "$FOLDER"
+rm -f "$FOLDER/log.txt"
+
+# step NAME SECONDS COMMAND...: run within its share of the time, and of what is left; a failure does not stop the rest.
+step() {
+  local name=$1 share=$2 left=$((END - SECONDS)) code=0
+  shift 2
+  [ "$left" -gt 5 ] || { echo "$name: no time left" | tee -a "$FOLDER/log.txt"; return 1; }
+  [ "$share" -lt "$left" ] || share=$left
+  local began=$SECONDS
+  timeout --kill-after=5 "$share" "$@" 2> >(tail -n 40 >> "$FOLDER/log.txt") || code=$?
+  echo "$name: exit code $code after $((SECONDS - began)) s" | tee -a "$FOLDER/log.txt"
+  return "$code"
+}
+
+environment() {
+  date -u
+  echo "commit $(git log -1 --format=%h 2>/dev/null || echo unknown)"
+  nvidia-smi 2>/dev/null || echo "no nvidia-smi here"
+  "$PYTHON" -c 'from bench.machine import machine_lines; print("\n".join(machine_lines()))'
+  "$PYTHON" -m bench.bare tests 2>&1 >/dev/null
+}
+
+tests() {
+  local files
+  files=$("$PYTHON" -m bench.bare tests 2>/dev/null) || return 1
+  # The project's own options name plugins that may be missing here.
+  "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= -m "not slow" $files
+}
+
+export -f environment tests
+export PYTHON
+step environment 30 bash -c environment > "$FOLDER/environment.txt"
+step tests 240 bash -c tests > "$FOLDER/tests.txt"
+RESULT=$?
+step kernels 100 "$PYTHON" -m bench.kernels --out "$FOLDER"
+step gpu-decoders 90 "$PYTHON" -m bench.gpu --edge "$EDGE" --out "$FOLDER"
+step throughput 200 "$PYTHON" -m bench throughput --signals "synthetic:$EDGE" --repeats 3 --process-repeats 1 --out "$FOLDER"
+tail -n 3 "$FOLDER/tests.txt"
+cat "$FOLDER/log.txt"
+exit "$RESULT"

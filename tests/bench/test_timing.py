@@ -1,0 +1,130 @@
+"""Throughput, lossless and kernel timings: what they count, and that failures are rows."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench import gpu, kernels, throughput
+from bench.__main__ import main
+from bench.bare import lacking
+from bench.peers import PeerError, make_peer
+from bench.peers.sperr import Sperr
+from bench.readme import block, split, update
+from bench.signals import load_signal
+from bench.timing import repeated, warm
+
+ROOT = Path(__file__).parents[2]
+SIGNAL = "synthetic:16"
+
+
+def rows_in(path: Path) -> dict[str, dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["peer"]: row for row in csv.DictReader(file)}
+
+
+def test_throughput_times_codec_and_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("imagecodecs")
+    arguments = ["--peers", "sz3,jpeg2000:volume", "--methods", "", "--repeats", "3", "--process-repeats", "1", "--rate", "2"]
+    assert main(["throughput", "--signals", SIGNAL, *arguments, "--out", str(tmp_path)]) == 0
+    rows = rows_in(tmp_path / "throughput.csv")
+    assert set(rows) == {"sz3", "jpeg2000:volume"}
+    for row in rows.values():
+        assert row["status"] == "ok", row["reason"]
+        for work in ("encode", "decode"):
+            assert 0 < float(row[f"{work}_s_p20"]) <= float(row[f"{work}_s"]) <= float(row[f"{work}_s_p80"])
+            # A process starts an interpreter and imports numpy; the codec alone does not.
+            assert float(row[f"{work}_process_s"]) > float(row[f"{work}_s"])
+            assert float(row[f"{work}_peak_mib"]) > 20
+    text = (tmp_path / "throughput.md").read_text()
+    assert "fastest is" in text.splitlines()[2] and "x JPEG 2000" in text
+    line = next(line for line in text.splitlines() if line.startswith("| JPEG 2000, volume"))
+    assert "| 1.00 |" in line
+
+
+def test_lossless_rows_are_exact_failed_or_empty(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    assert main(["lossless", "--signals", SIGNAL, "--peers", "jpegls,zfp", "--out", str(tmp_path)]) == 0
+    rows = rows_in(tmp_path / "lossless.csv")
+    assert rows["tinc"]["status"] == "unsupported" and rows["tinc"]["reason"] == "no lossless mode yet"
+    assert rows["jpegls"]["status"] == rows["zfp"]["status"] == "ok"
+    assert float(rows["jpegls"]["bits_per_voxel"]) < 16
+    assert "inrcodec has no lossless mode yet" in (tmp_path / "lossless.md").read_text()
+
+
+def test_lossless_that_changes_a_sample_is_an_error() -> None:
+    pytest.importorskip("imagecodecs")
+
+    class OffByOne(Sperr):
+        def decode(self, data: bytes) -> tuple[np.ndarray, ...]:
+            (volume,) = super().decode(data)
+            volume[0, 0, :2] ^= 1
+            return (volume,)
+
+    with pytest.raises(PeerError, match="found 2 of 4096 changed"):
+        warm(OffByOne(), load_signal(SIGNAL), None, 3)
+
+
+def test_a_codec_that_dies_is_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("imagecodecs")
+    plan = throughput.Plan(target=-1.0, threads=1, repeats=3, process_repeats=0)
+    row = throughput.measure(SIGNAL, load_signal(SIGNAL), make_peer("sperr"), plan)
+    assert row["status"] == "failed" and "process ended: exit code 1" in row["reason"]
+
+
+def test_repeats_end_with_the_budget_but_not_before_three() -> None:
+    calls = []
+    assert len(repeated(lambda: calls.append(1), 9, budget_s=0.0)) == 3 and len(calls) == 4
+    assert len(repeated(lambda: None, 9, budget_s=60.0)) == 9
+
+
+def test_spread_is_median_and_percentiles() -> None:
+    assert throughput.spread([5.0, 1.0, 3.0, 2.0, 4.0], "s") == pytest.approx({"s": 3.0, "s_p20": 1.8, "s_p80": 4.2})
+
+
+def test_kernel_rows_compare_with_the_counted_floor() -> None:
+    case = kernels.Case("x", 1000, operations=2_000_000, moved=4000, work=lambda: torch.ones(1000).sum())
+    row = kernels.measure(case, "cpu", bandwidth=1e9, rate=1e12)
+    assert row["floor_ms"] == pytest.approx(0.004) and row["bound"] == "memory"
+    assert row["fraction_of_floor"] == pytest.approx(row["floor_ms"] / row["ms"])
+    assert len(kernels.table([row])) == 3
+
+
+def test_every_kernel_case_computes_what_it_counts() -> None:
+    for case in kernels.cases("cpu"):
+        assert case.work().numel() == case.samples
+
+
+def test_without_a_gpu_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "gpu_name", lambda: "")
+    for name in gpu.DECODERS:
+        assert gpu.rows_of(name, load_signal(SIGNAL)) == [f"| {name} | | | not measured yet: no CUDA device here |"]
+
+
+def test_with_a_gpu_what_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "gpu_name", lambda: "a GPU")
+    (row,) = gpu.rows_of("inrcodec TINC, with the copy to the host", load_signal("synthetic:32"))
+    assert "not measured: " in row and "cuda" in row
+
+
+def test_bare_machines_are_told_what_a_test_lacks(tmp_path: Path) -> None:
+    needy = tmp_path / "test_x.py"
+    needy.write_text("import numpy\nimport no_such_module_here\nfrom . import y\n")
+    assert lacking(needy, tmp_path) == {"no_such_module_here"}
+    assert lacking(ROOT / "tests" / "kernels" / "test_siren.py", ROOT) == set()
+
+
+def test_readme_tables_are_those_of_the_results_they_name() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    folder = ROOT / text.split("--results ", 1)[1].split(" ", 1)[0]
+    assert split(text)[1] == block(folder) + "\n"
+
+
+def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("nothing\n")
+    with pytest.raises(ValueError, match="expected `<!-- begin"):
+        update(tmp_path / "README.md", tmp_path)
