@@ -20,7 +20,7 @@ LOSSLESS_PEERS = ("jpegxl", "jpegls", "jpeg2000", "jpeg2000:volume", "htj2k", "f
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
     options = _parser().parse_args(arguments)
-    options.command_line = "python -m bench " + shlex.join(_shortened(arguments or sys.argv[1:]))
+    options.command_line = "python -m bench " + shlex.join(_shortened(sys.argv[1:] if arguments is None else arguments))
     try:
         return options.run(options)
     except (SignalReadError, PeerError, ValueError, OSError) as error:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _shortened(arguments: Sequence[str]) -> list[str]:
     """Paths by their last part: a command in a report should not name this machine's folders."""
-    return [Path(word).name if os.sep in word and Path(word).exists() else word for word in arguments]
+    return [Path(word).name if Path(word).is_absolute() or os.sep in word and Path(word).is_file() else word for word in arguments]
 
 
 def _names(text: str) -> list[str]:
@@ -176,9 +176,12 @@ def _run_timed(options: argparse.Namespace, name: str) -> int:
         print(_timed_line(row), flush=True)
 
     rows = throughput.run(options.signals, names, plan, on_row)
-    make = throughput.throughput_lines if name == "throughput" else throughput.lossless_lines
+    if name == "throughput":
+        lines = throughput.throughput_lines(rows, plan, options.command_line) + throughput.gpu_lines(options.signals)
+    else:
+        lines = throughput.lossless_lines(rows, plan, options.command_line)
     written = options.out / f"{name}.md"
-    written.write_text("\n".join(make(rows, plan, options.command_line)) + "\n", encoding="utf-8")
+    written.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"Written: {written}")
     return 0
 

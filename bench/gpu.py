@@ -174,6 +174,15 @@ def _rate(stream: bytes, signal: BenchSignal) -> float:
     return 8 * len(stream) / signal.samples
 
 
+def section(signal: BenchSignal) -> list[str]:
+    """The table of one signal."""
+    lines = [f"About {RATE} bits/voxel; medians of {REPEATS} calls (20th to 80th percentile).", ""]
+    lines += ["| decoder | bits/voxel | ms | Gvoxel/s |", "|---|--:|--:|--:|"]
+    for name in DECODERS:
+        lines += rows_of(name, signal)
+    return lines
+
+
 def main() -> None:
     """Measure and write ``gpu.md``."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Decoders on a CUDA device.")
@@ -181,10 +190,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     signal = load_signal(f"synthetic:{options.edge}")
-    lines = ["# GPU decoders", "", *machine_lines(), f"{signal.name}, about {RATE} bits/voxel; medians of {REPEATS} calls (20th to 80th percentile).", ""]
-    lines += ["| decoder | bits/voxel | ms | Gvoxel/s |", "|---|--:|--:|--:|"]
-    for name in DECODERS:
-        lines += rows_of(name, signal)
+    lines = ["# GPU decoders", "", *machine_lines(), f"{signal.name}.", "", *section(signal)]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

@@ -79,5 +79,5 @@ def plot_summary(path: Path, peers: list[str], signals: list[str], values: list[
     axes.set_xticks(range(len(signals)), short, fontsize=7)
     axes.set_yticks(range(len(peers)), peers, fontsize=8)
     axes.axvline(len(signals) - 1.5, color="k", linewidth=1)
-    axes.set_title(f"BD-rate of {method}: bytes at equal PSNR, blue = fewer than the peer", fontsize=9)
+    axes.set_title(f"BD-rate of {method}: bytes at equal PSNR\nblue = fewer than the peer", fontsize=9)
     figure.savefig(path)

@@ -169,7 +169,7 @@ def _bd_tables(curves: Curves, kinds: dict[str, str]) -> list[str]:
         for peer in _peers(curves):
             deltas = {name: _delta(curves, name, method, peer) for name in names}
             if any(deltas.values()):
-                cells = [_delta_cell(deltas[name]) for name in names]
+                cells = [_delta_cell(deltas[name]) if peer in curves[name] else "" for name in names]
                 lines.append(f"| {title_of(peer)} | {' | '.join(cells)} | {_average_cell(deltas, averaged(names, kinds))} |")
         lines.append("")
     return lines

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .machine import commit_of, machine_lines, today
+from .machine import commit_of, gpu_name, machine_lines, today
 from .peers import METHODS, Peer, make_peer
 from .rd import start_child
 from .report import title_of
@@ -179,6 +179,19 @@ def _speed_line(row: Row, rows: Sequence[Row], work: str, baselines: Sequence[st
     whole = row.get(f"{work}_process_s")
     cells += [f"{mega(row['samples'], whole):.1f}", f"{whole:.2f}", f"{row[f'{work}_peak_mib']:.0f}"] if whole else ["", "", ""]
     return "| " + " | ".join(cells) + " |"
+
+
+def gpu_lines(specs: Sequence[str]) -> list[str]:
+    """Decoders on the GPU, volume by volume; one line where there is none."""
+    if not gpu_name():
+        return ["", "GPU decoders: not measured yet, no CUDA device here."]
+    from .gpu import section
+
+    lines = []
+    for signal in map(load_signal, specs):
+        if signal.kind == "volume":
+            lines += ["", f"## {signal.name}, {signal.shape_text}: decode on the GPU", "", *section(signal)]
+    return lines
 
 
 def lossless_lines(rows: Sequence[Row], plan: Plan, command: str) -> list[str]:

@@ -100,3 +100,8 @@ def test_violations_are_seen() -> None:
     assert violations("from .. import options", "inrcodec.models", is_package=True) == [
         "inrcodec.models -> inrcodec.options"
     ]
+
+
+def test_nothing_that_is_installed_imports_benchmarks_or_tests() -> None:
+    found = [(name, target) for name, path in modules() for target in imports(path.read_text("utf-8"), name)]
+    assert not [pair for pair in found if inside(pair[1], "bench") or inside(pair[1], "tests")]
