@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _shortened(arguments: Sequence[str]) -> list[str]:
     """Paths by their last part: a command in a report should not name this machine's folders."""
-    return [Path(word).name if Path(word).is_absolute() or os.sep in word and Path(word).is_file() else word for word in arguments]
+    return [Path(word).name if Path(word).is_absolute() or (os.sep in word and Path(word).is_file()) else word for word in arguments]
 
 
 def _names(text: str) -> list[str]:
@@ -115,7 +115,7 @@ def _run_rd(options: argparse.Namespace) -> int:
             progress.advance(task)
 
         rd.Runner(store, max(1, options.jobs), on_row).run(curves)
-    _write_command(options)
+    _note_run(options)
     return _run_report(options)
 
 
@@ -126,12 +126,15 @@ def _row_line(row: dict[str, object]) -> str:
     return start + f"{row['bits_per_voxel']:.4f} bits/voxel, {row['psnr_db']:.2f} dB, {row['encode_s']:.1f} s"
 
 
-def _write_command(options: argparse.Namespace) -> None:
-    """Keep every command that added rows, once."""
-    path = options.out / "rd_commands.txt"
+def _note_run(options: argparse.Namespace) -> None:
+    """Keep what ran, on which machine: the report may be written again elsewhere."""
+    from .machine import machine_lines
+
+    path = options.out / "rd_runs.txt"
     said = path.read_text("utf-8").splitlines() if path.exists() else []
-    if options.command_line not in said:
-        path.write_text("\n".join([*said, options.command_line]) + "\n", encoding="utf-8")
+    line = " ".join([f"`{options.command_line}`.", *machine_lines()])
+    if line not in said:
+        path.write_text("\n".join([*said, line]) + "\n", encoding="utf-8")
 
 
 def _run_report(options: argparse.Namespace) -> int:
@@ -143,7 +146,7 @@ def _run_report(options: argparse.Namespace) -> int:
     if not path.is_file():
         raise ValueError(f"expected rd.csv in {options.out}, found none; run `python -m bench rd` first")
     store = Store(path, rd.COLUMNS, rd.KEY)
-    saved = options.out / "rd_commands.txt"
+    saved = options.out / "rd_runs.txt"
     written = write_report(options.out, store.rows, saved.read_text("utf-8").splitlines() if saved.exists() else [])
     rows = latest(store.rows)
     print("\n".join(headline(curves_of(rows), {row["signal"]: row["kind"] for row in rows})))

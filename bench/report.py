@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .bd import Curve, Delta, better, delta, mean_rate
-from .machine import machine_lines
 from .peers import METHODS, PEERS
 from .plots import plot_signal, plot_summary
 from .signals import LABEL_MAPS, SOURCE_NOTES
@@ -58,7 +57,7 @@ def averaged(signals: Iterable[str], kinds: dict[str, str]) -> list[str]:
     return [name for name in signals if kinds.get(name) == "volume" and name not in LABEL_MAPS]
 
 
-def write_report(folder: Path, rows: Sequence[Row], commands: Sequence[str]) -> Path:
+def write_report(folder: Path, rows: Sequence[Row], runs: Sequence[str]) -> Path:
     """Write ``rd.md`` and one PNG per signal and a summary; returns the path of the text.
 
     Parameters
@@ -66,14 +65,14 @@ def write_report(folder: Path, rows: Sequence[Row], commands: Sequence[str]) -> 
     folder : Path
     rows : sequence of dict
         All rows of the CSV.
-    commands : sequence of str
-        That made them.
+    runs : sequence of str
+        Commands that made them, with commit, versions and machine.
     """
     rows = latest(rows)
     curves = curves_of(rows)
     kinds = {row["signal"]: row["kind"] for row in rows}
     shapes = {row["signal"]: row["shape"] for row in rows}
-    lines = ["# Rate–distortion", "", *headline(curves, kinds), "", *(f"Command: `{command}`" for command in commands), "", *machine_lines(), ""]
+    lines = ["# Rate–distortion", "", *headline(curves, kinds), "", *(f"Command: {run}" for run in runs), ""]
     lines += _how_to_read()
     lines += ["", "![BD-rates](rd_summary.png)", "", *_bd_tables(curves, kinds)]
     for signal in sorted(curves):

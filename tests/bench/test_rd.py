@@ -47,7 +47,9 @@ def test_a_run_leaves_rows_report_and_pictures(folder: Path) -> None:
         assert row["commit"] and row["version"] and row["mapping"] and row["fingerprint"]
     for name in ("rd.md", "rd_summary.png", "rd_synthetic_16.png"):
         assert (folder / name).stat().st_size > 500
-    assert "SPERR 3-D" in (folder / "rd.md").read_text().splitlines()[2]
+    text = (folder / "rd.md").read_text()
+    assert "SPERR 3-D" in text.splitlines()[2]
+    assert "Command: `python -m bench rd --signals synthetic:16" in text and "CPU:" in text and str(folder) not in text
 
 
 def test_the_same_command_measures_nothing_twice(folder: Path) -> None:
