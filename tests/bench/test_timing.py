@@ -111,6 +111,23 @@ def test_with_a_gpu_what_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) ->
     assert "not measured: " in row and "cuda" in row
 
 
+def fake_decoder(difference: int):
+    def decoder(signal):
+        found = signal.main + np.uint16(difference)
+        yield gpu.Timed("fake", 0.25, lambda: found, signal.main)
+
+    return decoder
+
+
+@pytest.mark.parametrize(("difference", "words"), [(0, "| fake | 0.2500 | "), (1, "| fake | 0.2500 | "), (2, "differs from the CPU decoder by up to 2")])
+def test_gpu_samples_are_compared_before_they_are_timed(difference: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "gpu_name", lambda: "a GPU")
+    monkeypatch.setattr(kernels, "_finish", lambda device: None)
+    monkeypatch.setattr(gpu, "DECODERS", {"fake": fake_decoder(difference)})
+    (row,) = gpu.rows_of("fake", load_signal(SIGNAL))
+    assert row.startswith(words) if difference < 2 else words in row
+
+
 def test_bare_machines_are_told_what_a_test_lacks(tmp_path: Path) -> None:
     needy = tmp_path / "test_x.py"
     needy.write_text("import numpy\nimport no_such_module_here\nfrom . import y\n")
