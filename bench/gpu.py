@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .frames import frame_planes
 from .kernels import median_seconds
 from .machine import gpu_name, machine_lines
 from .peers import PeerError, make_peer
 from .peers.framing import unpack
-from .peers.video import frame_planes
 from .peers.x265 import X265
 from .signals import BenchSignal, load_signal
 from .targets import search_quality

@@ -174,7 +174,7 @@ def _read_clip(path: Path) -> tuple[np.ndarray, ...]:
         import av
     except ModuleNotFoundError:
         raise SignalReadError(f"{path.name}: expected PyAV to read a clip, found none; pip install av") from None
-    from .peers.video import frame_planes
+    from .frames import frame_planes
 
     try:
         with av.open(str(path)) as container:

@@ -11,7 +11,7 @@ class Ffv1(VideoCodec):
     name, title = "ffv1", "FFV1"
     scale = None
     encoder, container, depths = "ffv1", "nut", (8, 10, 12, 14, 16)
-    sources = ("bench/peers/ffv1.py", "bench/peers/video.py")
+    sources = ("bench/peers/ffv1.py", "bench/peers/video.py", "bench/frames.py")
 
     def fixed_settings(self) -> str:
         """Constant settings."""

@@ -19,7 +19,7 @@ class SvtAv1(VideoCodec):
     encoder, container, depths = "libsvtav1", "obu", (8, 10)
     clip_formats = ("yuv420p",)
     has_gray = lossless = False
-    sources = ("bench/peers/svtav1.py", "bench/peers/video.py")
+    sources = ("bench/peers/svtav1.py", "bench/peers/video.py", "bench/frames.py")
 
     def fixed_settings(self) -> str:
         """Constant settings."""

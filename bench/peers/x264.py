@@ -13,7 +13,7 @@ class X264(VideoCodec):
     variants = ("veryslow", "slow", "medium", "fast")
     scale = QualityScale("qp", 63, 1, first=36, integer=True, octaves=11.0)
     encoder, container, depths = "libx264", "h264", (8, 10)
-    sources = ("bench/peers/x264.py", "bench/peers/video.py")
+    sources = ("bench/peers/x264.py", "bench/peers/video.py", "bench/frames.py")
 
     def fixed_settings(self) -> str:
         """Constant settings."""

@@ -17,7 +17,7 @@ class X265(VideoCodec):
     variants = ("slow", "veryslow", "medium", "fast")
     scale = QualityScale("qp", 51, 0, first=30, integer=True, octaves=10.0)
     encoder, container = "libx265", "hevc"
-    sources = ("bench/peers/x265.py", "bench/peers/video.py")
+    sources = ("bench/peers/x265.py", "bench/peers/video.py", "bench/frames.py")
 
     def fixed_settings(self) -> str:
         """Constant settings."""
