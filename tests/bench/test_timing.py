@@ -14,7 +14,7 @@ from bench.__main__ import main
 from bench.bare import lacking
 from bench.peers import PeerError, make_peer
 from bench.peers.sperr import Sperr
-from bench.readme import block, split, update
+from bench.readme import BEGIN, block, split, update
 from bench.signals import load_signal
 from bench.timing import repeated, warm
 
@@ -137,7 +137,9 @@ def test_bare_machines_are_told_what_a_test_lacks(tmp_path: Path) -> None:
 
 def test_readme_tables_are_those_of_the_results_they_name() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    folder = ROOT / text.split("--results ", 1)[1].split(" ", 1)[0]
+    begin = BEGIN.search(text)
+    assert begin is not None
+    folder = ROOT / begin.group(1)
     assert split(text)[1] == block(folder) + "\n"
 
 
