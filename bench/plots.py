@@ -38,7 +38,7 @@ def plot_signal(path: Path, signal: str, curves: dict[str, Curve], own: set[str]
         label, rates, psnrs = QUOTED[signal]
         axes.plot(rates, psnrs, "k:", marker="x", linewidth=1.2, label=label)
     axes.set_xscale("log", base=2)
-    ticks = [2.0**k for k in range(-7, 4)]
+    ticks = [2.0**k for k in range(-9, 4)]
     axes.set_xticks(ticks, [f"{t:.3g}" for t in ticks])
     axes.set_xlabel("bits/voxel")
     axes.set_ylabel("PSNR over the own range, dB")
@@ -55,7 +55,8 @@ def _limit(axes: object, curves: dict[str, Curve]) -> None:
     highs = sorted(curve.psnrs[-1] for curve in curves.values())
     if lows:
         axes.set_ylim(lows[len(lows) // 2] - 8, highs[-1] + 2)  # type: ignore[attr-defined]
-        axes.set_xlim(2**-7, 8)  # type: ignore[attr-defined]
+        rates = [rate for curve in curves.values() for rate in curve.rates]
+        axes.set_xlim(min(rates) * 0.9, max(rates) * 1.1)  # type: ignore[attr-defined]
 
 
 def plot_summary(path: Path, peers: list[str], signals: list[str], values: list[list[float | None]], method: str) -> None:
