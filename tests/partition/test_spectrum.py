@@ -63,6 +63,12 @@ def test_an_offset_changes_nothing(cell: tuple[int, ...], offset: float, noise: 
     assert np.array_equal(spectrum.is_flat(moved, noise), spectrum.is_flat(samples, noise))
 
 
+def test_an_offset_that_rounds_the_mean_changes_nothing() -> None:
+    samples = np.round(normals((5, 6, 6, 6)) * 2)
+    expected = spectrum.concentration(samples, 0.1)
+    assert spectrum.concentration(samples + np.float32(16_000_000), 0.1) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("scale", [1e-18, 1 / 8, 4096.0, 1e18])
 @pytest.mark.parametrize("noise", [0.0, 0.4])
 def test_only_the_ratio_to_the_noise_matters(scale: float, noise: float) -> None:
@@ -335,6 +341,7 @@ def test_best_cover_is_as_good_as_any(
     splits = spectrum.best_cover(scores, voxels, fans, most, given_free)
     assert [s.shape for s in splits] == [s.shape for s in scores[:-1]] and all(s.dtype == bool for s in splits)
     chosen = octree.build(shape, cells, 0, splits)
+    assert sum(s.sum() for s in splits) == sum(f.sum() for f in chosen.split_flags()), "nothing below a whole cell"
     own = [(int(v), tuple(i)) for v, i in zip(chosen.level, chosen.index, strict=True)]
     value, count = sum(values[v][i] for v, i in own), sum(int(costs[v][i]) for v, i in own)
     best = max(e[0] for e in every if e[1] <= most)
@@ -351,6 +358,15 @@ def test_best_cover_splits_only_where_it_gains() -> None:
     pick = [spectrum.best_cover(scores, voxels, [(2,)], most)[0].tolist() for most in (4, 5, 6, 8, 100)]
     one, both = [False, False, False, True], [False, True, False, True]
     assert pick == [[False] * 4, one, both, both, both]
+
+
+def test_best_cover_gives_one_child_hundreds_of_blocks() -> None:
+    cells = octree.cell_pyramid((1024,), (1,))
+    scores = [np.zeros(1024 // cell[0]) for cell in cells]
+    scores[-1][512:] = 1
+    voxels = [spectrum.sample_counts((1024,), cell) for cell in cells]
+    tree = octree.build((1024,), cells, 0, spectrum.best_cover(scores, voxels, [(2,)] * 10, 513))
+    assert np.bincount(tree.level).tolist() == [0, 1] + [0] * 8 + [512]
 
 
 def test_best_cover_does_not_split_for_rounding() -> None:
