@@ -191,11 +191,30 @@ def open(source: Source) -> Image:
     return Image(source)
 
 
-def info(source: Source) -> InfoReport:
-    """Tell what a stream holds without decoding a voxel."""
+def info(source: Source, *, picture: str | os.PathLike[str] | None = None) -> InfoReport:
+    """Tell what a stream holds, without decoding a voxel unless a picture is asked for.
+
+    Parameters
+    ----------
+    source : path, bytes or binary file object
+        An ``.inrc`` stream.
+    picture : path, optional
+        Where to write a PNG of the partition: blocks over the middle slices, coloured by their bits per voxel.
+
+    Returns
+    -------
+    InfoReport
+
+    Raises
+    ------
+    ContainerError
+        If the stream is damaged, hostile or from an unknown version.
+    OutputError
+        If the picture cannot be written.
+    """
     from .decoder import stream_info
 
-    return stream_info(source)
+    return stream_info(source, picture)
 
 
 def verify(source: Source, *, deep: bool = False, progress: Progress | None = None) -> VerifyReport:

@@ -139,12 +139,20 @@ def decode(
 
 
 @app.command()
-def info(source: Compressed, as_json: Json = False) -> None:
-    """Say what IN.inrc holds, without decoding it."""
+def info(
+    source: Compressed,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write a PNG: the blocks over the middle slices, coloured by bits per voxel.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Say what IN.inrc holds; only a picture decodes any of it."""
     _check_input(source)
+    _check_picture(picture, force)
     import inrcodec
 
-    _emit(inrcodec.info(source), console.show_info, as_json)
+    _emit(inrcodec.info(source, picture=picture), console.show_info, as_json)
 
 
 @app.command()
@@ -184,10 +192,7 @@ def compare(
     """Measure what was lost: PSNR, SSIM, largest and mean error, ratio."""
     for path in (original, decoded, *([compressed] if compressed else [])):
         _check_input(path)
-    if picture is not None:
-        if picture.suffix.lower() != ".png":
-            raise OptionError(f"expected a picture name that ends in .png, found {picture}")
-        _check_output(picture, force)
+    _check_picture(picture, force)
     from .comparison import compare as measure
 
     with console.ProgressDisplay(quiet=quiet) as progress:
@@ -292,6 +297,14 @@ def _check_output(path: Path, force: bool) -> None:
         raise OutputError(f"{path} exists; pass --force to replace it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: no permission to write in the folder {path.parent}")
+
+
+def _check_picture(path: Path | None, force: bool) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() != ".png":
+        raise OptionError(f"expected a picture name that ends in .png, found {path}")
+    _check_output(path, force)
 
 
 def _decode_part(source: Path, output: Path, selection: tuple[slice, ...] | None, scale: float | None) -> DecodeReport:

@@ -143,6 +143,8 @@ def show_info(report: InfoReport) -> None:
         ("blocks", f"{report.blocks} ({report.constant_blocks} constant) in {report.chunks} chunks"),
         ("weights", f"{report.weights}"),
     ]
+    if report.picture is not None:
+        rows.append(("picture", report.picture))
     _print_table(f"{report.path or ''}", rows)
     parts = Table("part", "bytes", "share", "bits/voxel", box=None, header_style="bold", pad_edge=False)
     for column in parts.columns[1:]:

@@ -13,6 +13,7 @@ from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.signal import Signal
 
+from .block_bits import draw_partition
 from .coding.readouts import band_counts, read_chunk
 from .image import Image, Source
 from .reports import DecodeReport, InfoReport, VerifyReport
@@ -68,8 +69,8 @@ def _reported(image: Image, progress: Progress) -> Iterator[np.ndarray]:
         progress("decode", done / image.shape[0], "")
 
 
-def stream_info(source: Source) -> InfoReport:
-    """Tell what a stream holds; decodes the integers of the readouts but no voxel."""
+def stream_info(source: Source, picture: str | os.PathLike[str] | None = None) -> InfoReport:
+    """Tell what a stream holds; decodes the integers of the readouts, and voxels for a picture only."""
     with Image(source) as image:
         header, container = image.header, image.container
         constant, weights = _count_weights(image)
@@ -78,7 +79,7 @@ def stream_info(source: Source) -> InfoReport:
         levels = {
             "x".join(map(str, layout.cells[v])): int((tree.level == v).sum()) for v in np.unique(tree.level).tolist()
         }
-        return InfoReport(
+        report = InfoReport(
             path=os.fspath(source) if isinstance(source, (str, os.PathLike)) else None,
             bytes=container.size,
             shape=header.shape,
@@ -106,7 +107,11 @@ def stream_info(source: Source) -> InfoReport:
                 "bits_per_weight": 8 * container.size / max(weights, 1),
                 "decoder_memory_bytes": container.header.memory_bytes,
             },
+            picture=None if picture is None else os.fspath(picture),
         )
+        if picture is not None:
+            draw_partition(image, report, picture)
+        return report
 
 
 def _count_weights(image: Image) -> tuple[int, int]:

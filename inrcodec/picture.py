@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -111,11 +111,11 @@ def save_comparison(
     if original.ndim == 1:
         figure = _line_figure(original, decoded, title)
     else:
-        notes = [_spacing_line(axes, distances, units)]
+        notes = [spacing_line(axes, distances, units)]
         if original.ndim == 4:
             notes.insert(0, f"{axes[0]} = {original.shape[0] // 2}")
         figure = _slice_figure(middle_slices(original, decoded, axes, distances), title, notes)
-    _write_png(Path(path), figure)
+    write_png(Path(path), figure)
 
 
 def middle_slices(original: np.ndarray, decoded: np.ndarray, axes: str, spacing: Sequence[float]) -> list[SlicePair]:
@@ -127,7 +127,7 @@ def middle_slices(original: np.ndarray, decoded: np.ndarray, axes: str, spacing:
         middle = original.shape[0] // 2
         original, decoded = original[middle], decoded[middle]
         axes, spacing = axes[1:], spacing[1:]
-    dropped = _droppable(original.shape)
+    dropped = droppable(original.shape)
     original, decoded = np.squeeze(original, dropped), np.squeeze(decoded, dropped)
     kept = [axis for axis in range(len(axes)) if axis not in dropped]
     axes, spacing = "".join(axes[axis] for axis in kept), [spacing[axis] for axis in kept]
@@ -149,7 +149,7 @@ def middle_slices(original: np.ndarray, decoded: np.ndarray, axes: str, spacing:
     return pairs
 
 
-def _droppable(shape: tuple[int, ...]) -> tuple[int, ...]:
+def droppable(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Axes of one sample that can go while two axes remain."""
     single = [axis for axis, size in enumerate(shape) if size == 1]
     return tuple(single[: max(0, len(shape) - 2)])
@@ -171,9 +171,9 @@ def _slice_figure(pairs: list[SlicePair], title: str, notes: list[str]) -> Figur
     from matplotlib.figure import Figure
 
     widest = max(pair.width for pair in pairs)
-    if any(_stretch(pair, widest) > 1 for pair in pairs):
+    if any(stretch(pair.height, widest) > 1 for pair in pairs):
         notes = [*notes, "thin slices stretched in height"]
-    heights = [COLUMN_INCHES * _stretch(pair, widest) * pair.height / widest for pair in pairs]
+    heights = [COLUMN_INCHES * stretch(pair.height, widest) * pair.height / widest for pair in pairs]
     # One very long axis must not make a picture nobody can open: shrink everything to a tall page at most.
     shrink = min(1.0, 14.0 / sum(heights))
     column, heights = max(1.2, COLUMN_INCHES * shrink), [height * shrink for height in heights]
@@ -181,7 +181,7 @@ def _slice_figure(pairs: list[SlicePair], title: str, notes: list[str]) -> Figur
         figsize=(3 * column + 1.1, sum(heights) + 0.12 * len(pairs) + 0.75), dpi=DOTS_PER_INCH, layout="constrained"
     )
     grid = figure.subplots(len(pairs), 3, squeeze=False, gridspec_kw={"height_ratios": heights})
-    window = _grey_window(pairs)
+    window = grey_window([pair.reference for pair in pairs])
     limit, clipped = _error_limit(pairs)
     for row, pair in zip(grid, pairs, strict=True):
         error_map = _draw_row(row, pair, widest, window, limit)
@@ -200,30 +200,33 @@ def _slice_figure(pairs: list[SlicePair], title: str, notes: list[str]) -> Figur
 
 def _draw_row(row: Any, pair: SlicePair, widest: float, window: tuple[float, float], limit: float) -> Any:
     """Draw one slice three times; returns the error image, for the colour bar."""
-    aspect = _stretch(pair, widest) * (pair.height / pair.reference.shape[0]) / (pair.width / pair.reference.shape[1])
+    rows, columns = pair.reference.shape
+    aspect = stretch(pair.height, widest) * (pair.height / rows) / (pair.width / columns)
     grey: dict[str, Any] = {"cmap": "gray", "vmin": window[0], "vmax": window[1]}
     signed: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
     shown = ((pair.reference, grey), (pair.decoded, grey), (pair.decoded - pair.reference, signed))
     for axis, (image, style) in zip(row, shown, strict=True):
         # The last axis runs to the right and the first one up: upright for volumes whose z points to the head.
-        drawn = axis.imshow(image, aspect=aspect, origin=_origin(pair), interpolation="nearest", **style)
+        drawn = axis.imshow(image, aspect=aspect, origin=upright(pair.vertical), interpolation="nearest", **style)
         axis.set_xticks([])
         axis.set_yticks([])
     row[0].set_ylabel(pair.name, fontsize=8)
     return drawn
 
 
-def _stretch(pair: SlicePair, widest: float) -> float:
+def stretch(height: float, widest: float) -> float:
     """How much taller than life a slice is drawn: 1 keeps the physical aspect ratio, see MIN_ROW_FRACTION."""
-    return max(1.0, MIN_ROW_FRACTION * widest / pair.height)
+    return max(1.0, MIN_ROW_FRACTION * widest / height)
 
 
-def _origin(pair: SlicePair) -> str:
-    return "lower" if pair.vertical == "z" else "upper"
+def upright(vertical: str) -> Literal["lower", "upper"]:
+    """Where a slice's first row is drawn: at the bottom for z, which points to the head."""
+    return "lower" if vertical == "z" else "upper"
 
 
-def _grey_window(pairs: list[SlicePair]) -> tuple[float, float]:
-    values = np.concatenate([pair.reference.ravel() for pair in pairs])
+def grey_window(slices: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Values to draw black and white, the same for all slices: percentiles that a few outliers do not move."""
+    values = np.concatenate([values.ravel() for values in slices])
     low, high = np.percentile(values, WINDOW_PERCENTILES)
     if low == high:
         low, high = values.min(), values.max()
@@ -256,12 +259,14 @@ def _line_figure(original: np.ndarray, decoded: np.ndarray, title: str) -> Figur
     return figure
 
 
-def _spacing_line(axes: str, spacing: Sequence[float], units: Sequence[str] | None) -> str:
+def spacing_line(axes: str, spacing: Sequence[float], units: Sequence[str] | None) -> str:
+    """Say the distance between samples along every axis."""
     named = zip(axes, spacing, units or ("",) * len(axes), strict=True)
     return "spacing " + ", ".join(f"{letter} {step:.4g} {unit}".rstrip() for letter, step, unit in named)
 
 
-def _write_png(path: Path, figure: Figure) -> None:
+def write_png(path: Path, figure: Figure) -> None:
+    """Write a figure whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()

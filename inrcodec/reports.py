@@ -126,7 +126,7 @@ class DecodeReport(Report):
 
 @dataclass(frozen=True, kw_only=True)
 class InfoReport(Report):
-    """What an ``.inrc`` stream says about itself, without decoding a voxel.
+    """What an ``.inrc`` stream says about itself.
 
     Attributes
     ----------
@@ -146,6 +146,8 @@ class InfoReport(Report):
         Bytes by section; the values sum to `bytes`.
     details : dict
         Everything else the header says, free form.
+    picture : str or None
+        Path of the picture of the partition, when one was asked for.
     """
 
     path: str | None
@@ -167,6 +169,7 @@ class InfoReport(Report):
     weights: int
     parts: dict[str, int]
     details: dict[str, Any] = field(default_factory=dict)
+    picture: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

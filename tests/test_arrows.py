@@ -22,6 +22,7 @@ ALLOWED = {
     "inrcodec.reports": set(),
     "inrcodec.metrics": {FORMATS},
     "inrcodec.picture": {FORMATS, "inrcodec.reports"},
+    "inrcodec.partition_picture": {FORMATS, "inrcodec.reports", "inrcodec.picture"},
     "inrcodec.console": {FORMATS, "inrcodec.reports"},
 }
 

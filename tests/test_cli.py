@@ -84,7 +84,9 @@ class FakeCodec:
             bytes=9, bytes_read=9, voxels=signal.header.voxels, seconds=0.1, mvoxels_per_second=1.0, output=str(target)
         )
 
-    def info(self, source):
+    def info(self, source, *, picture=None):
+        if picture is not None:
+            Path(picture).write_bytes(b"PNG")
         header = load(source).header
         count = Path(source).stat().st_size
         return reports.InfoReport(
@@ -106,6 +108,7 @@ class FakeCodec:
             chunks=2,
             weights=100,
             parts={"header": 10, "blocks": count - 10},
+            picture=None if picture is None else str(picture),
         )
 
     def verify(self, source, *, deep=False):
@@ -222,6 +225,28 @@ def test_info_lists_the_parts(compressed, capsys):
     assert code == 0
     assert "8 x 9 x 10 (z, y, x)" in out
     assert "header" in out
+
+
+def test_info_writes_a_picture_and_says_so(compressed, volume, capsys):
+    picture = volume.with_name("p.png")
+    code, out, _ = run(capsys, "info", compressed, "--picture", picture)
+    assert code == 0
+    assert str(picture) in out.replace("\n", "")
+    code, out, _ = run(capsys, "info", compressed, "--picture", picture, "--force", "--json")
+    assert json.loads(out)["picture"] == str(picture)
+    assert json.loads(run(capsys, "info", compressed, "--json")[1])["picture"] is None
+
+
+def test_info_refuses_bad_picture_names(compressed, volume, capsys):
+    before = sorted(volume.parent.iterdir())
+    folder = volume.parent / "no"
+    assert_one_line_error(capsys, 2, [".png"], "info", compressed, "--picture", volume.with_name("p.jpg"))
+    assert_one_line_error(capsys, 1, ["folder"], "info", compressed, "--picture", folder / "p.png")
+    assert sorted(volume.parent.iterdir()) == before
+    taken = volume.with_name("taken.png")
+    taken.write_bytes(b"precious")
+    assert_one_line_error(capsys, 1, ["--force"], "info", compressed, "--picture", taken)
+    assert taken.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize(

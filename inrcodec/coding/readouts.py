@@ -8,7 +8,7 @@ once in the stream (`ReadoutStatistics`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isqrt, prod
 
@@ -449,10 +449,60 @@ def estimate_bits(
         counts = context_counts(geometry.bands[level], values[level], widths[level], statistics.means[level])
         total += _table_bits(counts, statistics.magnitudes)
         total += float(statistics.width_cost(level)[widths[level]].sum())
+    return total + float(_constant_bits(geometry, values, widths, statistics).sum())
+
+
+def leaf_bits(
+    geometry: ReadoutGeometry, values: Coefficients, statistics: ReadoutStatistics, start: int, stop: int
+) -> NDArray[np.float64]:
+    """Bits that `write_chunk` would spend on each of the leaves [start, stop), as `estimate_bits` counts them.
+
+    Parameters
+    ----------
+    geometry : ReadoutGeometry
+        Of all leaves.
+    values : dict of int to ndarray of int, shape (W, n)
+        Of the leaves of the chunk alone, as `read_chunk` returns them.
+    statistics : ReadoutStatistics
+    start, stop : int
+        The leaves of a chunk: the constant of its first one is coded without a leaf before it.
+
+    Returns
+    -------
+    ndarray of float64, shape (stop - start,)
+        The digits of escapes, rare, are left out.
+    """
+    chunk = replace(geometry, level=geometry.level[start:stop])
+    widths = {level: band_counts(geometry.bands[level], part) for level, part in values.items()}
+    bits = _constant_bits(chunk, values, widths, statistics)
+    for level, part in values.items():
+        bits[chunk.level == level] += _level_bits(chunk, statistics, level, part, widths[level])
+    return bits
+
+
+def _level_bits(
+    geometry: ReadoutGeometry, statistics: ReadoutStatistics, level: int, values: np.ndarray, widths: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Bits of each leaf of a level, shape (n,): its width and its coefficients, the constant left out."""
+    order = widest_first(widths)
+    magnitude = _context_magnitudes(values[:, order])
+    coefficients = np.zeros(len(widths))
+    for band in range(1, int(widths.max(initial=0)) + 1):
+        rows, live, context = _band(geometry, statistics, level, band, magnitude, widths)
+        coefficients[:live] += statistics.cost[context, magnitude[rows, :live]].sum(axis=0)
+    bits = statistics.width_cost(level)[widths]
+    bits[order] += coefficients
+    return bits
+
+
+def _constant_bits(
+    geometry: ReadoutGeometry, values: Coefficients, widths: dict[int, NDArray[np.int64]], statistics: ReadoutStatistics
+) -> NDArray[np.float64]:
+    """Bits of the constant of each leaf, shape (B,), the first one's difference to 0 included."""
     magnitude = np.minimum(np.abs(constant_differences(geometry, values, 0, len(geometry.level))), ESCAPE)
     group = _constant_group(geometry, geometry.level, _by_leaf(geometry.level, widths))
     cost = np.stack([t.cost for t in _constant_tables(geometry, statistics)])
-    return total + float(cost[group, magnitude].sum())
+    return cost[group, magnitude].astype(np.float64)
 
 
 def _table_bits(counts: NDArray[np.float64], tables: Sequence[MagnitudeTable]) -> float:

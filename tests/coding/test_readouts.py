@@ -18,6 +18,7 @@ from inrcodec.coding.readouts import (
     band_counts,
     estimate_bits,
     fit_statistics,
+    leaf_bits,
     read_chunk,
     write_chunk,
 )
@@ -146,7 +147,25 @@ def test_estimated_size_is_the_real_one(seed: int, density: float, largest: int)
     statistics = fit_statistics(geometry, values, widths)
     real = 8 * len(write_chunk(geometry, statistics, values, widths, 0, len(levels)))
     assert real > 10_000
-    assert estimate_bits(geometry, values, widths, statistics) == pytest.approx(real, rel=0.03)
+    estimate = estimate_bits(geometry, values, widths, statistics)
+    assert estimate == pytest.approx(real, rel=0.03)
+    leaves = leaf_bits(geometry, values, statistics, 0, len(levels))
+    assert leaves.shape == (len(levels),)
+    assert leaves.sum() == pytest.approx(estimate, rel=1e-3)
+
+
+def test_a_leafs_estimate_is_what_it_adds() -> None:
+    """Of two leaves of a level, the one with more and larger coefficients costs more, wherever it stands."""
+    geometry = geometry_of(2, [2, 1, 2, 2])
+    values = sparse(geometry, 0, 0.0, 1)
+    values[2][1:20, 1] = 9
+    values[2][1:4, 2] = 1
+    statistics = fit_statistics(geometry, values, widths_of(geometry, values))
+    empty, coarse, full, few = leaf_bits(geometry, values, statistics, 0, 4)
+    assert full > 3 * few > 3 * empty
+    assert coarse < few
+    part = {1: values[1], 2: values[2][:, 1:]}
+    np.testing.assert_allclose(leaf_bits(geometry, part, statistics, 1, 4), [coarse, full, few])
 
 
 def test_contexts_pay() -> None:
