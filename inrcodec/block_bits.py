@@ -7,7 +7,6 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from .coding.readouts import band_counts, leaf_bits, read_chunk
 from .image import Image
 from .partition_picture import Blocks, partition_title, save_partition
 from .reports import InfoReport
@@ -27,7 +26,7 @@ def draw_partition(image: Image, report: InfoReport, path: str | os.PathLike[str
     header = image.header
     save_partition(
         path,
-        tinc_blocks(image),
+        blocks_of(image),
         image.read_box,
         shape=header.shape,
         axes=header.axes,
@@ -37,33 +36,23 @@ def draw_partition(image: Image, report: InfoReport, path: str | os.PathLike[str
     )
 
 
-def tinc_blocks(image: Image) -> Blocks:
-    """Blocks of a TINC stream; their bits add up to those of the chunks, exactly."""
-    tree, chunks = image.stream.tree, image.container.chunks
+def blocks_of(image: Image) -> Blocks:
+    """Blocks of a stream; their bits add up to those of the chunks, exactly."""
+    tree, chunks = image.blocks.tree, image.container.chunks
     bits, constant = np.empty(tree.count), np.empty(tree.count, dtype=bool)
     for number in range(len(chunks)):
         first = int(chunks.first[number])
-        part = slice(first, first + int(chunks.count[number]))
-        estimate, constant[part] = _chunk_costs(image, number, part)
-        bits[part] = _shared(8 * int(chunks.length[number]), estimate)
+        stop = first + int(chunks.count[number])
+        costs = image.blocks.costs(image.decoded_chunk(number), first, stop)
+        bits[first:stop] = _shared(8 * int(chunks.length[number]), costs.bits)
+        constant[first:stop] = costs.constant
     extent = np.minimum(tree.extent, np.array(tree.shape) - tree.origin)
     return Blocks(tree.origin, extent, bits, constant)
 
 
 def block_bits(image: Image) -> NDArray[np.float64]:
     """Bits of every block in file order, shape (B,): each chunk's bytes, shared as its blocks' estimates are."""
-    return tinc_blocks(image).bits
-
-
-def _chunk_costs(image: Image, number: int, part: slice) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Estimated bits of the blocks of a chunk, and whether each is constant."""
-    geometry, statistics = image.stream.geometry, image.statistics
-    values = read_chunk(image.container.read_chunk(number), geometry, statistics, part.start, part.stop)
-    level_of = geometry.level[part]
-    constant = np.empty(len(level_of), dtype=bool)
-    for level, readouts in values.items():
-        constant[level_of == level] = band_counts(geometry.bands[level], readouts) == 0
-    return leaf_bits(geometry, values, statistics, part.start, part.stop), constant
+    return blocks_of(image).bits
 
 
 def _shared(bits: int, estimate: NDArray[np.float64]) -> NDArray[np.float64]:

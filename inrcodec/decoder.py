@@ -14,10 +14,9 @@ from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.signal import Signal
 
 from .block_bits import draw_partition
-from .coding.readouts import band_counts, read_chunk
 from .image import Image, Source
 from .reports import DecodeReport, InfoReport, VerifyReport
-from .stream import KNOWN_SECTIONS
+from .payload.sections import KNOWN_SECTIONS
 
 Progress = Callable[[str, float, str], None]
 
@@ -75,10 +74,6 @@ def stream_info(source: Source, picture: str | os.PathLike[str] | None = None) -
         header, container = image.header, image.container
         constant, weights = _count_weights(image)
         target = container.header.quality
-        tree, layout = image.stream.tree, image.stream.layout
-        levels = {
-            "x".join(map(str, layout.cells[v])): int((tree.level == v).sum()) for v in np.unique(tree.level).tolist()
-        }
         report = InfoReport(
             path=os.fspath(source) if isinstance(source, (str, os.PathLike)) else None,
             bytes=container.size,
@@ -93,17 +88,14 @@ def stream_info(source: Source, picture: str | os.PathLike[str] | None = None) -
             target={target.kind: target.value},
             ratio=header.raw_bytes / container.size,
             bits_per_voxel=8 * container.size / header.voxels,
-            blocks=tree.count,
+            blocks=image.blocks.tree.count,
             constant_blocks=constant,
             chunks=len(container.chunks),
             weights=weights,
             parts=container.parts(),
             details={
                 "quantise_step": header.quantise_step,
-                "root": layout.root,
-                "coordinates": layout.coordinates,
-                "blocks_by_size": levels,
-                "readout_step": image.stream.step,
+                **image.blocks.details(),
                 "bits_per_weight": 8 * container.size / max(weights, 1),
                 "decoder_memory_bytes": container.header.memory_bytes,
             },
@@ -115,23 +107,14 @@ def stream_info(source: Source, picture: str | os.PathLike[str] | None = None) -
 
 
 def _count_weights(image: Image) -> tuple[int, int]:
-    """Blocks whose readout is a constant, and stored weights (shared segments included when stored)."""
-    constant = weights = 0
-    geometry = image.stream.geometry
+    """Blocks that are a constant, and stored weights (shared ones included)."""
+    constant, weights = 0, image.blocks.shared_weights
     chunks = image.container.chunks
-    for chunk in range(len(chunks)):
-        first = int(chunks.first[chunk])
-        data = image.container.read_chunk(chunk)
-        for level, values in read_chunk(
-            data, geometry, image.statistics, first, first + int(chunks.count[chunk])
-        ).items():
-            bands = geometry.bands[level]
-            kept = band_counts(bands, values)
-            sizes = np.cumsum([len(m) for m in bands.members])
-            constant += int((kept == 0).sum())
-            weights += int(sizes[kept].sum())
-    if "NETW" in image.container.sections:
-        weights += sum(p.numel() for p in image.model.parameters.values())
+    for number in range(len(chunks)):
+        first = int(chunks.first[number])
+        costs = image.blocks.costs(image.decoded_chunk(number), first, first + int(chunks.count[number]))
+        constant += int(costs.constant.sum())
+        weights += int(costs.weights.sum())
     return constant, weights
 
 

@@ -36,7 +36,7 @@ from .models.tinc import TincLayout, TincModel, parameter_count
 from .options import EncodeOptions
 from .partition.octree import Octree
 from .reports import EncodeReport
-from .stream import TincStream, dequantised, network_section
+from .payload.tinc import TincStream, dequantised, network_section
 
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")

@@ -18,6 +18,8 @@ ALLOWED = {
     "inrcodec.models": {KERNELS, ERRORS},
     "inrcodec.coding": {KERNELS, FORMATS, OPTIONS},
     "inrcodec.fitting": {KERNELS, FORMATS, "inrcodec.partition", "inrcodec.models", "inrcodec.coding", OPTIONS},
+    "inrcodec.payload": {KERNELS, FORMATS, "inrcodec.models", "inrcodec.coding", "inrcodec.partition"},
+    "inrcodec.reconstruct": {KERNELS, FORMATS, "inrcodec.models", "inrcodec.coding", "inrcodec.partition", "inrcodec.payload"},
     OPTIONS: {FORMATS},
     "inrcodec.reports": set(),
     "inrcodec.metrics": {FORMATS},

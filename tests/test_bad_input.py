@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import inrcodec
 from inrcodec import ContainerError, OptionError, OutputError, SignalError, TargetError, cli
 from inrcodec.options import TincOptions
-from inrcodec.stream import KNOWN_SECTIONS
+from inrcodec.payload.sections import KNOWN_SECTIONS
 from inrcodec_formats.container import Container, Section, write_container
 from inrcodec_formats.zstd import compress, decompress_bounded
 from samples import psnr_db, scan

@@ -11,7 +11,7 @@ from PIL import Image as Picture
 
 import inrcodec
 from inrcodec import cli, partition_picture
-from inrcodec.block_bits import block_bits, tinc_blocks
+from inrcodec.block_bits import block_bits, blocks_of
 from inrcodec.partition_picture import Blocks, middle_planes, save_partition
 from inrcodec_formats.errors import OutputError, SignalError
 from samples import scan
@@ -47,7 +47,7 @@ def size_of(path: Path) -> tuple[int, int]:
 def test_block_bits_add_up_to_the_chunks_exactly() -> None:
     with inrcodec.open(stream()) as image:
         chunks, bits = image.container.chunks, block_bits(image)
-        assert bits.shape == (image.stream.tree.count,)
+        assert bits.shape == (image.blocks.tree.count,)
         assert len(chunks) > 2
         assert (bits >= 0).all()
         for first, count, length in zip(chunks.first, chunks.count, chunks.length, strict=True):
@@ -60,7 +60,7 @@ def test_blocks_tile_the_signal_and_constants_are_those_of_info() -> None:
     volume[:, :, 16:] = 0
     blob = inrcodec.encode(volume, psnr_db=35, effort=1)
     with inrcodec.open(blob) as image:
-        blocks = tinc_blocks(image)
+        blocks = blocks_of(image)
         assert blocks.extent.prod(axis=1).sum() == np.prod(image.shape)
         assert (blocks.origin + blocks.extent <= image.shape).all()
     assert blocks.constant.sum() == inrcodec.info(blob).constant_blocks > 0
@@ -69,7 +69,7 @@ def test_blocks_tile_the_signal_and_constants_are_those_of_info() -> None:
 
 def test_noise_costs_more() -> None:
     with inrcodec.open(stream()) as image:
-        blocks = tinc_blocks(image)
+        blocks = blocks_of(image)
     noisy = blocks.origin[:, 2] >= 32
     smooth = blocks.origin[:, 2] + blocks.extent[:, 2] <= 32
     voxels = blocks.extent.prod(axis=1)
@@ -82,7 +82,7 @@ def test_noise_costs_more() -> None:
 def test_a_signal_of_one_value() -> None:
     blob = inrcodec.encode(np.full((5, 6, 7), 3, np.uint8), psnr_db=40, effort=1)
     with inrcodec.open(blob) as image:
-        blocks = tinc_blocks(image)
+        blocks = blocks_of(image)
         assert blocks.constant.all()
         assert blocks.bits.sum() == 8 * image.container.chunks.length.sum()
 
@@ -123,7 +123,7 @@ def test_only_the_slices_are_decoded(tmp_path: Path) -> None:
         shape = image.shape
         needed = sum(np.prod(shape) // n for n in shape)
         partition_picture.save_partition(
-            tmp_path / "out.png", tinc_blocks(image), image.read_box, shape=shape, axes="zyx"
+            tmp_path / "out.png", blocks_of(image), image.read_box, shape=shape, axes="zyx"
         )
         assert image.voxels_evaluated == needed < np.prod(shape) / 4
 

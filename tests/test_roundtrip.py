@@ -223,8 +223,8 @@ def test_samples_between_the_voxels_of_a_block_are_continuous(coded: tuple[Image
     image, _ = coded
     at = np.array([[1.0, 2.0, 1.0]])
     near = [float(image.sample(at + shift)[0]) for shift in (0.0, 1e-3, 0.1)]
-    assert abs(near[1] - near[0]) < 0.05 * (1 + image.stream.high - image.stream.low)
-    assert len(set(near)) > 1 or near[0] in (image.stream.low, image.stream.high)
+    assert abs(near[1] - near[0]) < 0.05 * (1 + image.blocks.high - image.blocks.low)
+    assert len(set(near)) > 1 or near[0] in (image.blocks.low, image.blocks.high)
 
 
 @pytest.mark.parametrize("points", [[[0, 0]], [0, 0, 0], [[10, 0, 0]], [[-0.6, 0, 0]], [[np.nan, 0, 0]]])

@@ -86,11 +86,11 @@ def test_reconstruct_siren_blocks(benchmark) -> None:
 
 def test_entropy_decode(benchmark, image: Image) -> None:
     """The largest chunk of a stream, bytes to integers."""
-    container, geometry = image.container, image.stream.geometry
+    container, geometry = image.container, image.blocks.stream.geometry
     sizes = [len(container.read_chunk(chunk)) for chunk in range(len(container.chunks))]
     chunk = int(np.argmax(sizes))
     data, first, count = container.read_chunk(chunk), int(container.chunks.first[chunk]), int(container.chunks.count[chunk])
-    values = benchmark(read_chunk, data, geometry, image.statistics, first, first + count)
+    values = benchmark(read_chunk, data, geometry, image.blocks.statistics, first, first + count)
     assert sum(int(band_counts(geometry.bands[level], v).sum()) for level, v in values.items()) > 0
     benchmark.extra_info["symbols"] = sum(v.size for v in values.values())
 

@@ -119,6 +119,22 @@ class Octree:
         inside = np.all((self.origin < stop) & (self.origin + self.extent > start), axis=1)
         return np.flatnonzero(inside)
 
+    def owner(self, points: NDArray[np.float64]) -> IntArray:
+        """Number of the leaf that holds each point (n, d), in voxel indices with centres at integers."""
+        nearest = np.clip(np.floor(points + 0.5).astype(np.int64), 0, np.array(self.shape) - 1)
+        owner = np.full(len(points), -1, dtype=np.int64)
+        for level in range(self.top, self.depth + 1):
+            here = np.flatnonzero(self.level == level)
+            if not len(here):
+                continue
+            number = np.ravel_multi_index(tuple(self.index[here].T), self.grid(level))
+            order = np.argsort(number)
+            wanted = np.ravel_multi_index(tuple((nearest // np.asarray(self.cells[level])).T), self.grid(level))
+            place = np.minimum(np.searchsorted(number, wanted, sorter=order), len(here) - 1)
+            found = number[order[place]] == wanted
+            owner[found] = here[order[place[found]]]
+        return owner
+
 
 def grid_of(shape: tuple[int, ...], cell: tuple[int, ...]) -> tuple[int, ...]:
     """Cells needed along each axis to cover `shape`."""

@@ -32,7 +32,8 @@ CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
 
 def stored_integers(image: Image) -> np.ndarray:
     """All entropy-decoded integers of the readouts, leaf by leaf."""
-    parts = [values.T.ravel() for _, _, values in image._leaf_readouts(np.arange(image.stream.tree.count))]
+    chunks = map(image.decoded_chunk, range(len(image.container.chunks)))
+    parts = [values.T.ravel() for chunk in chunks for values in chunk.values()]
     return np.concatenate(parts).astype(np.int32)
 
 

@@ -12,13 +12,12 @@ import torch
 
 from inrcodec_formats.errors import ContainerError
 
-from .coding.parameters import QuantisedTensor, read_parameters, write_parameters
-from .coding.readouts import ReadoutGeometry
-from .coding.splits import flag_reader, write_flags
-from .models.tinc import TincLayout, TincModel, parameter_shapes
-from .partition.octree import Octree, cell_pyramid, from_flags, grid_of
-
-KNOWN_SECTIONS = frozenset({"META", "TREE", "NETW", "STAT"})
+from ..coding.parameters import QuantisedTensor, read_parameters, write_parameters
+from ..coding.readouts import ReadoutGeometry
+from ..coding.splits import flag_reader, write_flags
+from ..models.tinc import TincLayout, TincModel, parameter_shapes
+from ..partition.octree import Octree, cell_pyramid, from_flags, grid_of
+from .sections import MAX_CELLS, MAX_STEP, MAX_VOXELS
 
 _ROOTS = ("separable", "dense")
 _COORDINATES = ("local", "global")
@@ -26,15 +25,8 @@ _FIXED = struct.Struct("<BBHBfiii")
 MAX_EDGE, MAX_LEAF_LEVELS, MAX_FEATURES, MAX_LAYERS = 32, 5, 8192, 8
 MAX_BASIS = 1 << 27
 """Most numbers that a decoder will hold for one leaf: its dense basis, or 64 times its samples."""
-MAX_CHUNK_BLOCKS = 1024
-"""Most blocks of a chunk: so blocks, and the memory for their tree, are bounded by the bytes of the file."""
 MAX_PARAMETERS = 1 << 26
 """Most parameters of the shared segments."""
-MAX_STEP = 2.0**30
-MAX_VOXELS = 1 << 34
-"""Largest signal a decoder accepts."""
-MAX_CELLS = 1 << 28
-"""Most cells of the deepest level: the tree is rebuilt on that grid, whatever the number of leaves."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,28 @@
+"""From decoded integers to samples, one file per system."""
+
+from __future__ import annotations
+
+from inrcodec_formats.container import Container
+from inrcodec_formats.errors import ContainerError
+
+from .base import Chunk, Reconstruction
+from .tinc import TincReconstruction
+
+__all__ = ["Chunk", "Reconstruction", "reconstruction_of"]
+
+_SYSTEMS = {"tinc": TincReconstruction}
+
+
+def reconstruction_of(container: Container) -> Reconstruction:
+    """Read the sections of a stream by the system that made it.
+
+    Raises
+    ------
+    ContainerError
+        If the method is unknown, a section is missing or its contents are impossible.
+    """
+    method = container.header.method
+    if method not in _SYSTEMS:
+        known = ", ".join(_SYSTEMS)
+        raise ContainerError(f"expected the method {known}, found {method!r}; get a newer inrcodec")
+    return _SYSTEMS[method].of(container)

@@ -1,0 +1,101 @@
+"""What every system's reconstruction offers to the view of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..partition.octree import Octree
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chunk(Generic[T]):
+    """The decoded blocks [first, stop) of a stream, and which of them are wanted.
+
+    Attributes
+    ----------
+    first, stop : int
+    decoded : object
+        What `Reconstruction.read_chunk` returned.
+    wanted : ndarray of bool, shape (stop - first,)
+    """
+
+    first: int
+    stop: int
+    decoded: T
+    wanted: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class BlockCosts:
+    """Of the blocks of a chunk: estimated bits, whether each is a constant, and weights stored; shapes (n,)."""
+
+    bits: NDArray[np.float64]
+    constant: NDArray[np.bool_]
+    weights: NDArray[np.int64]
+
+
+Chunks = Callable[[NDArray[np.int64]], Iterable[Chunk[Any]]]
+"""``chunks(leaves)``: the chunks that hold the given blocks, decoded."""
+
+
+class Reconstruction(Protocol):
+    """From the sections and chunks of a stream to samples.
+
+    Attributes
+    ----------
+    tree : Octree
+        Its leaves are the blocks, in file order.
+    step : float
+        The quantisation step as an error of samples, in stored units: what a correction of the samples is measured in.
+    low, high : int
+        Smallest and largest sample.
+    rows : int
+        Rows along axis 0 that a slab should have.
+    evaluated : int
+        Samples and points evaluated so far.
+    shared_weights : int
+        Parameters stored once for all blocks.
+    """
+
+    tree: Octree
+    step: float
+    low: int
+    high: int
+    rows: int
+    evaluated: int
+    shared_weights: int
+
+    def read_chunk(self, data: bytes, first: int, stop: int) -> Any:
+        """Decode the integers of the blocks [first, stop)."""
+        ...
+
+    def size_of(self, decoded: Any) -> int:
+        """Bytes of memory that a decoded chunk takes."""
+        ...
+
+    def costs(self, decoded: Any, first: int, stop: int) -> BlockCosts:
+        """Where a chunk's bits go."""
+        ...
+
+    def box(self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks) -> NDArray[np.float32]:
+        """Samples of the box [start, stop), not rounded."""
+        ...
+
+    def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
+        """Values on the grid of ascending positions along each axis, in voxel indices."""
+        ...
+
+    def points(self, points: NDArray[np.float64], chunks: Chunks) -> NDArray[np.float64]:
+        """Values at points (n, d) in voxel indices."""
+        ...
+
+    def details(self) -> dict[str, object]:
+        """What `inrcodec info` tells of this system."""
+        ...
