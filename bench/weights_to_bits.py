@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrcodec.encoder import Encoder, Network, read_signal
+from inrcodec.encoder import Encoder, read_signal
 from inrcodec.fitting.tinc import QuantisedReadouts
 from inrcodec.metrics import own_range
 from inrcodec.models.readout import SeparableReadout, cell_axis, sine_waves, whitening
 from inrcodec.options import EncodeOptions, TincOptions, one_target
+from inrcodec.systems.tinc import Network
 
 COLUMNS = ("volume", "allocation", "stored as", "weights", "bits/weight", "bytes", "PSNR dB", "less float32 dB")
 
@@ -67,7 +68,7 @@ def rows_for(path: Path, ratio: float, effort: int, tinc: TincOptions) -> list[t
     signal = read_signal(path, None)
     encoder = Encoder(signal, EncodeOptions(one_target(ratio=ratio), effort=effort, tinc=tinc), lambda s, f, n="": None)
     blob, report = encoder.run()
-    network, quantised = encoder.network, encoder.result.quantised
+    network, quantised = encoder.system.network, encoder.result.draft.detail
     spread, voxels = own_range(signal.samples), signal.header.voxels
     kept = kept_coefficients(network, quantised)
     coded = {level: v.astype(np.float64) * quantised.step for level, v in quantised.values.items()}

@@ -15,8 +15,8 @@ from inrcodec_formats.signal import Signal
 
 from .block_bits import draw_partition
 from .image import Image, Source
-from .reports import DecodeReport, InfoReport, VerifyReport
 from .payload.sections import KNOWN_SECTIONS
+from .reports import DecodeReport, InfoReport, VerifyReport
 
 Progress = Callable[[str, float, str], None]
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,32 +16,23 @@ import numpy as np
 
 from inrcodec_formats import registry
 from inrcodec_formats.atomic import atomic_output
-from inrcodec_formats.container import Section, metadata_section, write_container
+from inrcodec_formats.container import metadata_section, write_container
 from inrcodec_formats.container_header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, OutputError, SignalError, TargetError
 from inrcodec_formats.signal import Signal
-from inrcodec_formats.zstd import compress
 
-from .coding.parameters import QuantisedTensor
-from .coding.readouts import ReadoutGeometry, write_chunk
-from .fitting import start, tinc
-from .fitting.analysis import LeafReadouts
-from .fitting.descent import quantised_parameters
+from .fitting.goal import Goal
 from .fitting.search import Trial, search_step
-from .fitting.tinc import Goal, QuantisedReadouts
 from .image import Image
 from .metrics import ErrorStatistics, error_statistics, own_range
-from .models.tinc import TincLayout, TincModel, parameter_count
 from .options import EncodeOptions
-from .partition.octree import Octree
 from .reports import EncodeReport
-from .payload.tinc import TincStream, dequantised, network_section
+from .systems import Draft, System, TincSystem
+from .systems.base import Task
 
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
 
-CHUNK_BYTES = (1100, 2300)
-"""Size of a chunk: 1/256 of the stream within these limits. Small ones for small regions, large ones for small overheads."""
 SIZE_WINDOW = 0.985
 """A size target is met by files of this part of it up to all of it."""
 PSNR_WINDOW_DB = 0.08
@@ -54,44 +44,16 @@ _HEADROOM_BITS = 8 * 420
 """Header, directory, footer, tree and statistics of a usual stream; only the first guess depends on it."""
 
 
-@dataclass
-class Network:
-    """What is decided before the readouts are quantised.
-
-    Attributes
-    ----------
-    layout, model : TincLayout, TincModel
-        With the parameters that the decoder will see.
-    parameters : dict of str to QuantisedTensor or None
-        Of the shared segments; None where there are none.
-    offset : int
-        Taken off the samples.
-    tree : Octree
-    leaves : LeafReadouts
-    step : float
-        First guess of the readouts' quantisation step.
-    """
-
-    layout: TincLayout
-    model: TincModel
-    parameters: dict[str, QuantisedTensor] | None
-    offset: int
-    tree: Octree
-    leaves: LeafReadouts
-    step: float
-
-    @property
-    def geometry(self) -> ReadoutGeometry:
-        """What the readout coder needs."""
-        return ReadoutGeometry.of(self.layout.cells, self.layout.lattice, self.leaves.level)
+_SYSTEMS: dict[str, Callable[[Task], System]] = {"tinc": TincSystem}
 
 
 @dataclass(frozen=True)
 class Result:
-    """A whole stream, the integers in it, and the error of the decoded signal where it was measured."""
+    """A whole stream, what is in it, and the error of the decoded signal where it was measured."""
 
     blob: bytes
-    quantised: QuantisedReadouts
+    draft: Draft
+    step: float
     error: ErrorStatistics | None
 
 
@@ -112,15 +74,16 @@ class Encoder:
         self.volume = signal.samples
         self.low, self.high = int(self.volume.min()), int(self.volume.max())
         self.seconds: dict[str, float] = {}
-        self.choices: dict[str, object] = {}
+        task = Task(self.volume, self.low, self.high, options, progress, self._timed)
+        self.system = _SYSTEMS[options.method](task)
 
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
         goal = self._first_goal()
-        self.network = network = self._timed("partition", lambda: self._partition(goal))
-        self.result = result = self._timed("code", lambda: self._reach_target(network))
+        self._timed("partition", lambda: self.system.prepare(goal))
+        self.result = result = self._timed("code", self._reach_target)
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
-        return result.blob, self._report(network, result, error)
+        return result.blob, self._report(result, error)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         began, inner = time.perf_counter(), sum(self.seconds.values())
@@ -131,9 +94,6 @@ class Encoder:
         nested = sum(self.seconds.values()) - inner
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began - nested
         return value
-
-    def _note(self, stage: str) -> Callable[[float, str], None]:
-        return lambda fraction, note: self.progress(stage, fraction, note)
 
     @property
     def _target_bytes(self) -> float | None:
@@ -151,76 +111,26 @@ class Encoder:
         data_range = max(self.high - self.low, 1)
         return Goal(error=data_range**2 / 10 ** (min(self.options.target.value, _LOSSLESS_DB) / 10))
 
-    def _partition(self, goal: Goal) -> Network:
-        """Choose leaves, fit segments where there are any to fit, and solve all readouts."""
-        options, note = self.options.tinc, self._note("partition")
-        sample = self._sample()
-        layout, step = tinc.choose_layout(self.volume, sample, options, goal, note)
-        model, parameters = TincModel.initial(layout), None
-        if options.root == "dense":
-            bits = goal.bits or sample.trials(model, self.volume).measure(step)[0]
-            layout = start.with_segments(layout, options, bits)
-            model, parameters = self._timed("fit", lambda: self._fit(layout, sample, step))
-            step = self._step_after_fit(model, parameters, sample, step, goal)
-        tree, leaves = self._timed("readout", lambda: self._solve(model, sample, step))
-        self.choices.update(leaf=layout.cells[-1], root=layout.root, coordinates=layout.coordinates)
-        network = Network(layout, model, parameters, int(sample.offset), tree, leaves, step)
-        self._allocate(network, goal)
-        return network
+    def _reach_target(self) -> Result:
+        return self._reach_size() if self._target_bytes is not None else self._reach_psnr()
 
-    def _sample(self) -> tinc.Sample:
-        return tinc.Sample(start.typical_value(self.volume), self.options.seed, self.options.sample_voxels)
-
-    def _fit(
-        self, layout: TincLayout, sample: tinc.Sample, step: float
-    ) -> tuple[TincModel, dict[str, QuantisedTensor]]:
-        fitted = tinc.fit_segments(
-            layout, self.volume, sample, self.options.tinc.starts, step, self.options.fit_steps, self._note("fit")
-        )
-        parameters = quantised_parameters(fitted)
-        return TincModel(layout, dequantised(parameters)), parameters
-
-    def _solve(self, model: TincModel, sample: tinc.Sample, step: float) -> tuple[Octree, LeafReadouts]:
-        return tinc.partition(model, self.volume, sample.offset, step, self._note("readout"))
-
-    def _step_after_fit(
-        self, model: TincModel, parameters: dict[str, QuantisedTensor], sample: tinc.Sample, step: float, goal: Goal
-    ) -> float:
-        left = None if goal.bits is None else max(goal.bits - 8 * len(network_section(parameters)), 64.0)
-        return sample.trials(model, self.volume).step_for(Goal(left, goal.error), step)
-
-    def _allocate(self, network: Network, goal: Goal) -> None:
-        options = self.options.tinc
-        if options.allocation == "rate":
-            return
-        bits = goal.bits or self._sample().trials(network.model, self.volume).measure(network.step)[0]
-        shared = 0 if network.parameters is None else parameter_count(network.layout)
-        budget = int(bits / options.bits_per_weight) - shared
-        widths = tinc.allocate(network.layout, network.tree, network.leaves, self.volume, options, budget)
-        self.choices["budget_weights"] = budget
-        self.choices["spent_weights"] = int(widths.sum())
-
-    def _reach_target(self, network: Network) -> Result:
-        return self._reach_size(network) if self._target_bytes is not None else self._reach_psnr(network)
-
-    def _reach_size(self, network: Network) -> Result:
+    def _reach_size(self) -> Result:
         limit = self._target_bytes
         assert limit is not None
         best: Result | None = None
 
         def attempt(step: float, pressure: float = 1.0) -> Trial:
             nonlocal best
-            result = self._assemble(network, step, pressure)
-            psnr = self._estimated_psnr(network, result.quantised)
+            result = self._assemble(step, pressure)
             size = len(result.blob)
-            self.progress("code", 0.5, f"{size} of {limit:.0f} bytes, PSNR {psnr:.2f} dB")
+            self.progress("code", 0.5, f"{size} of {limit:.0f} bytes{self._estimated_psnr(result.draft)}")
             if size <= limit and (best is None or size > len(best.blob)):
                 best = result
             return Trial(step, math.log2(size))
 
-        self._search(attempt, network.step, math.log2(SIZE_WINDOW * limit), math.log2(limit), slope=-1.0)
+        self._search(attempt, self.system.step, math.log2(SIZE_WINDOW * limit), math.log2(limit), slope=-1.0)
         if best is None:
-            smallest = 2 ** attempt(tinc.STEP_BOUNDS[1]).amount
+            smallest = 2 ** attempt(self.system.step_bounds[1]).amount
             if best is None:
                 ratio = self.signal.header.raw_bytes / smallest
                 raise TargetError(
@@ -229,14 +139,14 @@ class Encoder:
                 )
         return best
 
-    def _reach_psnr(self, network: Network) -> Result:
+    def _reach_psnr(self) -> Result:
         goal = min(self.options.target.value, _IDENTICAL_DB)
         data_range = own_range(self.volume)
         best: tuple[float, int, Result] | None = None
 
         def attempt(step: float, pressure: float = 1.0) -> Trial:
             nonlocal best
-            result = self._assemble(network, step, pressure)
+            result = self._assemble(step, pressure)
             error = self._decoded_error(result.blob)
             psnr = min(error.psnr(data_range), _IDENTICAL_DB)
             self.progress("code", 0.5, f"PSNR {psnr:.2f} dB")
@@ -245,7 +155,7 @@ class Encoder:
                 best = found
             return Trial(step, psnr)
 
-        trials = self._search(attempt, network.step, goal, goal + PSNR_WINDOW_DB, slope=-4.0)
+        trials = self._search(attempt, self.system.step, goal, goal + PSNR_WINDOW_DB, slope=-4.0)
         if best is None:
             most = max(t.amount for t in trials)
             raise TargetError(
@@ -253,8 +163,9 @@ class Encoder:
             )
         return best[2]
 
-    @staticmethod
-    def _search(attempt: Callable[..., Trial], first: float, low: float, high: float, slope: float) -> list[Trial]:
+    def _search(
+        self, attempt: Callable[..., Trial], first: float, low: float, high: float, slope: float
+    ) -> list[Trial]:
         """Search for a step; where the outcome jumps over the window, again with less pressure on the rate."""
         done: list[Trial] = []
         for pressure in (1.0, 0.5, 0.2, 0.0):
@@ -264,7 +175,7 @@ class Encoder:
                 low=low,
                 high=high,
                 slope=slope,
-                bounds=tinc.STEP_BOUNDS,
+                bounds=self.system.step_bounds,
                 trials=12,
             )
             jumped = min(t.amount for t in done) < low and max(t.amount for t in done) > high
@@ -272,36 +183,29 @@ class Encoder:
                 break
         return done
 
-    def _estimated_psnr(self, network: Network, quantised: QuantisedReadouts) -> float:
-        """PSNR by the readouts' own errors, border samples beyond the signal included; the report measures it."""
-        error = network.leaves.distortion(quantised.values, quantised.step) / self.signal.header.voxels
-        return 10 * math.log10(own_range(self.volume) ** 2 / max(error, 1e-9))
+    def _estimated_psnr(self, draft: Draft) -> str:
+        """PSNR where the system knows its error, border samples beyond the signal included; the report measures it."""
+        if draft.error is None:
+            return ""
+        error = draft.error / self.signal.header.voxels
+        return f", PSNR {10 * math.log10(own_range(self.volume) ** 2 / max(error, 1e-9)):.2f} dB"
 
-    def _assemble(self, network: Network, step: float, pressure: float) -> Result:
+    def _assemble(self, step: float, pressure: float) -> Result:
         """Quantise at a step and write the whole stream."""
-        quantised = tinc.quantise(network.layout, network.leaves, step, self.options.turns, pressure)
-        geometry = network.geometry
-        bounds = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES)
-        stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.low, self.high)
-        sections = [metadata_section(self.signal.header), Section("TREE", stream.tree_section())]
-        if network.parameters is not None:
-            sections.append(Section("NETW", network_section(network.parameters)))
-        sections.append(Section("STAT", compress(quantised.statistics.to_bytes())))
-        chunks = (
-            (b - a, write_chunk(geometry, quantised.statistics, quantised.values, quantised.widths, a, b))
-            for a, b in pairwise(bounds)
-        )
+        draft = self.system.draft(step, pressure)
+        sections = [s for s in (metadata_section(self.signal.header), *draft.sections) if s is not None]
         out = io.BytesIO()
-        write_container(out, self._header(network.layout), [s for s in sections if s is not None], chunks)
-        return Result(out.getvalue(), quantised, None)
+        write_container(out, self._header(), sections, iter(draft.chunks))
+        return Result(out.getvalue(), draft, step, None)
 
-    def _header(self, layout: TincLayout) -> StreamHeader:
-        # A float64 block with its coefficients; a batch of float32 samples and the cache of chunks.
-        blocks = 16 * math.prod(layout.cells[layout.top]) + (256 << 20)
-        slab = layout.cells[layout.top][0] * self.signal.header.raw_bytes // max(1, self.signal.header.shape[0])
+    def _header(self) -> StreamHeader:
+        slab = self.system.rows * self.signal.header.raw_bytes // max(1, self.signal.header.shape[0])
         target = self.options.target
         return StreamHeader.from_signal(
-            self.signal.header, method="tinc", quality=Quality(target.kind, target.value), memory_bytes=blocks + 2 * slab
+            self.signal.header,
+            method=self.system.name,
+            quality=Quality(target.kind, target.value),
+            memory_bytes=self.system.decoder_bytes + 2 * slab,
         )
 
     def _decoded_error(self, blob: bytes) -> ErrorStatistics:
@@ -315,11 +219,8 @@ class Encoder:
                 self.progress("verify", at / image.shape[0], "")
         return total
 
-    def _report(self, network: Network, result: Result, error: ErrorStatistics) -> EncodeReport:
-        header, size = self.signal.header, len(result.blob)
-        kept = sum(self._weights_kept(network, result.quantised, level) for level in result.quantised.values)
-        shared = 0 if network.parameters is None else parameter_count(network.layout)
-        self.choices["step"] = result.quantised.step
+    def _report(self, result: Result, error: ErrorStatistics) -> EncodeReport:
+        header, size, weights = self.signal.header, len(result.blob), result.draft.weights
         return EncodeReport(
             bytes=size,
             raw_bytes=header.raw_bytes,
@@ -329,23 +230,17 @@ class Encoder:
             ssim=None,
             max_abs_error=float(error.max_abs),
             target={self.options.target.kind: self.options.target.value},
-            method="tinc",
-            blocks=len(network.leaves.level),
-            weights=kept + shared,
-            bits_per_weight=8 * size / max(kept + shared, 1),
+            method=self.system.name,
+            blocks=self.system.blocks,
+            weights=weights,
+            bits_per_weight=8 * size / max(weights, 1),
             seconds=dict(self.seconds),
             backend="torch on the CPU",
             backend_reason="this version has no GPU kernels",
             seed=self.options.seed,
             effort=self.options.effort,
-            choices=dict(self.choices),
+            choices={**self.system.choices, "step": float(np.float32(result.step))},
         )
-
-    @staticmethod
-    def _weights_kept(network: Network, quantised: QuantisedReadouts, level: int) -> int:
-        bands = network.geometry.bands[level]
-        sizes = np.cumsum([len(m) for m in bands.members])
-        return int(sizes[quantised.widths[level]].sum())
 
 
 def encode_signal(

@@ -18,6 +18,7 @@ from ..partition.blocks import batches, gather
 from . import start
 from .analysis import CellAnalysis, CellReadouts, LeafReadouts, select_leaves
 from .descent import Note, SegmentFit, TrainingCells
+from .goal import Goal
 from .search import Trial, search_step
 
 GROUP_VOXELS = 1 << 23
@@ -36,22 +37,6 @@ class QuantisedReadouts:
     values: Coefficients
     widths: dict[int, NDArray[np.int64]]
     statistics: ReadoutStatistics
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What the readouts should reach.
-
-    Attributes
-    ----------
-    bits : float or None
-        Size of all readouts, in bits.
-    error : float or None
-        Mean squared error per sample.
-    """
-
-    bits: float | None = None
-    error: float | None = None
 
 
 def quantise(

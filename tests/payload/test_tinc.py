@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrcodec.payload import tinc as module
 from inrcodec.coding.parameters import QuantisedTensor
 from inrcodec.coding.readouts import ReadoutGeometry
 from inrcodec.models.tinc import TincLayout, TincModel
 from inrcodec.partition import octree
+from inrcodec.payload import tinc as module
 from inrcodec.payload.tinc import TincStream, dequantised, model_from_section, network_section
 from inrcodec_formats.errors import ContainerError
 

@@ -1,0 +1,110 @@
+"""What every system offers to the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from inrcodec_formats.container import Section
+
+from ..fitting.goal import Goal
+from ..options import EncodeOptions
+
+Progress = Callable[[str, float, str], None]
+Timed = Callable[[str, Callable[[], Any]], Any]
+"""``timed(stage, work)``: does the work, counts its seconds to the stage, and returns what it returns."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A coded signal, not yet in its container.
+
+    Attributes
+    ----------
+    sections : list of Section
+    chunks : list of (int, bytes)
+        Blocks in each chunk, and its bytes.
+    weights : int
+        Parameters stored.
+    error : float or None
+        Estimated sum of squared errors, where it is known without decoding.
+    detail : object
+        What the system itself wants to remember.
+    """
+
+    sections: list[Section]
+    chunks: list[tuple[int, bytes]]
+    weights: int
+    error: float | None
+    detail: Any = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a system works on.
+
+    Attributes
+    ----------
+    volume : ndarray
+        May be memory-mapped.
+    low, high : int
+        Smallest and largest sample.
+    options : EncodeOptions
+    progress, timed : callable
+    """
+
+    volume: np.ndarray
+    low: int
+    high: int
+    options: EncodeOptions
+    progress: Progress
+    timed: Timed
+
+    def note(self, stage: str) -> Callable[[float, str], None]:
+        """Progress of one stage."""
+        return lambda fraction, note: self.progress(stage, fraction, note)
+
+
+class System(Protocol):
+    """One way to code a signal.
+
+    Attributes
+    ----------
+    name : str
+        As the container's header has it.
+    step : float
+        First guess of the quantisation step that reaches the goal.
+    step_bounds : tuple of float
+    blocks : int
+    decoder_bytes : int
+        Memory that a decoder needs for a batch of blocks.
+    rows : int
+        Rows along axis 0 that a decoder holds at a time.
+    choices : dict
+        What was decided, for the report.
+    """
+
+    name: ClassVar[str]
+    step_bounds: ClassVar[tuple[float, float]]
+    step: float
+    choices: dict[str, object]
+
+    @property
+    def blocks(self) -> int: ...
+
+    @property
+    def decoder_bytes(self) -> int: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def prepare(self, goal: Goal) -> None:
+        """Partition and fit: everything that does not depend on the exact step."""
+        ...
+
+    def draft(self, step: float, pressure: float) -> Draft:
+        """Quantise at a step and code; `pressure` scales the rate in rate-distortion decisions, 0 to 1."""
+        ...
