@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .image import Image, Source
-    from .options import TincOptions
+    from .options import SciOptions, TincOptions
     from .reports import CompareReport, DecodeReport, EncodeReport, InfoReport, VerifyReport
 
 __version__ = "0.1.0"
@@ -78,6 +78,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     seed: int = 0,
     quantise_step: float | None = None,
     tinc: TincOptions | None = None,
+    sci: SciOptions | None = None,
     progress: Progress | None = None,
 ) -> EncodeReport | bytes:
     """Compress a volume, an image or a series.
@@ -95,7 +96,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Size of the stream in bits over the number of voxels; as precise as `ratio`.
     psnr_db : float, optional
         PSNR over the signal's own range, in dB; reached and exceeded by at most 0.1 dB.
-    method : {"tinc"}
+    method : {"tinc", "sci"}
     effort : int
         1 (fast) to 9 (thorough); counts steps, not seconds.
     device : {"auto", "cpu"}
@@ -105,6 +106,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         For real values: the smallest difference to keep. Integers need none.
     tinc : TincOptions, optional
         How TINC partitions and shares.
+    sci : SciOptions, optional
+        How SCI partitions and what networks it fits.
     progress : callable, optional
         ``progress(stage, fraction, note)``.
 
@@ -127,10 +130,12 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     from dataclasses import replace
 
     from . import encoder
-    from .options import EncodeOptions, TincOptions, one_target
+    from .options import EncodeOptions, SciOptions, TincOptions, one_target
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
-    options = EncodeOptions(wanted, method, effort, device, seed, TincOptions() if tinc is None else tinc)  # type: ignore[arg-type]
+    options = EncodeOptions(
+        wanted, method, effort, device, seed, tinc=tinc or TincOptions(), sci=sci or SciOptions()  # type: ignore[arg-type]
+    )
     if target is not None:
         encoder.check_output(target)
     blob, report = encoder.encode_signal(source, options, quantise_step, progress or _silent)

@@ -27,7 +27,7 @@ from .image import Image
 from .metrics import ErrorStatistics, error_statistics, own_range
 from .options import EncodeOptions
 from .reports import EncodeReport
-from .systems import Draft, System, TincSystem
+from .systems import Draft, SciSystem, System, TincSystem
 from .systems.base import Task
 
 Progress = Callable[[str, float, str], None]
@@ -44,7 +44,7 @@ _HEADROOM_BITS = 8 * 420
 """Header, directory, footer, tree and statistics of a usual stream; only the first guess depends on it."""
 
 
-_SYSTEMS: dict[str, Callable[[Task], System]] = {"tinc": TincSystem}
+_SYSTEMS: dict[str, Callable[[Task], System]] = {"tinc": TincSystem, "sci": SciSystem}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Encoder:
                 best = result
             return Trial(step, math.log2(size))
 
-        self._search(attempt, self.system.step, math.log2(SIZE_WINDOW * limit), math.log2(limit), slope=-1.0)
+        self._search(attempt, self.system.step, math.log2(SIZE_WINDOW * limit), math.log2(limit), slope=self.system.size_slope)
         if best is None:
             smallest = 2 ** attempt(self.system.step_bounds[1]).amount
             if best is None:

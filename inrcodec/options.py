@@ -13,7 +13,9 @@ from inrcodec_formats.errors import OptionError
 Root = Literal["separable", "dense"]
 Coordinates = Literal["auto", "local", "global"]
 Allocation = Literal["rate", "equal", "interest", "variance"]
-Method = Literal["tinc"]
+Method = Literal["tinc", "sci"]
+Partition = Literal["spectrum", "uniform"]
+NetworkAllocation = Literal["equal", "size", "variance", "concentration", "spread"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,70 @@ class TincOptions:
 
 
 @dataclass(frozen=True)
+class SciOptions:
+    """How SCI partitions and what networks it fits.
+
+    Attributes
+    ----------
+    partition : {"spectrum", "uniform"}
+        Octree cells of the most concentrated spectra, or a grid of equal blocks.
+    blocks : int or None
+        Most blocks; None takes what the budget can feed.
+    layers : int
+        Most sine layers of a network.
+    taper : float
+        Each layer is ``2 ** -taper`` as wide as the one before; 0 makes plain networks of equal widths.
+    allocation : {"equal", "size", "variance", "concentration", "spread"}
+        Weights of a block are proportional to: 1, its voxels, voxels times variance, voxels over concentration, voxels
+        times the fourth root of the variance.
+    bandwidth : float or None
+        RMS frequency of all first layers, radians per unit coordinate; None measures it per block and axis.
+    bandwidth_share : float
+        Part of the bandwidth that first layers start with.
+    halo : int
+        Samples by which blocks overlap their neighbours.
+    starts : int
+        Random starts; every block keeps its best after 5 % of the steps.
+    bits_per_weight : float
+        Bits expected per stored weight when widths are derived from a budget.
+    """
+
+    partition: Partition = "spectrum"
+    blocks: int | None = None
+    layers: int = 4
+    taper: float = 0.7
+    allocation: NetworkAllocation = "spread"
+    bandwidth: float | None = None
+    bandwidth_share: float = 0.6
+    halo: int = 1
+    starts: int = 2
+    bits_per_weight: float = 5.2
+
+    def __post_init__(self) -> None:
+        _choice("partition", self.partition, get_args(Partition))
+        _choice("allocation", self.allocation, get_args(NetworkAllocation))
+        if self.blocks is not None:
+            _whole("blocks", self.blocks, 1, 1 << 20)
+        _whole("layers", self.layers, 1, 8)
+        _between("taper", self.taper, 0.0, 4.0)
+        if self.bandwidth is not None:
+            _between("bandwidth", self.bandwidth, 0.1, 1000.0)
+        _between("bandwidth_share", self.bandwidth_share, 0.05, 4.0)
+        _whole("halo", self.halo, 0, 8)
+        _whole("starts", self.starts, 1, 4)
+        _between("bits_per_weight", self.bits_per_weight, 0.5, 32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choices as a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, choices: dict[str, Any]) -> SciOptions:
+        """Inverse of `to_dict`; unknown names are refused."""
+        return cls(**_known(cls, choices))
+
+
+@dataclass(frozen=True)
 class EncodeOptions:
     """Everything that decides what `encode` makes.
 
@@ -113,13 +179,14 @@ class EncodeOptions:
     ----------
     target : Quality
         Exactly one of ratio, bits per voxel, PSNR in dB.
-    method : {"tinc"}
+    method : {"tinc", "sci"}
     effort : int
         1 (fast) to 9 (thorough): counts steps, not seconds.
     device : {"auto", "cpu"}
     seed : int
         Of everything random.
     tinc : TincOptions
+    sci : SciOptions
     """
 
     target: Quality
@@ -128,6 +195,7 @@ class EncodeOptions:
     device: str = "auto"
     seed: int = 0
     tinc: TincOptions = field(default_factory=TincOptions)
+    sci: SciOptions = field(default_factory=SciOptions)
 
     def __post_init__(self) -> None:
         _choice("method", self.method, get_args(Method))
@@ -135,6 +203,8 @@ class EncodeOptions:
         check_device(self.device)
         if not isinstance(self.tinc, TincOptions):
             raise OptionError(f"expected tinc to be TincOptions, found {self.tinc!r}")
+        if not isinstance(self.sci, SciOptions):
+            raise OptionError(f"expected sci to be SciOptions, found {self.sci!r}")
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**63:
             raise OptionError(f"expected seed to be a whole number from 0 to 2**63 - 1, found {self.seed!r}")
 
@@ -151,6 +221,8 @@ class EncodeOptions:
         plain["target"] = Quality(**_known(Quality, plain["target"]))
         if "tinc" in plain:
             plain["tinc"] = TincOptions.from_dict(plain["tinc"])
+        if "sci" in plain:
+            plain["sci"] = SciOptions.from_dict(plain["sci"])
         return cls(**plain)
 
     @property
@@ -162,6 +234,11 @@ class EncodeOptions:
     def sample_voxels(self) -> int:
         """Size of the sample that decisions are tried on."""
         return 1 << min(20 + self.effort // 2, 23)
+
+    @property
+    def network_steps(self) -> int:
+        """Most descent steps on private networks."""
+        return 50 * 2**self.effort
 
     @property
     def fit_steps(self) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 _BATCH_SAMPLES = 1 << 22
 
@@ -17,7 +18,7 @@ def batches(count: int, samples_each: int) -> Iterator[slice]:
 
 
 def gather(volume: np.ndarray, origin: np.ndarray, cell: tuple[int, ...]) -> np.ndarray:
-    """Copy blocks out of a volume; samples beyond the border repeat the nearest one.
+    """Copy blocks out of a volume; samples beyond the signal repeat the nearest one.
 
     Parameters
     ----------
@@ -33,12 +34,14 @@ def gather(volume: np.ndarray, origin: np.ndarray, cell: tuple[int, ...]) -> np.
     ndarray of float32, shape (B, prod(cell))
     """
     block = np.empty((len(origin), *cell), dtype=np.float32)
-    fits = np.all(origin + np.asarray(cell) <= np.asarray(volume.shape), axis=1)
+    fits = np.all((origin >= 0) & (origin + np.asarray(cell) <= np.asarray(volume.shape)), axis=1)
     for i, start in enumerate(origin):
         if fits[i]:
             block[i] = volume[tuple(slice(o, o + e) for o, e in zip(start, cell, strict=True))]
         else:
-            axes = [np.minimum(np.arange(o, o + e), n - 1) for o, e, n in zip(start, cell, volume.shape, strict=True)]
+            axes = [
+                np.clip(np.arange(o, o + e), 0, n - 1) for o, e, n in zip(start, cell, volume.shape, strict=True)
+            ]
             block[i] = volume[np.ix_(*axes)]
     return block.reshape(len(origin), math.prod(cell))
 
@@ -64,3 +67,24 @@ def scatter(
         if all(a < b for a, b in inside):
             source = tuple(slice(a - int(o), b - int(o)) for (a, b), o in zip(inside, start, strict=True))
             volume[tuple(slice(a, b) for a, b in inside)] = values[source]
+
+
+def blend_ramp(positions: NDArray[np.floating], origin: int, extent: int, halo: int) -> NDArray[np.float64]:
+    """Weight of a block along one axis: 1 inside, falling linearly to 0 from `halo` samples within to as many beyond.
+
+    The ramps of two neighbours add up to 1, so that blocks that overlap by the halo are blended without a seam.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (n,)
+        Voxel indices.
+    origin, extent : int
+        First sample of the block and their number.
+    halo : int
+        0 cuts sharply.
+    """
+    low, high = origin - 0.5, origin + extent - 0.5
+    if halo == 0:
+        return ((positions >= low) & (positions < high)).astype(np.float64)
+    ramp: NDArray[np.float64] = np.minimum(positions - low, high - positions) / (2 * halo) + 0.5
+    return np.clip(ramp, 0.0, 1.0)

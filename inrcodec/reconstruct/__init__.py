@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 
 from .base import Chunk, Reconstruction
+from .sci import SciReconstruction
 from .tinc import TincReconstruction
 
 __all__ = ["Chunk", "Reconstruction", "reconstruction_of"]
 
-_SYSTEMS = {"tinc": TincReconstruction}
+_SYSTEMS: dict[str, Callable[[Container], Reconstruction]] = {
+    "sci": SciReconstruction.of,
+    "tinc": TincReconstruction.of,
+}
 
 
 def reconstruction_of(container: Container) -> Reconstruction:
@@ -25,4 +31,4 @@ def reconstruction_of(container: Container) -> Reconstruction:
     if method not in _SYSTEMS:
         known = ", ".join(_SYSTEMS)
         raise ContainerError(f"expected the method {known}, found {method!r}; get a newer inrcodec")
-    return _SYSTEMS[method].of(container)
+    return _SYSTEMS[method](container)

@@ -1,6 +1,7 @@
 """The systems that turn samples into sections and chunks, one file each."""
 
 from .base import Draft, System
+from .sci import SciSystem
 from .tinc import TincSystem
 
-__all__ = ["Draft", "System", "TincSystem"]
+__all__ = ["Draft", "SciSystem", "System", "TincSystem"]

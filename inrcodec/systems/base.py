@@ -78,6 +78,8 @@ class System(Protocol):
     step : float
         First guess of the quantisation step that reaches the goal.
     step_bounds : tuple of float
+    size_slope : float
+        Octaves by which the size falls when the step doubles, negative.
     blocks : int
     decoder_bytes : int
         Memory that a decoder needs for a batch of blocks.
@@ -89,6 +91,7 @@ class System(Protocol):
 
     name: ClassVar[str]
     step_bounds: ClassVar[tuple[float, float]]
+    size_slope: ClassVar[float]
     step: float
     choices: dict[str, object]
 

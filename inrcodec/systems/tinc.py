@@ -67,6 +67,7 @@ class TincSystem:
 
     name: ClassVar[str] = "tinc"
     step_bounds: ClassVar[tuple[float, float]] = tinc.STEP_BOUNDS
+    size_slope: ClassVar[float] = -1.0
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.tinc
@@ -148,9 +149,7 @@ class TincSystem:
         quantised = tinc.quantise(network.layout, network.leaves, step, self.task.options.turns, pressure)
         geometry = network.geometry
         bounds = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES)
-        stream = TincStream(
-            network.layout, network.tree, quantised.step, network.offset, self.task.low, self.task.high
-        )
+        stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.task.low, self.task.high)
         sections = [Section("TREE", stream.tree_section())]
         if network.parameters is not None:
             sections.append(Section("NETW", network_section(network.parameters)))

@@ -1,0 +1,423 @@
+"""The SCI encoder's stages: what is measured of each block, widths, the fit, and quantisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..coding.networks import DRAWS, BlockNetworks
+from ..models.sci import Widths, first_layers, forward, funnel, half_octaves, weight_count, weight_shapes
+from ..options import SciOptions
+from ..partition import octree, spectrum
+from ..partition.allocation import leaf_widths
+from ..partition.blocks import batches, gather
+from .descent import Note
+from .soap import Soap
+
+IntArray = NDArray[np.int64]
+
+WEIGHTS_PER_BLOCK = 1000
+"""Blocks are made so many that a network has about this many weights: fewer starve, more cost time without a gain."""
+LEAST_WEIGHTS = 24
+"""A smaller share of the budget makes a block a constant."""
+LADDER = 1.41
+"""Ratio of the sizes of neighbouring classes of networks."""
+FINEST_BLOCK = 8
+"""Edge of the smallest block, in samples, on the axis of median bandwidth."""
+GROUP_VOXELS = 1 << 25
+"""Samples of the blocks that are fitted together: bounds the memory of large volumes."""
+LEARNING_RATE = 3e-2
+WARM_UP = 0.05
+TRIAL = 0.05
+"""Part of the steps after which the best of several starts is kept."""
+GROWTH = 1.12
+"""Each further sine layer widens the spectrum by about this much."""
+_SENSITIVITY_POINTS, _SENSITIVITY_PROBES = 256, 4
+
+
+@dataclass(frozen=True)
+class BlockFacts:
+    """What is known of each block before its network.
+
+    Attributes
+    ----------
+    mean : ndarray of int, shape (B,)
+        Rounded, the offset taken off.
+    scale : ndarray of int, shape (B,)
+        Half octaves of the standard deviation.
+    bandwidth : ndarray of float, shape (B, d)
+        RMS frequency in radians per unit coordinate.
+    concentration : ndarray of float, shape (B,)
+        Of the spectrum, 0 to 1; see `spectrum.concentration`.
+    variance : ndarray of float, shape (B,)
+    voxels : ndarray of int, shape (B,)
+        Samples inside the signal.
+    flat : ndarray of bool, shape (B,)
+        Whether the block is its mean and noise.
+    """
+
+    mean: IntArray
+    scale: IntArray
+    bandwidth: NDArray[np.float64]
+    concentration: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    voxels: IntArray
+    flat: NDArray[np.bool_]
+
+
+def choose_partition(volume: np.ndarray, options: SciOptions, weights: int) -> octree.Octree:
+    """Cover the volume by at most as many blocks as the budget of weights can feed, spectra as concentrated as can be."""
+    cells = octree.cell_pyramid(volume.shape, octree.finest_cell(volume.shape, block_edges(volume)))
+    most = options.blocks or max(1, weights // WEIGHTS_PER_BLOCK)
+    counts = [math.prod(octree.grid_of(volume.shape, cell)) for cell in cells]
+    if options.partition == "uniform":
+        level = max(i for i, count in enumerate(counts) if i == 0 or count <= most)
+        splits: list[NDArray[np.bool_]] = []
+        return octree.build(volume.shape, cells[: level + 1], level, splits)
+    levels = spectrum.levels_for(most, cells, volume.shape)
+    noise = spectrum.noise_level(volume)
+    scores, flat = spectrum.level_scores(volume, cells, levels, noise)
+    voxels = [spectrum.sample_counts(volume.shape, cells[level]) for level in levels]
+    fans = [octree.fan_of(cells, level) for level in levels[:-1]]
+    decided = spectrum.best_cover(scores, voxels, fans, most, flat)
+    return octree.build(volume.shape, cells[: levels[-1] + 1], levels[0], decided)
+
+
+def block_edges(volume: np.ndarray) -> tuple[int, ...]:
+    """Edges of the smallest blocks: long where the signal changes slowly, so that a block is as hard along every axis."""
+    step = [max(1, n // 96) for n in volume.shape]
+    slope = []
+    for axis, n in enumerate(volume.shape):
+        if n == 1:
+            slope.append(0.0)
+            continue
+        picks: list[NDArray[np.int64]] = [np.arange(0, m, s) for m, s in zip(volume.shape, step, strict=True)]
+        picks[axis] = np.arange(0, n - 1, step[axis])
+        here = volume[np.ix_(*picks)].astype(np.float32)
+        picks[axis] = picks[axis] + 1
+        slope.append(float(np.mean((volume[np.ix_(*picks)] - here) ** 2)) ** 0.5)
+    known = [s for s in slope if s > 0]
+    if not known:
+        return (FINEST_BLOCK,) * volume.ndim
+    middle = math.exp(sum(map(math.log, known)) / len(known))
+    octaves = [round(math.log2(middle / s)) if s > 0 else 0 for s in slope]
+    return tuple(int(min(max(FINEST_BLOCK * 2.0**o, 2), 32)) for o in octaves)
+
+
+def measure_blocks(volume: np.ndarray, tree: octree.Octree, offset: int) -> BlockFacts:
+    """Measure every block, a bounded batch at a time."""
+    count, ndim = tree.count, len(tree.shape)
+    mean, concentration, variance = np.zeros(count), np.ones(count), np.zeros(count)
+    bandwidth, flat = np.zeros((count, ndim)), np.zeros(count, dtype=bool)
+    inside = np.minimum(tree.extent, np.array(tree.shape) - tree.origin)
+    noise = spectrum.noise_level(volume)
+    for extent in np.unique(inside, axis=0):
+        members = np.flatnonzero((inside == extent).all(axis=1))
+        cell = tuple(extent.tolist())
+        for part in batches(len(members), math.prod(cell)):
+            here = members[part]
+            samples = gather(volume, tree.origin[here], cell).reshape(-1, *cell) - np.float32(offset)
+            axes = tuple(range(1, ndim + 1))
+            mean[here] = samples.mean(axis=axes, dtype=np.float64)
+            variance[here] = samples.var(axis=axes, dtype=np.float64)
+            concentration[here], flat[here] = spectrum.concentration(samples, noise), spectrum.is_flat(samples, noise)
+            bandwidth[here] = _bandwidth(samples, variance[here], tree.extent[here])
+    scale = np.rint(np.log2(np.maximum(variance, 2.0**-40))).astype(np.int64)
+    return BlockFacts(
+        np.rint(mean).astype(np.int64), scale, bandwidth, concentration, variance, inside.prod(axis=1), flat
+    )
+
+
+def _bandwidth(samples: np.ndarray, variance: np.ndarray, extent: IntArray) -> NDArray[np.float64]:
+    """RMS frequency along each axis from finite differences, in radians per unit coordinate; shape (n, d)."""
+    found = np.zeros((len(samples), samples.ndim - 1))
+    for axis in range(1, samples.ndim):
+        if samples.shape[axis] > 1:
+            slope = np.square(np.diff(samples, axis=axis), dtype=np.float64).mean(axis=tuple(range(1, samples.ndim)))
+            found[:, axis - 1] = np.sqrt(slope / np.maximum(variance, 1e-12)) * extent[:, axis - 1] / 2
+    return found
+
+
+def importance(facts: BlockFacts, options: SciOptions) -> NDArray[np.float64]:
+    """Relative share of the budget of every block; flat blocks get none."""
+    weight = {
+        "equal": np.ones(len(facts.mean)),
+        "size": facts.voxels.astype(float),
+        "variance": facts.voxels * facts.variance,
+        "concentration": facts.voxels / facts.concentration,
+        "spread": facts.voxels * facts.variance**0.25,
+    }[options.allocation]
+    return np.where(facts.flat, 0.0, weight)
+
+
+def choose_classes(
+    facts: BlockFacts, options: SciOptions, ndim: int, weights: int
+) -> tuple[tuple[Widths, ...], IntArray]:
+    """Widths of the classes of networks, and the class of every block; 0 is a constant.
+
+    What rounding down to a class leaves over lifts the most important blocks by one class while it lasts.
+    """
+    share = importance(facts, options)
+    live = np.flatnonzero(share)
+    kind = np.zeros(len(share), dtype=np.int64)
+    if not len(live) or weights < LEAST_WEIGHTS:
+        return ((),), kind
+    most = np.maximum(facts.voxels[live] // 2, 1)
+    wanted = leaf_widths(max(weights, len(live)), share[live], most)
+    if options.allocation == "equal":
+        # One class, as wide as the budget allows.
+        wanted[:] = weights // len(live)
+    low = max(LEAST_WEIGHTS, int(wanted[wanted >= LEAST_WEIGHTS].min(initial=weights)))
+    sizes = [low]
+    while sizes[-1] < wanted.max() and options.allocation != "equal":
+        sizes.append(math.ceil(sizes[-1] * LADDER))
+    classes = [widths for widths in (funnel(ndim, s, options.layers, options.taper) for s in sizes) if widths]
+    if not classes:
+        return ((),), kind
+    counts = np.array([weight_count(ndim, widths) for widths in classes])
+    kind[live] = np.searchsorted(counts, wanted, side="right")
+    left = weights - counts[kind[live][kind[live] > 0] - 1].sum()
+    for block in live[np.argsort(-wanted, kind="stable")]:
+        at = kind[block]
+        extra = counts[min(at, len(counts) - 1)] - (counts[at - 1] if at else 0)
+        if at < len(counts) and 0 < extra <= left and counts[at] <= facts.voxels[block]:
+            kind[block] += 1
+            left -= extra
+    used = np.unique(kind[kind > 0])
+    return ((), *(classes[k - 1] for k in used)), np.where(kind > 0, np.searchsorted(used, kind) + 1, 0)
+
+
+def bandwidth_exponents(
+    facts: BlockFacts, classes: Sequence[Widths], kind: IntArray, options: SciOptions, ndim: int
+) -> IntArray:
+    """Half octaves of the first layers' frequencies, per block and axis, capped by what a network can carry."""
+    found = np.zeros_like(facts.bandwidth, dtype=np.int64)
+    for number, widths in enumerate(classes):
+        here = kind == number
+        if not widths or not here.any():
+            continue
+        cap = math.pi / 2 * weight_count(ndim, widths) ** (1 / ndim)
+        wide = np.full_like(facts.bandwidth[here], options.bandwidth) if options.bandwidth else facts.bandwidth[here]
+        per_layer = GROWTH ** (len(widths) - 1)
+        target = np.clip(wide, 0.25, cap) * options.bandwidth_share / per_layer
+        found[here] = np.rint(2 * np.log2(target)).astype(np.int64)
+    return found
+
+
+@dataclass
+class FittedClass:
+    """Networks of the blocks of one class.
+
+    Attributes
+    ----------
+    leaves : ndarray of int, shape (n,)
+    draw : ndarray of int, shape (n,)
+    weights : list of Tensor, shapes (n, n_in + 1, n_out)
+    sensitivity : ndarray of float, shape (layers,)
+        Mean squared derivative of an output by a weight of each layer.
+    loss : ndarray of float, shape (n,)
+        Mean squared error in units of each block's variance, smoothed over the last steps.
+    """
+
+    leaves: IntArray
+    draw: IntArray
+    weights: list[Tensor]
+    sensitivity: NDArray[np.float64]
+    loss: NDArray[np.float64]
+
+
+class ClassFit:
+    """Fits the networks of some blocks of one class.
+
+    Parameters
+    ----------
+    volume : ndarray
+    offset : int
+        Taken off the samples.
+    tree : Octree
+    facts : BlockFacts
+    bandwidth : ndarray of int, shape (B, d)
+    leaves : ndarray of int, shape (n,)
+    widths : tuple of int
+    options : SciOptions
+    seed : int
+    """
+
+    def __init__(
+        self,
+        volume: np.ndarray,
+        offset: int,
+        tree: octree.Octree,
+        facts: BlockFacts,
+        bandwidth: IntArray,
+        leaves: IntArray,
+        widths: Widths,
+        options: SciOptions,
+        seed: int,
+    ) -> None:
+        self.tree, self.leaves, self.widths, self.options, self.seed = tree, leaves, widths, options, seed
+        self.bandwidth, self.ndim = bandwidth, len(tree.shape)
+        self._random = torch.Generator().manual_seed(seed)
+        self._prepare(volume, offset, facts)
+
+    def _prepare(self, volume: np.ndarray, offset: int, facts: BlockFacts) -> None:
+        """Copy every block with its halo, scaled; note which samples lie inside the signal."""
+        halo, tree, leaves = self.options.halo, self.tree, self.leaves
+        shape = np.array(tree.shape)
+        low = np.maximum(tree.origin[leaves] - halo, 0)
+        high = np.minimum(tree.origin[leaves] + tree.extent[leaves] + halo, shape)
+        spread = half_octaves(facts.scale[leaves])
+        pieces, starts = [], []
+        at = 0
+        for i, (a, b) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
+            box = volume[tuple(slice(x, y) for x, y in zip(a, b, strict=True))].astype(np.float32)
+            pieces.append(((box - np.float32(offset + facts.mean[leaves[i]])) / np.float32(spread[i])).ravel())
+            starts.append(at)
+            at += pieces[-1].size
+        self._samples = torch.from_numpy(np.concatenate(pieces))
+        self._start = torch.tensor(starts)[:, None]
+        self._low = torch.from_numpy(low)
+        self._extent = torch.from_numpy(high - low)
+        strides = np.cumprod(np.concatenate([np.ones((len(leaves), 1)), (high - low)[:, :0:-1]], axis=1), axis=1)[
+            :, ::-1
+        ]
+        self._strides = torch.from_numpy(np.ascontiguousarray(strides).astype(np.int64))
+        self._shift = torch.from_numpy(low - tree.origin[leaves]).float() + 0.5
+        self._unit = 2.0 / torch.from_numpy(tree.extent[leaves]).float()
+
+    def draw_points(self, count: int, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Random samples of each block: block coordinates (n, count, d) and targets (n, count)."""
+        pick = slice(None) if which is None else which
+        extent = self._extent[pick]
+        uniform = torch.rand((len(extent), count, self.ndim), generator=self._random)
+        index = torch.minimum((uniform * extent[:, None]).long(), extent[:, None] - 1)
+        place = (index * self._strides[pick][:, None]).sum(-1) + self._start[pick]
+        points = (index + self._shift[pick][:, None]) * self._unit[pick][:, None] - 1
+        return points, self._samples[place]
+
+    def initial(self, draw: IntArray) -> list[Tensor]:
+        """Weights to start from."""
+        key = np.uint64(self.seed) << np.uint64(32) | (self.leaves * DRAWS + draw).astype(np.uint64)
+        weights = [torch.from_numpy(first_layers(self.bandwidth[self.leaves], self.widths[0], key))]
+        for n_in, n_out in weight_shapes(self.ndim, self.widths)[1:-1]:
+            layer = torch.zeros(len(self.leaves), n_in, n_out)
+            layer[:, :-1] = _uniform((len(self.leaves), n_in - 1, n_out), math.sqrt(6 / (n_in - 1)), self._random)
+            weights.append(layer)
+        return [*weights, torch.zeros(len(self.leaves), self.widths[-1] + 1, 1)]
+
+    def run(self, steps: int, note: Note) -> FittedClass:
+        """Fit; of several random starts every block keeps the best after `TRIAL` of the steps."""
+        draw, weights = self._best_start(max(1, round(TRIAL * steps)))
+        loss = self.descend(weights, steps, note)
+        return FittedClass(self.leaves, draw, weights, self.sensitivity(weights), loss)
+
+    def _best_start(self, steps: int) -> tuple[IntArray, list[Tensor]]:
+        starts = min(self.options.starts, DRAWS)
+        best: tuple[IntArray, list[Tensor], NDArray[np.float64]] | None = None
+        for number in range(starts):
+            draw = np.full(len(self.leaves), number, dtype=np.int64)
+            weights = self.initial(draw)
+            if starts == 1:
+                return draw, weights
+            loss = self.descend(weights, steps, lambda fraction, text: None)
+            if best is None:
+                best = draw, weights, loss
+                continue
+            better = loss < best[2]
+            taken = torch.from_numpy(better)[:, None, None]
+            best = (
+                np.where(better, draw, best[0]),
+                [torch.where(taken, new, old) for new, old in zip(weights, best[1], strict=True)],
+                np.minimum(loss, best[2]),
+            )
+        assert best is not None
+        return best[0], best[1]
+
+    def descend(self, weights: list[Tensor], steps: int, note: Note) -> NDArray[np.float64]:
+        """SOAP with a cosine schedule, in place; returns each block's smoothed loss."""
+        for weight in weights:
+            weight.requires_grad_(True)
+        optimiser, points = Soap(weights), self._points
+        smooth = torch.ones(len(self.leaves))
+        for step in range(steps):
+            x, target = self.draw_points(points)
+            errors = (forward(weights, x) - target).square().mean(1)
+            for weight in weights:
+                weight.grad = None
+            errors.sum().backward()
+            optimiser.step(LEARNING_RATE * _schedule((step + 1) / steps))
+            smooth.lerp_(errors.detach(), max(0.05, 1 / (step + 1)))
+            if step % 20 == 0:
+                note((step + 1) / steps, f"error {float(smooth.mean()):.4f} of the variance")
+        for weight in weights:
+            weight.requires_grad_(False)
+            weight.grad = None
+        return smooth.double().numpy()
+
+    @property
+    def _points(self) -> int:
+        """Samples drawn from every block in a step: some fewer than half its weights."""
+        weights = weight_count(self.ndim, self.widths)
+        return int(2 ** min(max(round(math.log2(0.4 * weights)), 7), 11))
+
+    def sensitivity(self, weights: list[Tensor]) -> NDArray[np.float64]:
+        """Mean squared derivative of an output by a weight, per layer: random signs on the outputs average the cross terms away."""
+        total = np.zeros(len(weights))
+        points, _ = self.draw_points(_SENSITIVITY_POINTS)
+        probed = [w.detach().requires_grad_(True) for w in weights]
+        for _ in range(_SENSITIVITY_PROBES):
+            outputs = forward(probed, points)
+            signs = torch.randint(0, 2, outputs.shape, generator=self._random) * 2.0 - 1
+            for layer, gradient in enumerate(torch.autograd.grad((outputs * signs).sum(), probed)):
+                total[layer] += float(gradient.square().mean()) / (_SENSITIVITY_POINTS * _SENSITIVITY_PROBES)
+        return np.maximum(total, 1e-12)
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound
+
+
+def _schedule(part: float) -> float:
+    return min(part / WARM_UP, 1.0) * (0.5 + 0.5 * math.cos(math.pi * max(0.0, part - WARM_UP) / (1 - WARM_UP)))
+
+
+def fit_groups(tree: octree.Octree, kind: IntArray) -> list[tuple[int, IntArray]]:
+    """Blocks to fit together, (class, leaves): those of a class, cut so that their samples stay bounded."""
+    groups = []
+    for number in np.unique(kind[kind > 0]).tolist():
+        leaves = np.flatnonzero(kind == number)
+        filled = np.cumsum(tree.extent[leaves].prod(axis=1)) // GROUP_VOXELS
+        groups += [(number, leaves[filled == part]) for part in np.unique(filled)]
+    return groups
+
+
+def exponents_of(
+    fitted: Sequence[FittedClass], kind: IntArray, classes: Sequence[Widths]
+) -> tuple[tuple[int, ...], ...]:
+    """Half octaves by which each class's layers are quantised more finely, from their sensitivities."""
+    found: list[tuple[int, ...]] = [()] * len(classes)
+    for number in range(1, len(classes)):
+        mine = [(len(f.leaves), f.sensitivity) for f in fitted if kind[f.leaves[0]] == number]
+        mean = sum(n * s for n, s in mine) / sum(n for n, _ in mine)
+        found[number] = tuple(int(e) for e in np.clip(np.rint(np.log2(mean)), -100, 100))
+    return tuple(found)
+
+
+def without_networks(blocks: BlockNetworks, dead: NDArray[np.bool_]) -> BlockNetworks:
+    """The same blocks, some of them turned into constants."""
+    live = blocks.kind > 0
+    weights = [w for w, gone in zip(blocks.weights, dead[live], strict=True) if not gone]
+    return replace(
+        blocks,
+        kind=np.where(dead, 0, blocks.kind),
+        scale=np.where(dead, 0, blocks.scale),
+        bandwidth=np.where(dead[:, None], 0, blocks.bandwidth),
+        draw=np.where(dead, 0, blocks.draw),
+        weights=weights,
+    )
