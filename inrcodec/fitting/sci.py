@@ -74,19 +74,38 @@ class BlockFacts:
 def choose_partition(volume: np.ndarray, options: SciOptions, weights: int) -> octree.Octree:
     """Cover the volume by at most as many blocks as the budget of weights can feed, spectra as concentrated as can be."""
     cells = octree.cell_pyramid(volume.shape, octree.finest_cell(volume.shape, block_edges(volume)))
-    most = options.blocks or max(1, weights // WEIGHTS_PER_BLOCK)
     counts = [math.prod(octree.grid_of(volume.shape, cell)) for cell in cells]
+    most = max(options.blocks or weights // WEIGHTS_PER_BLOCK, counts[_coarsest(cells)])
     if options.partition == "uniform":
-        level = max(i for i, count in enumerate(counts) if i == 0 or count <= most)
-        splits: list[NDArray[np.bool_]] = []
-        return octree.build(volume.shape, cells[: level + 1], level, splits)
+        level = max(i for i, count in enumerate(counts) if count <= most)
+        return _unsplit_below(volume.shape, cells, level, [])
     levels = spectrum.levels_for(most, cells, volume.shape)
     noise = spectrum.noise_level(volume)
     scores, flat = spectrum.level_scores(volume, cells, levels, noise)
     voxels = [spectrum.sample_counts(volume.shape, cells[level]) for level in levels]
     fans = [octree.fan_of(cells, level) for level in levels[:-1]]
     decided = spectrum.best_cover(scores, voxels, fans, most, flat)
-    return octree.build(volume.shape, cells[: levels[-1] + 1], levels[0], decided)
+    return _unsplit_below(volume.shape, cells, levels[0], decided)
+
+
+def _nameable(cells: octree.Cells) -> int:
+    """The first level whose cells a stream can name as the deepest."""
+    return next(level for level, cell in enumerate(cells) if max(cell) <= octree.MAX_EDGE)
+
+
+def _coarsest(cells: octree.Cells) -> int:
+    """The first level whose cells a decoder accepts as blocks."""
+    small = next(level for level, cell in enumerate(cells) if math.prod(cell) <= octree.MAX_BLOCK)
+    return max(small, _nameable(cells) + 1 - octree.MAX_DEPTH)
+
+
+def _unsplit_below(
+    shape: tuple[int, ...], cells: octree.Cells, top: int, splits: list[NDArray[np.bool_]]
+) -> octree.Octree:
+    """The tree of these splits, no deeper than it must be for a stream to name its deepest cell."""
+    depth = max(top + len(splits), _nameable(cells))
+    unsplit = [np.zeros(octree.grid_of(shape, cells[v]), dtype=bool) for v in range(top + len(splits), depth)]
+    return octree.build(shape, cells[: depth + 1], top, splits + unsplit)
 
 
 def block_edges(volume: np.ndarray) -> tuple[int, ...]:

@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 Cells = tuple[tuple[int, ...], ...]
 IntArray = NDArray[np.int64]
 
+MAX_EDGE = 32
+"""Longest edge of a cell of the deepest level that a stream can name."""
+MAX_BLOCK = 1 << 24
+"""Most samples of a block that a decoder accepts."""
+MAX_DEPTH = 12
+"""Most levels at which a decoder accepts leaves."""
+
 
 def cell_pyramid(shape: tuple[int, ...], finest: tuple[int, ...]) -> Cells:
     """Cell extents of every level, level 0 (one cell around the whole signal) first.

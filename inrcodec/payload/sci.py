@@ -15,14 +15,11 @@ from inrcodec_formats.errors import ContainerError
 from ..coding.networks import BlockNetworks, NetworkShapes
 from ..coding.splits import flag_reader, write_flags
 from ..models.sci import Widths, first_layers, half_octaves, weight_shapes
-from ..partition.octree import Octree, cell_pyramid, from_flags, grid_of
+from ..partition.octree import MAX_BLOCK, MAX_DEPTH, MAX_EDGE, Octree, cell_pyramid, from_flags, grid_of
 from .sections import MAX_CELLS, MAX_STEP, MAX_VOXELS
 
 _FIXED = struct.Struct("<BBIfiiiB")
-MAX_EDGE, MAX_DEPTH, MAX_HALO = 32, 12, 8
-MAX_CLASSES, MAX_LAYERS, MAX_WIDTH = 64, 8, 512
-MAX_BLOCK = 1 << 24
-"""Most samples of a block."""
+MAX_HALO, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH = 8, 64, 8, 512
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ class SciSystem:
         groups = sci.fit_groups(networks.tree, chosen)
         work = np.cumsum([0.0] + [len(leaves) * weight_count(self._ndim, networks.classes[k]) for k, leaves in groups])
         note, fitted = self.task.note("fit"), []
-        for (kind, leaves), (before, after) in zip(groups, pairwise((work / work[-1]).tolist()), strict=True):
+        for (kind, leaves), (before, after) in zip(groups, pairwise((work / max(work[-1], 1.0)).tolist()), strict=True):
             fit = sci.ClassFit(
                 self.task.volume, self.offset, networks.tree, networks.facts, networks.bandwidth, leaves,
                 networks.classes[kind], self.options, self.seed,
