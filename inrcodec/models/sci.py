@@ -32,6 +32,8 @@ from inrcodec_kernels.siren import sine_chain
 Widths = tuple[int, ...]
 LEAST_WIDTH = 2
 """Narrower layers carry nothing."""
+MAX_WIDTH = 512
+"""Widest layer that a decoder accepts."""
 
 
 def weight_shapes(ndim: int, widths: Widths) -> list[tuple[int, int]]:
@@ -45,7 +47,7 @@ def weight_count(ndim: int, widths: Widths) -> int:
 
 
 def funnel(ndim: int, weights: int, layers: int, taper: float) -> Widths:
-    """Widest funnel of at most so many weights.
+    """Widest funnel of at most so many weights, and no layer wider than `MAX_WIDTH`.
 
     Parameters
     ----------
@@ -63,7 +65,7 @@ def funnel(ndim: int, weights: int, layers: int, taper: float) -> Widths:
         Empty where not even the narrowest network fits.
     """
     for depth in range(layers, 0, -1):
-        low, high = LEAST_WIDTH - 1, 1 + weights
+        low, high = LEAST_WIDTH - 1, 1 + min(weights, MAX_WIDTH)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (

@@ -14,12 +14,12 @@ from inrcodec_formats.errors import ContainerError
 
 from ..coding.networks import BlockNetworks, NetworkShapes
 from ..coding.splits import flag_reader, write_flags
-from ..models.sci import Widths, first_layers, half_octaves, weight_shapes
+from ..models.sci import MAX_WIDTH, Widths, first_layers, half_octaves, weight_shapes
 from ..partition.octree import MAX_BLOCK, MAX_DEPTH, MAX_EDGE, Octree, cell_pyramid, from_flags, grid_of
 from .sections import MAX_CELLS, MAX_STEP, MAX_VOXELS
 
 _FIXED = struct.Struct("<BBIfiiiB")
-MAX_HALO, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH = 8, 64, 8, 512
+MAX_HALO, MAX_CLASSES, MAX_LAYERS = 8, 64, 8
 
 
 @dataclass(frozen=True)
