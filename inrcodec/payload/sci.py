@@ -99,7 +99,9 @@ class SciStream:
         layers, at = [], 0
         for layer, shape in enumerate(weight_shapes(self.ndim, self.classes[kind])):
             size = math.prod(shape)
-            part = (flat[:, at : at + size] * steps[:, layer : layer + 1]).astype(np.float32).reshape(-1, *shape)
+            # Hostile numbers may exceed float32; what they give is refused where it shows.
+            with np.errstate(over="ignore"):
+                part = (flat[:, at : at + size] * steps[:, layer : layer + 1]).astype(np.float32).reshape(-1, *shape)
             layers.append(part + start if layer == 0 else part)
             at += size
         return layers

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from inrcodec_formats.container import Container
+from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.zstd import decompress_bounded
 
 from ..coding.networks import BlockNetworks, NetworkStatistics, block_bits, read_networks
@@ -22,6 +23,8 @@ from .base import BlockCosts, Chunk, Chunks
 
 _BATCH = 1 << 21
 """Activations of a layer at a time."""
+_LARGEST = 1e20
+"""What a network gives stays far below this, in units of its block's spread."""
 
 Axes = tuple[NDArray[np.float32], ...]
 
@@ -109,6 +112,8 @@ class SciReconstruction:
         reach = self.stream.halo + 0.5
         if not len(points):
             return total
+        # The last position of the signal belongs to the last blocks, also where these are cut sharply.
+        points = np.minimum(points, np.nextafter(np.array(self.tree.shape) - 0.5, 0.0))
         around = self.tree.overlapping(
             np.floor(points.min(axis=0) - reach).astype(np.int64),
             np.ceil(points.max(axis=0) + reach).astype(np.int64) + 1,
@@ -162,8 +167,11 @@ class SciReconstruction:
         extent = self.tree.extent[alike.leaves[0]]
         weight = np.ones((1,) * total.ndim, dtype=np.float32)
         for axis, (positions, edge) in enumerate(zip(alike.axes, extent.tolist(), strict=True)):
-            ramp = blend_ramp((positions + 1) * edge / 2 - 0.5, 0, edge, self.stream.halo).astype(np.float32)
-            weight = weight * ramp.reshape([-1 if a == axis else 1 for a in range(total.ndim)])
+            ramp = np.ones(len(positions))
+            if self.stream.halo:
+                # Sharp blocks were cut by exact positions; these, rounded, might put a point on the wrong side.
+                ramp = blend_ramp((positions + 1) * edge / 2 - 0.5, 0, edge, self.stream.halo)
+            weight = weight * ramp.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(total.ndim)])
         if kind:
             mesh = np.stack(np.meshgrid(*alike.axes, indexing="ij"), -1).reshape(-1, total.ndim)
             values = self._values(chunk, alike.leaves, mesh).reshape(-1, *weight.shape)
@@ -190,4 +198,11 @@ class SciReconstruction:
             coordinates = torch.from_numpy(points)[None]
             parts = [forward(weights, coordinates[:, at : at + batch]) for at in range(0, len(points), batch)]
         scale = half_octaves(chunk.decoded.scale[place]).astype(np.float32)[:, None]
-        return torch.cat(parts, dim=1).numpy() * scale + mean
+        return _finite(torch.cat(parts, dim=1).numpy()) * scale + mean
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Refuse what only hostile weights can give: NaN is no sample, and no clipping removes it."""
+    if not np.all(np.abs(values) < _LARGEST):
+        raise ContainerError("expected networks of finite values, found others; get a fresh copy of the file")
+    return values
