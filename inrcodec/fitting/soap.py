@@ -60,10 +60,21 @@ class Soap:
                 known.lerp_(new, 1 - self.curvature_decay)
             parameter -= rate * self._direction(i, gradient)
             if self.steps % self.every == 0:
-                # One step of orthogonal iteration follows the slowly turning eigenvectors.
-                self._bases[i] = [
-                    torch.linalg.qr(side @ basis)[0] for side, basis in zip(self._sides[i], self._bases[i], strict=True)
-                ]
+                self._turn(i)
+
+    def _turn(self, i: int) -> None:
+        """Follow the slowly turning eigenvectors by one step of orthogonal iteration.
+
+        That keeps them in descending order of eigenvalue only: in any other it lets the first ones run to the
+        greatest, away from the squares averaged along them. So they are sorted first, the squares with them.
+        """
+        for side in (0, 1):
+            image = self._sides[i][side] @ self._bases[i][side]
+            order = (self._bases[i][side] * image).sum(-2).argsort(dim=-1, descending=True)
+            self._bases[i][side] = torch.linalg.qr(image.gather(-1, order[:, None].expand_as(image)))[0]
+            square = self._square[i] if side else self._square[i].mT
+            square = square.gather(-1, order[:, None].expand_as(square))
+            self._square[i] = (square if side else square.mT).contiguous()
 
     def _direction(self, i: int, gradient: Tensor) -> Tensor:
         left, right = self._bases[i]
@@ -79,5 +90,4 @@ def _eigenvectors(side: Tensor) -> Tensor:
     scale = side.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-30)
     eye = torch.eye(side.shape[-1], dtype=side.dtype, device=side.device)
     # A little of the identity keeps the solver away from blocks without any gradient.
-    vectors: Tensor = torch.linalg.eigh(side / scale[:, None, None] + 1e-6 * eye)[1]
-    return vectors
+    return torch.linalg.eigh(side / scale[:, None, None] + 1e-6 * eye)[1].flip(-1)
