@@ -88,8 +88,12 @@ class SciSystem:
         for _ in range(2):
             if goal.error is None or networks.error <= 0.95 * goal.error or weights >= self._most:
                 break
-            weights = self._more(weights, networks.error, goal.error)
-            networks = self._fitted(weights, 1.0)
+            more = self._more(weights, networks.error, goal.error)
+            fitted = self._fitted(more, 1.0)
+            # Steps are few where weights are many: then more weights may fit worse.
+            if fitted.error >= networks.error:
+                break
+            weights, networks = more, fitted
         self.networks = networks
         count = sum(
             len(f.leaves) * weight_count(self._ndim, networks.classes[networks.kind[f.leaves[0]]])
@@ -138,9 +142,14 @@ class SciSystem:
         if goal.bits is not None:
             return min(int(goal.bits / self.options.bits_per_weight), self._most)
         assert goal.error is not None
-        weights = max(256, int(0.04 * self.task.volume.size))
+        weights = max(64, int(0.04 * self.task.volume.size))
+        best = math.inf, weights
         for _ in range(5):
             error = self._fitted(weights, 0.25, _SAMPLE_BLOCKS).error
+            if weights > best[1] and error >= best[0]:
+                # More weights fit worse in so few steps.
+                return best[1]
+            best = min(best, (error, weights))
             needed = self._more(weights, error, goal.error)
             if abs(math.log(needed / weights)) < 0.1:
                 break
