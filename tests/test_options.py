@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inrcodec.options import Allocation, Coordinates, EncodeOptions, TincOptions, check_device, one_target
+from inrcodec.options import (
+    Allocation,
+    Coordinates,
+    EncodeOptions,
+    NetworkAllocation,
+    Partition,
+    SciOptions,
+    TincOptions,
+    check_device,
+    one_target,
+)
 from inrcodec_formats.container_header import Quality, QualityKind
 from inrcodec_formats.errors import InrcodecError, OptionError
 
@@ -113,7 +123,7 @@ def test_impossible_tinc_options_are_refused(choices: dict[str, Any], words: str
 
 
 NOT_ENCODE: list[tuple[dict[str, Any], str]] = [
-    ({"method": "jpeg"}, "expected method to be one of tinc, found 'jpeg'"),
+    ({"method": "jpeg"}, "expected method to be one of tinc, sci, found 'jpeg'"),
     ({"effort": 0}, "expected effort to be a whole number from 1 to 9, found 0"),
     ({"effort": 10}, "expected effort to be a whole number from 1 to 9, found 10"),
     ({"effort": 5.0}, "expected effort to be a whole number from 1 to 9, found 5.0"),
@@ -178,3 +188,86 @@ def test_devices_there_is_code_for() -> None:
     for device in ("cuda", "mps", "", "CPU"):
         with pytest.raises(OptionError, match=f"found '{device}'"):
             check_device(device)
+
+
+@st.composite
+def sci_options(draw: st.DrawFn) -> SciOptions:
+    return SciOptions(
+        partition=draw(st.sampled_from(get_args(Partition))),
+        blocks=draw(st.none() | st.integers(1, 1 << 20)),
+        layers=draw(st.integers(1, 8)),
+        taper=draw(st.floats(0, 4)),
+        allocation=draw(st.sampled_from(get_args(NetworkAllocation))),
+        bandwidth=draw(st.none() | st.floats(0.1, 1000)),
+        bandwidth_share=draw(st.floats(0.05, 4)),
+        halo=draw(st.integers(0, 8)),
+        starts=draw(st.integers(1, 4)),
+        bits_per_weight=draw(st.floats(0.5, 32)),
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(sci_options())
+def test_sci_options_come_back_from_dictionaries(sci: SciOptions) -> None:
+    assert SciOptions.from_dict(json.loads(json.dumps(sci.to_dict()))) == sci
+    options = EncodeOptions(TARGET, method="sci", sci=sci)
+    assert EncodeOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+
+
+def test_sci_defaults_and_unknown_names() -> None:
+    assert SciOptions.from_dict({}) == SciOptions() == EncodeOptions(TARGET).sci
+    plain = {"target": {"kind": "ratio", "value": 2.0}, "sci": {"width": 3}}
+    with pytest.raises(OptionError, match="names of SciOptions, found width"):
+        EncodeOptions.from_dict(plain)
+    for wrong in ({"sci": {"halo": 1}}, {"sci": None}, {"sci": TincOptions()}, {"tinc": SciOptions()}):
+        with pytest.raises(OptionError, match="to be (Sci|Tinc)Options, found"):
+            EncodeOptions(TARGET, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        SciOptions().halo = 3  # type: ignore[misc]
+
+
+NOT_SCI: list[tuple[dict[str, Any], str]] = [
+    ({"partition": "octree"}, "expected partition to be one of spectrum, uniform, found 'octree'"),
+    ({"allocation": "rate"}, "expected allocation to be one of equal, size, .*, found 'rate'"),
+    ({"blocks": 0}, "expected blocks .* from 1 to 1048576, found 0"),
+    ({"blocks": (1 << 20) + 1}, "expected blocks .* from 1 to 1048576"),
+    ({"blocks": True}, "expected blocks to be a whole number"),
+    ({"layers": 0}, "expected layers .* from 1 to 8, found 0"),
+    ({"layers": 9}, "expected layers .* from 1 to 8, found 9"),
+    ({"layers": (4,)}, r"expected layers to be a whole number .*, found \(4,\)"),
+    ({"taper": -0.1}, "expected taper from 0.0 to 4.0, found -0.1"),
+    ({"taper": 4.1}, "expected taper from 0.0 to 4.0, found 4.1"),
+    ({"taper": math.nan}, "expected taper to be a finite number"),
+    ({"bandwidth": 0.0}, "expected bandwidth from 0.1 to 1000.0, found 0.0"),
+    ({"bandwidth": math.inf}, "expected bandwidth to be a finite number"),
+    ({"bandwidth": 1001.0}, "expected bandwidth from 0.1 to 1000.0"),
+    ({"bandwidth_share": 0.04}, "expected bandwidth_share from 0.05 to 4.0"),
+    ({"bandwidth_share": "all"}, "expected bandwidth_share to be a finite number, found 'all'"),
+    ({"halo": -1}, "expected halo .* from 0 to 8, found -1"),
+    ({"halo": 9}, "expected halo .* from 0 to 8, found 9"),
+    ({"starts": 0}, "expected starts .* from 1 to 4, found 0"),
+    ({"starts": 5}, "expected starts .* from 1 to 4, found 5"),
+    ({"bits_per_weight": 0.4}, "expected bits_per_weight from 0.5 to 32, found 0.4"),
+]
+
+
+@pytest.mark.parametrize(("choices", "words"), NOT_SCI, ids=[str(c) for c, _ in NOT_SCI])
+def test_impossible_sci_options_are_refused(choices: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words) as caught:
+        SciOptions(**choices)
+    assert "\n" not in str(caught.value)
+
+
+def test_limits_of_options_are_those_of_the_stream() -> None:
+    """What the options allow, a stream can say and a decoder accepts."""
+    from inrcodec.coding.networks import DRAWS
+    from inrcodec.payload.sci import MAX_HALO, MAX_LAYERS
+
+    assert SciOptions(halo=MAX_HALO, layers=MAX_LAYERS, starts=DRAWS).halo == MAX_HALO
+    for beyond in ({"halo": MAX_HALO + 1}, {"layers": MAX_LAYERS + 1}, {"starts": DRAWS + 1}):
+        with pytest.raises(OptionError):
+            SciOptions(**beyond)  # type: ignore[arg-type]
+
+
+def test_effort_doubles_the_steps_of_private_networks() -> None:
+    assert [EncodeOptions(TARGET, effort=e).network_steps for e in (1, 2, 9)] == [100, 200, 25600]

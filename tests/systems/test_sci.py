@@ -23,10 +23,6 @@ from inrcodec_formats.container import Container, Section, write_container
 from inrcodec_formats.zstd import compress, decompress_bounded
 from samples import psnr_db, scan
 
-SMALLEST = 200
-"""About what a stream without networks takes."""
-
-
 def encode(volume: np.ndarray, **choices: Any) -> bytes:
     return inrcodec.encode(volume, **({"effort": 1, "method": "sci"} | choices))
 
@@ -94,8 +90,9 @@ def test_sizes_are_made_use_of(name: str, ratio: float) -> None:
 
 
 def test_more_bytes_make_a_better_copy() -> None:
-    volume = scan((16, 24, 24))
-    found = [psnr_db(volume, inrcodec.decode(encode(volume, ratio=r, effort=3)).samples) for r in (100, 50, 25)]
+    """As long as there are steps enough for the weights."""
+    volume = scan((24, 32, 32))
+    found = [psnr_db(volume, inrcodec.decode(encode(volume, ratio=r, effort=3)).samples) for r in (120, 60, 30)]
     assert found == sorted(found) and found[2] > found[0] + 2
 
 
@@ -109,6 +106,7 @@ def test_impossible_sizes_say_what_is_possible() -> None:
 @pytest.mark.parametrize("shape", [(900,), (40, 50), (16, 20, 24), (3, 30, 30)])
 @pytest.mark.parametrize("goal", [25.0, 32.0])
 def test_qualities_are_reached(shape: tuple[int, ...], goal: float) -> None:
+    """Also where more weights would be fitted worse in these few steps."""
     volume = smooth(shape)
     found = psnr_db(volume, inrcodec.decode(encode(volume, psnr_db=goal, effort=2)).samples)
     assert found >= goal
@@ -174,7 +172,8 @@ def test_regions_are_crops_of_the_whole(stream: bytes, key: Any) -> None:
         found = image[key]
     assert found.shape == whole[key].shape and found.dtype == whole.dtype
     # Products of other sizes round otherwise: a sample half way between two integers may go the other way.
-    assert np.all(np.abs(found.astype(int) - whole[key]) <= 1) and np.mean(found != whole[key]) < 0.01
+    assert np.all(np.abs(found.astype(int) - whole[key]) <= 1)
+    assert np.count_nonzero(found != whole[key]) <= 0.01 * found.size
 
 
 def test_regions_read_their_own_chunks_only() -> None:
