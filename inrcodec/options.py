@@ -238,7 +238,7 @@ class EncodeOptions:
     @property
     def network_steps(self) -> int:
         """Most descent steps on private networks."""
-        return 50 * 2**self.effort
+        return 50 * 2 ** (self.effort - 1)
 
     @property
     def fit_steps(self) -> int:

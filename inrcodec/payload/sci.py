@@ -19,7 +19,7 @@ from ..partition.octree import Octree, cell_pyramid, from_flags, grid_of
 from .sections import MAX_CELLS, MAX_STEP, MAX_VOXELS
 
 _FIXED = struct.Struct("<BBIfiiiB")
-MAX_EDGE, MAX_DEPTH, MAX_HALO = 32, 12, 8
+MAX_EDGE, MAX_DEPTH, MAX_HALO = 4096, 12, 8
 MAX_CLASSES, MAX_LAYERS, MAX_WIDTH = 64, 8, 512
 MAX_BLOCK = 1 << 24
 """Most samples of a block."""
@@ -110,7 +110,7 @@ class SciStream:
     def tree_section(self) -> bytes:
         """Pack everything but the statistics."""
         tree = self.tree
-        packed = bytes(tree.cells[-1])
+        packed = struct.pack(f"<{self.ndim}H", *tree.cells[-1])
         packed += _FIXED.pack(0, tree.top, self.seed, self.step, self.offset, self.low, self.high, self.halo)
         packed += bytes([len(self.classes) - 1])
         for widths, exponents in zip(self.classes[1:], self.exponents[1:], strict=True):
@@ -135,11 +135,11 @@ class SciStream:
 
     @classmethod
     def _unpacked(cls, data: bytes, shape: tuple[int, ...], leaves: int) -> SciStream:
-        at = len(shape)
-        finest = tuple(data[:at])
+        finest = struct.unpack_from(f"<{len(shape)}H", data)
+        at = 2 * len(shape)
         version, top, seed, step, offset, low, high, halo = _FIXED.unpack_from(data, at)
         at += _FIXED.size
-        if version or len(finest) != len(shape) or any(not 1 <= e <= MAX_EDGE for e in finest):
+        if version or any(not 1 <= e <= MAX_EDGE for e in finest):
             raise ContainerError(
                 "expected a known kind of tree, found impossible values in TREE; get a fresh copy of the file"
             )
