@@ -77,6 +77,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     device: str = "auto",
     seed: int = 0,
     quantise_step: float | None = None,
+    restoration: bool = True,
     tinc: TincOptions | None = None,
     sci: SciOptions | None = None,
     progress: Progress | None = None,
@@ -104,6 +105,9 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Of everything random: same input, options, seed, versions and thread count give the same bytes.
     quantise_step : float, optional
         For real values: the smallest difference to keep. Integers need none.
+    restoration : bool
+        Whether to fit a small network that corrects the decoded samples, block faces above all; it is kept only where
+        it is worth its bytes.
     tinc : TincOptions, optional
         How TINC partitions and shares.
     sci : SciOptions, optional
@@ -134,7 +138,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
     options = EncodeOptions(
-        wanted, method, effort, device, seed, tinc=tinc or TincOptions(), sci=sci or SciOptions()  # type: ignore[arg-type]
+        wanted, method, effort, device, seed, restoration, tinc=tinc or TincOptions(), sci=sci or SciOptions()  # type: ignore[arg-type]
     )
     if target is not None:
         encoder.check_output(target)

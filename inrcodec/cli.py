@@ -73,6 +73,9 @@ def encode(
     quantise_step: Annotated[
         float | None, typer.Option(help="For files of fractions: the smallest difference to keep.")
     ] = None,
+    restoration: Annotated[
+        bool, typer.Option(help="Correct decoded samples by a small network, where that is worth its bytes.")
+    ] = True,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -98,6 +101,7 @@ def encode(
             device=device,
             seed=seed,
             quantise_step=quantise_step,
+            restoration=restoration,
             progress=progress,
         )
     _emit(report, console.show_encode, as_json, quiet)
@@ -202,6 +206,7 @@ def compare(
             compressed_bytes=compressed.stat().st_size if compressed else None,
             picture=picture,
             quantise_step=quantise_step,
+            restoration=restoration,
             progress=progress,
         )
     _emit(report, console.show_compare, as_json, quiet)

@@ -185,6 +185,8 @@ class EncodeOptions:
     device : {"auto", "cpu"}
     seed : int
         Of everything random.
+    restoration : bool
+        Whether to fit a small network that corrects the decoded samples; it is kept only where it is worth its bytes.
     tinc : TincOptions
     sci : SciOptions
     """
@@ -194,6 +196,7 @@ class EncodeOptions:
     effort: int = 5
     device: str = "auto"
     seed: int = 0
+    restoration: bool = True
     tinc: TincOptions = field(default_factory=TincOptions)
     sci: SciOptions = field(default_factory=SciOptions)
 
@@ -201,6 +204,8 @@ class EncodeOptions:
         _choice("method", self.method, get_args(Method))
         _whole("effort", self.effort, 1, 9)
         check_device(self.device)
+        if not isinstance(self.restoration, bool):
+            raise OptionError(f"expected restoration to be True or False, found {self.restoration!r}")
         if not isinstance(self.tinc, TincOptions):
             raise OptionError(f"expected tinc to be TincOptions, found {self.tinc!r}")
         if not isinstance(self.sci, SciOptions):
@@ -234,6 +239,11 @@ class EncodeOptions:
     def sample_voxels(self) -> int:
         """Size of the sample that decisions are tried on."""
         return 1 << min(20 + self.effort // 2, 23)
+
+    @property
+    def restoration_steps(self) -> int:
+        """Descent steps of the restoration network."""
+        return round(500 * 2 ** ((self.effort - 5) / 1.5))
 
     @property
     def network_steps(self) -> int:
