@@ -18,6 +18,7 @@ ALLOWED = {
     "inrcodec.models": {KERNELS, ERRORS},
     "inrcodec.coding": {KERNELS, FORMATS, OPTIONS},
     "inrcodec.fitting": {KERNELS, FORMATS, "inrcodec.partition", "inrcodec.models", "inrcodec.coding", OPTIONS},
+    "inrcodec.payload": {KERNELS, FORMATS, "inrcodec.partition", "inrcodec.models", "inrcodec.coding"},
     OPTIONS: {FORMATS},
     "inrcodec.reports": set(),
     "inrcodec.metrics": {FORMATS},
