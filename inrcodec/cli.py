@@ -206,7 +206,6 @@ def compare(
             compressed_bytes=compressed.stat().st_size if compressed else None,
             picture=picture,
             quantise_step=quantise_step,
-            restoration=restoration,
             progress=progress,
         )
     _emit(report, console.show_compare, as_json, quiet)
