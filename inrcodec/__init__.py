@@ -97,7 +97,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Size of the stream in bits over the number of voxels; as precise as `ratio`.
     psnr_db : float, optional
         PSNR over the signal's own range, in dB; reached and exceeded by at most 0.1 dB.
-    method : {"tinc", "sci"}
+    method : {"tinc", "sci", "auto"}
+        Auto tries both on a part of the signal; the report says what it chose and why.
     effort : int
         1 (fast) to 9 (thorough); counts steps, not seconds.
     device : {"auto", "cpu"}

@@ -30,6 +30,7 @@ from .options import EncodeOptions
 from .payload import restoration
 from .reports import EncodeReport
 from .systems import Draft, SciSystem, System, TincSystem
+from .systems.auto import trial_part, verdict
 from .systems.base import Task
 
 Progress = Callable[[str, float, str], None]
@@ -81,13 +82,13 @@ class Encoder:
         self.low, self.high = int(self.volume.min()), int(self.volume.max())
         self.seconds: dict[str, float] = {}
         self.choices: dict[str, object] = {}
-        task = Task(self.volume, self.low, self.high, options, progress, self._timed)
-        self.system = _SYSTEMS[options.method](task)
         self.extra: list[Section] = []
 
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
         goal = self._first_goal()
+        name = self._timed("trial", self._chosen_method) if self.options.method == "auto" else self.options.method
+        self.system = _SYSTEMS[name](Task(self.volume, self.low, self.high, self.options, self.progress, self._timed))
         self._timed("partition", lambda: self.system.prepare(goal))
         result = self._timed("code", lambda: self._reach_target(self.system.step))
         if self.options.restoration and self._timed("restore", lambda: self._fit_restoration(result)):
@@ -114,6 +115,29 @@ class Encoder:
         if target.kind == "bits_per_voxel":
             return self.signal.header.voxels * target.value / 8
         return None
+
+    def _chosen_method(self) -> str:
+        """Try every system on a part of the signal, with less effort and without restoration."""
+        part = Signal.from_array(trial_part(self.volume))
+        target = self.options.target
+        if target.kind == "ratio":
+            # The part's own header must not count for more than the whole signal's does.
+            target = Quality("bits_per_voxel", 8 * self.signal.header.raw_bytes / target.value / self.signal.header.voxels)
+        outcomes = {}
+        for number, name in enumerate(_SYSTEMS):
+            self.progress("trial", number / len(_SYSTEMS), name)
+            effort = max(1, self.options.effort - 2)
+            options = replace(self.options, target=target, method=name, effort=effort, restoration=False)  # type: ignore[arg-type]
+            try:
+                blob, report = Encoder(part, options, lambda stage, fraction, note: None).run()
+            except TargetError:
+                continue
+            outcomes[name] = report.psnr_db, len(blob)
+        if not outcomes:
+            return next(iter(_SYSTEMS))
+        best, reason = verdict(outcomes, self._target_bytes is not None, part.header.shape)
+        self.choices["method_reason"] = reason
+        return best
 
     def _first_goal(self) -> Goal:
         size = self._target_bytes

@@ -13,7 +13,7 @@ from inrcodec_formats.errors import OptionError
 Root = Literal["separable", "dense"]
 Coordinates = Literal["auto", "local", "global"]
 Allocation = Literal["rate", "equal", "interest", "variance"]
-Method = Literal["tinc", "sci"]
+Method = Literal["tinc", "sci", "auto"]
 Partition = Literal["spectrum", "uniform"]
 NetworkAllocation = Literal["equal", "size", "variance", "concentration", "spread"]
 
@@ -179,7 +179,8 @@ class EncodeOptions:
     ----------
     target : Quality
         Exactly one of ratio, bits per voxel, PSNR in dB.
-    method : {"tinc", "sci"}
+    method : {"tinc", "sci", "auto"}
+        Auto tries both on a part of the signal.
     effort : int
         1 (fast) to 9 (thorough): counts steps, not seconds.
     device : {"auto", "cpu"}
