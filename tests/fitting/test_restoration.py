@@ -48,7 +48,7 @@ def blocky(shape: tuple[int, ...], step: float = 60.0) -> tuple[np.ndarray, np.n
 def test_blocks_are_smoothed_where_it_was_not_trained() -> None:
     volume, decoded = blocky((48, 48, 48))
     layout = RestorationLayout(6, 3)
-    parameters = fit_restoration(reader(decoded), volume, 60.0, layout, 150, 0, quiet)
+    parameters = fit_restoration(reader(decoded), volume, 60.0, layout, 60, 0, quiet)
     _, held_out = read_pairs(reader(decoded), volume, layout, 0)
     model = restored_model(layout, parameters)
     gain = gain_db(model, held_out, 60.0, int(volume.min()), int(volume.max()))
@@ -81,7 +81,7 @@ def test_any_shape_is_fitted(shape: tuple[int, ...]) -> None:
 
 
 def choose(
-    volume: np.ndarray, decoded: np.ndarray, stream_bytes: int, steps: int = 120
+    volume: np.ndarray, decoded: np.ndarray, stream_bytes: int, steps: int = 60
 ) -> fitting.RestorationChoice | None:
     low, high = int(volume.min()), int(volume.max())
     return choose_restoration(
