@@ -22,12 +22,13 @@ from .soap import Soap
 
 TRAINING_VOXELS, HELD_OUT_VOXELS = 3_500_000, 1_000_000
 """Most samples read for training and for measuring the gain."""
-BOX, TILE = 40**3, 20**3
-"""Samples of a box that is read, and of a tile of it that is trained on."""
+BOX, TILE = 24**3, 24**3
+"""Samples of a box that is read, and of a tile of it that is trained on. Boxes of 40^3 are quicker to read, but a million samples in so few of
+them measure the gain three times less sharply."""
 LEAST_BOXES = 16
 """Small volumes are cut in at least so many boxes, or none could be held out."""
 HELD_OUT_EVERY = 5
-BATCH = 4
+BATCH = 3
 """Tiles in a step's mini-batch."""
 LEARNING_RATES = {"first": 1e-2, "biases": 3e-2, "middle": 3e-2, "last": 3e-3}
 """Largest of the schedule. Adam with one rate of 1e-2 needs three times the steps for the same gain."""
@@ -346,9 +347,9 @@ def _tiles(pairs: Pairs, step: float, layout: RestorationLayout) -> tuple[Tensor
     least = tuple(min(b.shape[axis] for b in pairs.original) for axis in range(layout.ndim))
     edges = tuple(min(n, e) for n, e in zip(least, _box_edges(least, layout.radius, TILE), strict=True))
     samples, residual = [], []
-    for decoded, original in zip(pairs.decoded, pairs.original, strict=True):
+    for number, (decoded, original) in enumerate(zip(pairs.decoded, pairs.original, strict=True)):
         missing = original - layout.inner(decoded)
-        for corner in itertools.product(*map(_evenly, original.shape, edges)):
+        for corner in itertools.product(*(_evenly(n, e, number) for n, e in zip(original.shape, edges, strict=True))):
             core = tuple(slice(c, c + e) for c, e in zip(corner, edges, strict=True))
             around = tuple(slice(c, c + e + 2 * r) for c, e, r in zip(corner, edges, layout.radius, strict=True))
             samples.append(layout.batched(decoded[around], unit))
@@ -356,9 +357,14 @@ def _tiles(pairs: Pairs, step: float, layout: RestorationLayout) -> tuple[Tensor
     return torch.cat(samples), torch.cat(residual)
 
 
-def _evenly(extent: int, edge: int) -> list[int]:
-    """First samples of the fewest windows of `edge` that cover an axis."""
-    count = math.ceil(extent / edge)
+def _evenly(extent: int, edge: int, turn: int) -> list[int]:
+    """First samples of the windows of `edge` on an axis; up to an eighth of one is left out, at either end in turn.
+
+    Boxes of one volume differ by a sample, and a second window for it would count the others twice.
+    """
+    count = max(1, math.ceil((extent - edge // 8) / edge))
+    if count * edge <= extent:
+        return [number * edge + (extent - count * edge) * (turn % 2) for number in range(count)]
     return np.linspace(0, extent - edge, count).astype(np.int64).tolist()
 
 
