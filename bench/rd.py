@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .machine import ROOT, commit_of, today
-from .peers import METHODS, Peer, make_peer
+from .peers import BASELINES, METHODS, Peer, make_peer
 from .signals import BenchSignal, load_signal
 from .store import Row, Store
 
@@ -80,7 +80,7 @@ def shared_cells(signal: BenchSignal, peer: Peer) -> Row:
 
 def targets_for(peer: Peer, signal: BenchSignal, rates: Sequence[float], ratios: Sequence[float]) -> list[float]:
     """Target rates in bits/voxel: `rates` for peers, `ratios` of the stored array for our own methods; empty means default."""
-    if peer.name in METHODS:
+    if peer.name in METHODS | BASELINES:
         return sorted(float(f"{8 * signal.main.itemsize / ratio:.6g}") for ratio in ratios or RATIOS)
     wanted = rates or (CLIP_RATES if signal.kind == "clip" else RATES)
     return sorted(float(f"{rate:.6g}") for rate in wanted)

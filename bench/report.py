@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .bd import Curve, Delta, better, delta, mean_rate
-from .peers import METHODS, PEERS
+from .peers import BASELINES, METHODS, PEERS
 from .plots import plot_signal, plot_summary
 from .signals import LABEL_MAPS, SOURCE_NOTES
 from .store import Row
@@ -43,7 +43,7 @@ def curves_of(rows: Iterable[Row]) -> Curves:
 def title_of(spec: str) -> str:
     """A codec as tables call it."""
     name, _, variant = spec.partition(":")
-    peer = (PEERS | METHODS)[name]
+    peer = (PEERS | METHODS | BASELINES)[name]
     return f"{peer.title}, {peer.variant_word}{variant}" if variant else peer.title
 
 
@@ -74,7 +74,7 @@ def write_report(folder: Path, rows: Sequence[Row], runs: Sequence[str]) -> Path
     shapes = {row["signal"]: row["shape"] for row in rows}
     lines = ["# Rate–distortion", "", *headline(curves, kinds), "", *(f"Command: {run}" for run in runs), ""]
     lines += _how_to_read()
-    lines += ["", "![BD-rates](rd_summary.png)", "", *_bd_tables(curves, kinds)]
+    lines += ["", "![BD-rates](rd_summary.png)", "", *_bd_tables(curves, kinds), *baseline_table(rows)]
     for signal in sorted(curves):
         lines += ["", f"## {signal}, {shapes[signal]}", ""]
         if signal in SOURCE_NOTES:
@@ -143,7 +143,8 @@ def _peers(curves: Curves) -> list[str]:
 
 
 def _methods(curves: Curves) -> list[str]:
-    return sorted({spec for known in curves.values() for spec in known if is_ours(spec)})
+    found = {spec for known in curves.values() for spec in known if is_ours(spec)}
+    return sorted(found, key=lambda spec: (list(METHODS).index(spec.partition(":")[0]), spec))
 
 
 def _own_titles() -> set[str]:
@@ -172,6 +173,29 @@ def _bd_tables(curves: Curves, kinds: dict[str, str]) -> list[str]:
                 lines.append(f"| {title_of(peer)} | {' | '.join(cells)} | {_average_cell(deltas, averaged(names, kinds))} |")
         lines.append("")
     return lines
+
+
+def baseline_table(rows: Sequence[Row]) -> list[str]:
+    """PSNR of our methods and of the baseline at the same size, and by how much the better of ours is ahead."""
+    points: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        if row["status"] == "ok" and row["peer"] in METHODS | BASELINES:
+            points.setdefault((row["signal"], row["target"]), {})[row["peer"]] = row
+    both = {key: found for key, found in points.items() if found.keys() & BASELINES.keys() and found.keys() & METHODS.keys()}
+    if not both:
+        return []
+    lines = ["## Against a uniform grid of equal plain SIRENs", "", "PSNR in dB at the same size, same optimiser, steps, quantisation and coding:", ""]
+    lines += ["| signal | bits/voxel | plain SIREN grid | SCI | TINC | better of ours |", "|---|--:|--:|--:|--:|--:|"]
+    gains = []
+    for (signal, target), found in sorted(both.items()):
+        psnr = {name: float(row["psnr_db"]) for name, row in found.items()}
+        gain = max(value for name, value in psnr.items() if name in METHODS) - psnr["siren"]
+        gains += [gain] if signal not in LABEL_MAPS else []
+        cells = [f"{psnr[name]:.2f}" if name in psnr else "" for name in ("siren", "sci", "tinc")]
+        lines.append(f"| {signal} | {float(target):.4g} | {' | '.join(cells)} | {gain:+.2f} |")
+    if gains:
+        lines.append(f"| average without the label map | | | | | {sum(gains) / len(gains):+.2f} |")
+    return [*lines, ""]
 
 
 def _delta_cell(found: Delta | None) -> str:

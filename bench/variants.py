@@ -14,7 +14,7 @@ import numpy as np
 
 import inrcodec
 from inrcodec.encoder import read_signal
-from inrcodec.options import TincOptions
+from inrcodec.options import SciOptions, TincOptions
 
 CROP = (64, 128, 128)
 DENSE: dict[str, Any] = {"root": "dense", "features": 128, "leaf_levels": 2}
@@ -32,6 +32,31 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+UNIFORM: dict[str, Any] = {"partition": "uniform", "allocation": "equal"}
+SCI_VARIANTS: dict[str, dict[str, Any]] = {
+    "default: spectrum partition, funnels, measured bandwidth, 2 starts, halo 1": {},
+    "uniform grid": {"partition": "uniform"},
+    "plain networks": {"taper": 0.0},
+    "steeper funnels": {"taper": 1.0},
+    "3 sine layers": {"layers": 3},
+    "5 sine layers": {"layers": 5},
+    "w0 of 20 everywhere": {"bandwidth": 20 / 27**0.5, "bandwidth_share": 1.0},
+    "whole measured bandwidth": {"bandwidth_share": 1.0},
+    "1 start": {"starts": 1},
+    "4 starts": {"starts": 4},
+    "no halo": {"halo": 0},
+    "halo of 2": {"halo": 2},
+    "weights equal": {"allocation": "equal"},
+    "weights by size": {"allocation": "size"},
+    "weights by variance": {"allocation": "variance"},
+    "weights by concentration": {"allocation": "concentration"},
+    "4.6 bits a weight": {"bits_per_weight": 4.6},
+    "6 bits a weight": {"bits_per_weight": 6.0},
+    "baseline: uniform grid of equal plain networks, w0 of 20, 1 start, no halo": UNIFORM
+    | {"taper": 0.0, "bandwidth": 20 / 27**0.5, "bandwidth_share": 1.0, "starts": 1, "halo": 0},
+}
+
+
 def central_crop(samples: np.ndarray) -> np.ndarray:
     """The middle of a volume, at most `CROP` samples along its last three axes."""
     extents = [*samples.shape[: samples.ndim - 3], *CROP[-min(3, samples.ndim) :]]
@@ -41,16 +66,21 @@ def central_crop(samples: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.variants", description="TINC's choices at equal size.")
+    parser = argparse.ArgumentParser(prog="python -m bench.variants", description="The choices of a system at equal size.")
     parser.add_argument("path", type=Path)
     parser.add_argument("--ratio", type=float, default=64)
     parser.add_argument("--effort", type=int, default=5)
+    parser.add_argument("--method", choices=("tinc", "sci"), default="tinc")
+    parser.add_argument("--restoration", action="store_true", help="correct the decoded samples afterwards")
     options = parser.parse_args()
     crop = np.ascontiguousarray(central_crop(read_signal(options.path, None).samples))
     print("| variant | ratio | PSNR dB | bits a weight | encode s |\n|---|--:|--:|--:|--:|")
-    for name, choices in VARIANTS.items():
+    for name, choices in (VARIANTS if options.method == "tinc" else SCI_VARIANTS).items():
         began = time.perf_counter()
-        blob = inrcodec.encode(crop, ratio=options.ratio, effort=options.effort, tinc=TincOptions(**choices))
+        chosen = {"tinc": TincOptions(**choices)} if options.method == "tinc" else {"sci": SciOptions(**choices)}
+        blob = inrcodec.encode(
+            crop, ratio=options.ratio, effort=options.effort, method=options.method, restoration=options.restoration, **chosen
+        )
         seconds = time.perf_counter() - began
         report = inrcodec.compare(crop, inrcodec.decode(blob), compressed_bytes=len(blob))
         bits = inrcodec.info(blob).details["bits_per_weight"]

@@ -77,6 +77,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     device: str = "auto",
     seed: int = 0,
     quantise_step: float | None = None,
+    restoration: bool = True,
     tinc: TincOptions | None = None,
     sci: SciOptions | None = None,
     progress: Progress | None = None,
@@ -96,7 +97,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Size of the stream in bits over the number of voxels; as precise as `ratio`.
     psnr_db : float, optional
         PSNR over the signal's own range, in dB; reached and exceeded by at most 0.1 dB.
-    method : {"tinc", "sci"}
+    method : {"tinc", "sci", "auto"}
+        Auto tries both on a part of the signal; the report says what it chose and why.
     effort : int
         1 (fast) to 9 (thorough); counts steps, not seconds.
     device : {"auto", "cpu"}
@@ -104,6 +106,9 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Of everything random: same input, options, seed, versions and thread count give the same bytes.
     quantise_step : float, optional
         For real values: the smallest difference to keep. Integers need none.
+    restoration : bool
+        Whether to fit a small network that corrects the decoded samples, block faces above all; it is kept only where
+        it is worth its bytes.
     tinc : TincOptions, optional
         How TINC partitions and shares.
     sci : SciOptions, optional
@@ -134,7 +139,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
     options = EncodeOptions(
-        wanted, method, effort, device, seed, tinc=tinc or TincOptions(), sci=sci or SciOptions()  # type: ignore[arg-type]
+        wanted, method, effort, device, seed, restoration, tinc=tinc or TincOptions(), sci=sci or SciOptions()  # type: ignore[arg-type]
     )
     if target is not None:
         encoder.check_output(target)

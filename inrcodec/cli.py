@@ -66,13 +66,16 @@ def encode(
     ratio: Annotated[float | None, typer.Option(help="Target: raw bytes over compressed bytes.")] = None,
     bits_per_voxel: Annotated[float | None, typer.Option(help="Target: compressed bits per voxel.")] = None,
     psnr_db: Annotated[float | None, typer.Option(help="Target: PSNR over the data's own range, in dB.")] = None,
-    method: Annotated[str, typer.Option(help="tinc, sci, pyramid or auto.")] = "tinc",
+    method: Annotated[str, typer.Option(help="tinc, sci or auto.")] = "tinc",
     effort: Annotated[int, typer.Option(help="1 (seconds) to 9 (long).")] = 5,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the fit; the same seed gives the same file.")] = 0,
     quantise_step: Annotated[
         float | None, typer.Option(help="For files of fractions: the smallest difference to keep.")
     ] = None,
+    restoration: Annotated[
+        bool, typer.Option(help="Correct decoded samples by a small network, where that is worth its bytes.")
+    ] = True,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -98,6 +101,7 @@ def encode(
             device=device,
             seed=seed,
             quantise_step=quantise_step,
+            restoration=restoration,
             progress=progress,
         )
     _emit(report, console.show_encode, as_json, quiet)

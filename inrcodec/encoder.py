@@ -16,18 +16,21 @@ import numpy as np
 
 from inrcodec_formats import registry
 from inrcodec_formats.atomic import atomic_output
-from inrcodec_formats.container import metadata_section, write_container
+from inrcodec_formats.container import Section, metadata_section, write_container
 from inrcodec_formats.container_header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, OutputError, SignalError, TargetError
 from inrcodec_formats.signal import Signal
 
 from .fitting.goal import Goal
+from .fitting.restoration import choose_restoration, price_db
 from .fitting.search import Trial, search_step
 from .image import Image
 from .metrics import ErrorStatistics, error_statistics, own_range
 from .options import EncodeOptions
+from .payload import restoration
 from .reports import EncodeReport
 from .systems import Draft, SciSystem, System, TincSystem
+from .systems.auto import trial_part, verdict
 from .systems.base import Task
 
 Progress = Callable[[str, float, str], None]
@@ -43,6 +46,10 @@ _IDENTICAL_DB = 1e3
 _HEADROOM_BITS = 8 * 420
 """Header, directory, footer, tree and statistics of a usual stream; only the first guess depends on it."""
 
+
+_LEAST_RESTORATION, _MOST_GAIN_DB = 350, 1.5
+"""A restoration network takes at least so many bytes and gains at most about so much: small streams do without."""
+_STRENGTH = 9.6
 
 _SYSTEMS: dict[str, Callable[[Task], System]] = {"tinc": TincSystem, "sci": SciSystem}
 
@@ -74,14 +81,19 @@ class Encoder:
         self.volume = signal.samples
         self.low, self.high = int(self.volume.min()), int(self.volume.max())
         self.seconds: dict[str, float] = {}
-        task = Task(self.volume, self.low, self.high, options, progress, self._timed)
-        self.system = _SYSTEMS[options.method](task)
+        self.choices: dict[str, object] = {}
+        self.extra: list[Section] = []
 
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
         goal = self._first_goal()
+        name = self._timed("trial", self._chosen_method) if self.options.method == "auto" else self.options.method
+        self.system = _SYSTEMS[name](Task(self.volume, self.low, self.high, self.options, self.progress, self._timed))
         self._timed("partition", lambda: self.system.prepare(goal))
-        self.result = result = self._timed("code", self._reach_target)
+        result = self._timed("code", lambda: self._reach_target(self.system.step))
+        if self.options.restoration and self._timed("restore", lambda: self._fit_restoration(result)):
+            result = self._timed("code", lambda: self._reach_target(result.step))
+        self.result = result
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
         return result.blob, self._report(result, error)
 
@@ -104,6 +116,29 @@ class Encoder:
             return self.signal.header.voxels * target.value / 8
         return None
 
+    def _chosen_method(self) -> str:
+        """Try every system on a part of the signal, with less effort and without restoration."""
+        part = Signal.from_array(trial_part(self.volume))
+        target = self.options.target
+        if target.kind == "ratio":
+            # The part's own header must not count for more than the whole signal's does.
+            target = Quality("bits_per_voxel", 8 * self.signal.header.raw_bytes / target.value / self.signal.header.voxels)
+        outcomes = {}
+        for number, name in enumerate(_SYSTEMS):
+            self.progress("trial", number / len(_SYSTEMS), name)
+            effort = max(1, self.options.effort - 2)
+            options = replace(self.options, target=target, method=name, effort=effort, restoration=False)  # type: ignore[arg-type]
+            try:
+                blob, report = Encoder(part, options, lambda stage, fraction, note: None).run()
+            except TargetError:
+                continue
+            outcomes[name] = report.psnr_db, len(blob)
+        if not outcomes:
+            return next(iter(_SYSTEMS))
+        best, reason = verdict(outcomes, self._target_bytes is not None, part.header.shape)
+        self.choices["method_reason"] = reason
+        return best
+
     def _first_goal(self) -> Goal:
         size = self._target_bytes
         if size is not None:
@@ -111,10 +146,42 @@ class Encoder:
         data_range = max(self.high - self.low, 1)
         return Goal(error=data_range**2 / 10 ** (min(self.options.target.value, _LOSSLESS_DB) / 10))
 
-    def _reach_target(self) -> Result:
-        return self._reach_size() if self._target_bytes is not None else self._reach_psnr()
+    def _fit_restoration(self, result: Result) -> bool:
+        """Fit the network that corrects decoded samples; whether it is worth its bytes."""
+        options, size = self.options, len(result.blob)
+        if price_db(_LEAST_RESTORATION, size) > _MOST_GAIN_DB:
+            return False
+        with Image(result.blob) as image:
+            strength = self._strength(image)
+            found = choose_restoration(
+                image.read_plain_box,
+                self.volume,
+                strength * image.blocks.step,
+                low=self.low,
+                high=self.high,
+                stream_bytes=size,
+                steps=options.restoration_steps,
+                seed=options.seed,
+                note=lambda fraction, text: self.progress("restore", fraction, text),
+            )
+        if found is None:
+            return False
+        self.extra = [Section(restoration.TAG, restoration.pack(found.layout, found.parameters, strength))]
+        self.choices.update(restoration_width=found.layout.width, restoration_gain_db=round(found.gain_db, 3))
+        return True
 
-    def _reach_size(self) -> Result:
+    def _strength(self, image: Image) -> float:
+        """What corrections are measured in, over the quantisation step: about ten times the RMS error."""
+        total = ErrorStatistics(0, 0, 0, 0)
+        for start, stop in _probes(self.volume.shape):
+            box = self.volume[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+            total += error_statistics(box, image.read_box(start, stop))
+        return float(np.float32(max(_STRENGTH * math.sqrt(total.sum_squares / total.voxels), 1e-3) / image.blocks.step))
+
+    def _reach_target(self, first: float) -> Result:
+        return self._reach_size(first) if self._target_bytes is not None else self._reach_psnr(first)
+
+    def _reach_size(self, first: float) -> Result:
         limit = self._target_bytes
         assert limit is not None
         best: Result | None = None
@@ -128,7 +195,7 @@ class Encoder:
                 best = result
             return Trial(step, math.log2(size))
 
-        self._search(attempt, self.system.step, math.log2(SIZE_WINDOW * limit), math.log2(limit), slope=self.system.size_slope)
+        self._search(attempt, first, math.log2(SIZE_WINDOW * limit), math.log2(limit), slope=self.system.size_slope)
         if best is None:
             smallest = 2 ** attempt(self.system.step_bounds[1]).amount
             if best is None:
@@ -139,7 +206,7 @@ class Encoder:
                 )
         return best
 
-    def _reach_psnr(self) -> Result:
+    def _reach_psnr(self, first: float) -> Result:
         goal = min(self.options.target.value, _IDENTICAL_DB)
         data_range = own_range(self.volume)
         best: tuple[float, int, Result] | None = None
@@ -155,7 +222,7 @@ class Encoder:
                 best = found
             return Trial(step, psnr)
 
-        trials = self._search(attempt, self.system.step, goal, goal + PSNR_WINDOW_DB, slope=-4.0)
+        trials = self._search(attempt, first, goal, goal + PSNR_WINDOW_DB, slope=-4.0)
         if best is None:
             most = max(t.amount for t in trials)
             raise TargetError(
@@ -193,7 +260,7 @@ class Encoder:
     def _assemble(self, step: float, pressure: float) -> Result:
         """Quantise at a step and write the whole stream."""
         draft = self.system.draft(step, pressure)
-        sections = [s for s in (metadata_section(self.signal.header), *draft.sections) if s is not None]
+        sections = [s for s in (metadata_section(self.signal.header), *draft.sections, *self.extra) if s is not None]
         out = io.BytesIO()
         write_container(out, self._header(), sections, iter(draft.chunks))
         return Result(out.getvalue(), draft, step, None)
@@ -239,7 +306,7 @@ class Encoder:
             backend_reason="this version has no GPU kernels",
             seed=self.options.seed,
             effort=self.options.effort,
-            choices={**self.system.choices, "step": float(np.float32(result.step))},
+            choices={**self.system.choices, **self.choices, "step": float(np.float32(result.step))},
         )
 
 
@@ -292,3 +359,12 @@ def write_stream(target: str | os.PathLike[str], blob: bytes) -> None:
     """Write the stream whole or not at all."""
     with atomic_output(target) as stream:
         stream.write(blob)
+
+
+def _probes(shape: tuple[int, ...], edge: int = 48, count: int = 8) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Some boxes on the diagonals of a signal."""
+    extent = np.minimum(shape, edge)
+    room = np.array(shape) - extent
+    place = (np.arange(1, count + 1)[:, None] * (np.sqrt(2 + np.arange(len(shape))) % 1)) % 1
+    starts = (place * (room + 1)).astype(np.int64)
+    return [(start, start + extent) for start in starts]

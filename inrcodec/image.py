@@ -16,8 +16,9 @@ from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError, OptionError
 from inrcodec_formats.signal import SignalHeader
 
+from .payload import restoration
 from .payload.sections import KNOWN_SECTIONS, MAX_CHUNK_BLOCKS
-from .reconstruct import Chunk, reconstruction_of
+from .reconstruct import Chunk, Restorer, reconstruction_of
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
@@ -60,6 +61,7 @@ class Image:
         if largest > MAX_CHUNK_BLOCKS:
             raise ContainerError(f"expected at most {MAX_CHUNK_BLOCKS} blocks in a chunk, found {largest}; get a fresh copy")
         self.blocks = reconstruction_of(self.container)
+        self.restorer = self._read_restorer()
         self.header: SignalHeader = self.container.signal_header()
         limits = np.iinfo(self.header.dtype)
         low, high = self.blocks.low, self.blocks.high
@@ -67,6 +69,13 @@ class Image:
             raise ContainerError(
                 f"expected samples that fit {self.header.dtype}, found a range of {low} to {high}; get a fresh copy"
             )
+
+    def _read_restorer(self) -> Restorer | None:
+        if restoration.TAG not in self.container.sections:
+            return None
+        shape = self.container.header.shape
+        network, strength = restoration.unpack(self.container.sections.read(restoration.TAG), len(shape))
+        return Restorer(network, strength * self.blocks.step, self.read_plain_box, shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,11 +117,12 @@ class Image:
 
     def read_box(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """Decode the coded integers of the box [start, stop), shape ``stop - start``."""
-        return self._to_integers(self.read_float_box(start, stop))
-
-    def read_float_box(self, start: np.ndarray, stop: np.ndarray) -> NDArray[np.float32]:
-        """The same before rounding and clipping."""
         start, stop = np.asarray(start, dtype=np.int64), np.asarray(stop, dtype=np.int64)
+        read = self.read_plain_box if self.restorer is None else self.restorer.box
+        return self._to_integers(read(start, stop))
+
+    def read_plain_box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Samples of a box as the networks give them: not restored, rounded or clipped."""
         return self.blocks.box(start, stop, self._chunks)
 
     def slabs(self) -> Iterator[np.ndarray]:
@@ -142,8 +152,11 @@ class Image:
             raise OptionError(f"expected scale above 0 and at most 64, found {scale}")
         if scale == 1.0:
             return self[...]
-        values = self._to_integers(self.blocks.grid([_scaled_axis(n, scale) for n in self.shape], self._chunks))
-        return self.header.to_file_values(values).astype(self.dtype, copy=False)
+        grids = [_scaled_axis(n, scale) for n in self.shape]
+        values = self.blocks.grid(grids, self._chunks)
+        if self.restorer is not None:
+            self.restorer.change_on_grid(grids, values)
+        return self.header.to_file_values(self._to_integers(values)).astype(self.dtype, copy=False)
 
     def sample(self, points: np.ndarray) -> NDArray[np.float64]:
         """Evaluate the networks at any points, without rounding.
@@ -163,7 +176,10 @@ class Image:
             raise OptionError(f"expected points of shape (n, {self.ndim}), found {points.shape}")
         if not np.all((points >= -0.5) & (points <= np.array(self.shape) - 0.5)):
             raise OptionError(f"expected points within -0.5 and {tuple(n - 0.5 for n in self.shape)}, found others")
-        values = np.clip(self.blocks.points(points, self._chunks), self.blocks.low, self.blocks.high)
+        values = self.blocks.points(points, self._chunks)
+        if self.restorer is not None and len(points):
+            values += self.restorer.change_at(points)
+        values = np.clip(values, self.blocks.low, self.blocks.high)
         return values * (self.header.quantise_step or 1.0)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from inrcodec_formats.errors import OptionError
 Root = Literal["separable", "dense"]
 Coordinates = Literal["auto", "local", "global"]
 Allocation = Literal["rate", "equal", "interest", "variance"]
-Method = Literal["tinc", "sci"]
+Method = Literal["tinc", "sci", "auto"]
 Partition = Literal["spectrum", "uniform"]
 NetworkAllocation = Literal["equal", "size", "variance", "concentration", "spread"]
 
@@ -179,12 +179,15 @@ class EncodeOptions:
     ----------
     target : Quality
         Exactly one of ratio, bits per voxel, PSNR in dB.
-    method : {"tinc", "sci"}
+    method : {"tinc", "sci", "auto"}
+        Auto tries both on a part of the signal.
     effort : int
         1 (fast) to 9 (thorough): counts steps, not seconds.
     device : {"auto", "cpu"}
     seed : int
         Of everything random.
+    restoration : bool
+        Whether to fit a small network that corrects the decoded samples; it is kept only where it is worth its bytes.
     tinc : TincOptions
     sci : SciOptions
     """
@@ -194,6 +197,7 @@ class EncodeOptions:
     effort: int = 5
     device: str = "auto"
     seed: int = 0
+    restoration: bool = True
     tinc: TincOptions = field(default_factory=TincOptions)
     sci: SciOptions = field(default_factory=SciOptions)
 
@@ -201,6 +205,8 @@ class EncodeOptions:
         _choice("method", self.method, get_args(Method))
         _whole("effort", self.effort, 1, 9)
         check_device(self.device)
+        if not isinstance(self.restoration, bool):
+            raise OptionError(f"expected restoration to be True or False, found {self.restoration!r}")
         if not isinstance(self.tinc, TincOptions):
             raise OptionError(f"expected tinc to be TincOptions, found {self.tinc!r}")
         if not isinstance(self.sci, SciOptions):
@@ -236,9 +242,14 @@ class EncodeOptions:
         return 1 << min(20 + self.effort // 2, 23)
 
     @property
+    def restoration_steps(self) -> int:
+        """Descent steps of the restoration network."""
+        return round(500 * 2 ** ((self.effort - 5) / 1.5))
+
+    @property
     def network_steps(self) -> int:
         """Most descent steps on private networks."""
-        return 50 * 2**self.effort
+        return 50 * 2 ** (self.effort - 1)
 
     @property
     def fit_steps(self) -> int:

@@ -8,7 +8,7 @@ from .htj2k import Htj2k
 from .jpeg2000 import Jpeg2000
 from .jpegls import JpegLs
 from .jpegxl import JpegXl
-from .ours import Tinc
+from .ours import PlainSiren, Sci, Tinc
 from .sperr import Sperr
 from .svtav1 import SvtAv1
 from .sz3 import Sz3
@@ -16,15 +16,18 @@ from .x264 import X264
 from .x265 import X265
 from .zfp import Zfp
 
-__all__ = ["METHODS", "PEERS", "Peer", "PeerError", "QualityScale", "UnreachableError", "make_peer"]
+__all__ = ["BASELINES", "METHODS", "PEERS", "Peer", "PeerError", "QualityScale", "UnreachableError", "make_peer"]
 
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer for peer in (X265, X264, SvtAv1, Jpeg2000, Htj2k, JpegXl, JpegLs, Sperr, Sz3, Zfp, Ffv1)
 }
 """Other people's codecs, by the name on the command line."""
 
-METHODS: dict[str, type[Peer]] = {"tinc": Tinc}
+METHODS: dict[str, type[Peer]] = {"tinc": Tinc, "sci": Sci}
 """Our own methods."""
+
+BASELINES: dict[str, type[Peer]] = {"siren": PlainSiren}
+"""What our methods must beat; measured at their sizes."""
 
 
 def make_peer(spec: str, order: str = "", threads: int = 1) -> Peer:
@@ -36,7 +39,7 @@ def make_peer(spec: str, order: str = "", threads: int = 1) -> Peer:
         If the name or the variant is unknown.
     """
     name, _, variant = spec.partition(":")
-    known = PEERS | METHODS
+    known = PEERS | METHODS | BASELINES
     if name not in known:
         raise PeerError(f"expected one of {', '.join(known)}, found {name!r}; put a preset behind a colon, e.g. x265:veryslow")
     if variant and variant not in known[name].variants:

@@ -49,9 +49,14 @@ class Inrcodec(Peer):
         self._set_threads()
         effort = int(self.variant or 5)
         try:
-            return inrcodec.encode(signal.main, bits_per_voxel=quality, method=self.method, effort=effort)
+            return self._encode(signal.main, quality, effort)
         except inrcodec.TargetError as error:
             raise UnreachableError(str(error)) from None
+
+    def _encode(self, samples: np.ndarray, bits_per_voxel: float, effort: int) -> bytes:
+        import inrcodec
+
+        return inrcodec.encode(samples, bits_per_voxel=bits_per_voxel, method=self.method, effort=effort)
 
     def decode(self, data: bytes) -> tuple[np.ndarray, ...]:
         """Decompress the whole signal."""
@@ -70,3 +75,47 @@ class Tinc(Inrcodec):
     """TINC at its default options."""
 
     name, title, method = "tinc", "inrcodec TINC", "tinc"
+
+
+class Sci(Inrcodec):
+    """SCI at its default options."""
+
+    name, title, method = "sci", "inrcodec SCI", "sci"
+
+
+class PlainSiren(Inrcodec):
+    """The baseline that both systems must beat: a uniform grid of equal plain SIRENs.
+
+    Four sine layers of equal width, every block alike, no overlap, one start, nothing corrected afterwards; same
+    optimiser, steps, quantisation and coding as SCI. The frequency scale w0 is the best of a sweep with an eighth of the steps.
+    """
+
+    name, title, method = "siren", "plain SIREN grid", "sci"
+    w0 = (10.0, 20.0, 40.0)
+
+    def fixed_settings(self) -> str:
+        """Constant settings."""
+        return f"effort {self.variant or 5}, best w0 of {', '.join(f'{w:g}' for w in self.w0)}"
+
+    def _encode(self, samples: np.ndarray, bits_per_voxel: float, effort: int) -> bytes:
+        def at(w0: float, effort: int) -> bytes:
+            return self._with_w0(samples, bits_per_voxel, effort, w0)
+
+        best = min(self.w0, key=lambda w0: self._error(samples, at(w0, max(1, effort - 3))))
+        return at(best, effort)
+
+    def _with_w0(self, samples: np.ndarray, bits_per_voxel: float, effort: int, w0: float) -> bytes:
+        import inrcodec
+        from inrcodec.options import SciOptions
+
+        # A coordinate layer of U(+-w0 / d) has this RMS frequency.
+        bandwidth = w0 / (samples.ndim * 3**0.5)
+        plain = SciOptions(
+            partition="uniform", allocation="equal", taper=0.0, bandwidth=bandwidth, bandwidth_share=1.0, halo=0, starts=1
+        )
+        return inrcodec.encode(
+            samples, bits_per_voxel=bits_per_voxel, method="sci", effort=effort, restoration=False, sci=plain
+        )
+
+    def _error(self, samples: np.ndarray, data: bytes) -> float:
+        return float(np.mean((self.decode(data)[0].astype(np.float64) - samples) ** 2))

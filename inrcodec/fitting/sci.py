@@ -26,8 +26,8 @@ WEIGHTS_PER_BLOCK = 1000
 """Blocks are made so many that a network has about this many weights: fewer starve, more cost time without a gain."""
 LEAST_WEIGHTS = 24
 """A smaller share of the budget makes a block a constant."""
-LADDER = 1.41
-"""Ratio of the sizes of neighbouring classes of networks."""
+BLOCKS_PER_CLASS, MOST_CLASSES = 16, 8
+"""Networks of a class are fitted together: few blocks in a class make slow steps, few classes unfitting widths."""
 FINEST_BLOCK = 8
 """Edge of the smallest block, in samples, on the axis of median bandwidth."""
 GROUP_VOXELS = 1 << 25
@@ -192,10 +192,7 @@ def choose_classes(
     if options.allocation == "equal":
         # One class, as wide as the budget allows.
         wanted[:] = weights // len(live)
-    low = max(LEAST_WEIGHTS, int(wanted[wanted >= LEAST_WEIGHTS].min(initial=weights)))
-    sizes = [low]
-    while sizes[-1] < wanted.max() and options.allocation != "equal":
-        sizes.append(math.ceil(sizes[-1] * LADDER))
+    sizes = _ladder(wanted[wanted >= LEAST_WEIGHTS])
     classes = [widths for widths in (funnel(ndim, s, options.layers, options.taper) for s in sizes) if widths]
     if not classes:
         return ((),), kind
@@ -210,6 +207,17 @@ def choose_classes(
             left -= extra
     used = np.unique(kind[kind > 0])
     return ((), *(classes[k - 1] for k in used)), np.where(kind > 0, np.searchsorted(used, kind) + 1, 0)
+
+
+def _ladder(wanted: IntArray) -> list[int]:
+    """Sizes of the classes: a geometric ladder over the sizes wanted, with a rung for every so many blocks."""
+    if not len(wanted):
+        return []
+    low, high = int(np.quantile(wanted, 0.05)), int(wanted.max())
+    rungs = min(max(len(wanted) // BLOCKS_PER_CLASS, 1), MOST_CLASSES)
+    if rungs == 1 or high < 1.2 * low:
+        return [int(wanted.mean())]
+    return sorted({round(low * (high / low) ** (i / (rungs - 1))) for i in range(rungs)})
 
 
 def bandwidth_exponents(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Cells = tuple[tuple[int, ...], ...]
 IntArray = NDArray[np.int64]
 
-MAX_EDGE = 32
+MAX_EDGE = 4096
 """Longest edge of a cell of the deepest level that a stream can name."""
 MAX_BLOCK = 1 << 24
 """Most samples of a block that a decoder accepts."""

@@ -109,7 +109,7 @@ class SciStream:
     def tree_section(self) -> bytes:
         """Pack everything but the statistics."""
         tree = self.tree
-        packed = bytes(tree.cells[-1])
+        packed = struct.pack(f"<{self.ndim}H", *tree.cells[-1])
         packed += _FIXED.pack(0, tree.top, self.seed, self.step, self.offset, self.low, self.high, self.halo)
         packed += bytes([len(self.classes) - 1])
         for widths, exponents in zip(self.classes[1:], self.exponents[1:], strict=True):
@@ -134,11 +134,11 @@ class SciStream:
 
     @classmethod
     def _unpacked(cls, data: bytes, shape: tuple[int, ...], leaves: int) -> SciStream:
-        at = len(shape)
-        finest = tuple(data[:at])
+        finest = struct.unpack_from(f"<{len(shape)}H", data)
+        at = 2 * len(shape)
         version, top, seed, step, offset, low, high, halo = _FIXED.unpack_from(data, at)
         at += _FIXED.size
-        if version or len(finest) != len(shape) or any(not 1 <= e <= MAX_EDGE for e in finest):
+        if version or any(not 1 <= e <= MAX_EDGE for e in finest):
             raise ContainerError(
                 "expected a known kind of tree, found impossible values in TREE; get a fresh copy of the file"
             )

@@ -8,10 +8,11 @@ from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 
 from .base import Chunk, Reconstruction
+from .restored import Restorer
 from .sci import SciReconstruction
 from .tinc import TincReconstruction
 
-__all__ = ["Chunk", "Reconstruction", "reconstruction_of"]
+__all__ = ["Chunk", "Reconstruction", "Restorer", "reconstruction_of"]
 
 _SYSTEMS: dict[str, Callable[[Container], Reconstruction]] = {
     "sci": SciReconstruction.of,

@@ -95,7 +95,9 @@ def test_anisotropic_signals_get_anisotropic_cells() -> None:
 
 def test_thin_volumes_are_not_cut_into_plates() -> None:
     for slices in range(1, 8):
-        volume = np.broadcast_to(noiseless((40, 50)), (slices, 40, 50)) + np.arange(slices, dtype=np.int16)[:, None, None]
+        volume = (
+            np.broadcast_to(noiseless((40, 50)), (slices, 40, 50)) + np.arange(slices, dtype=np.int16)[:, None, None]
+        )
         tree = choose_partition(volume, SciOptions(blocks=40), 10**5)
         assert covers(tree) and set(tree.extent[:, 0].tolist()) == {slices} and tree.count > 10
 
@@ -406,8 +408,12 @@ def test_networks_can_be_dropped() -> None:
     from inrcodec.coding.networks import BlockNetworks
 
     kind, ones = np.array([1, 0, 2, 1]), np.ones(4, dtype=np.int64)
-    blocks = BlockNetworks(kind, 5 * ones, 3 * (kind > 0), kind[:, None] * 1, kind, ones, [np.array([n]) for n in range(3)])
+    blocks = BlockNetworks(
+        kind, 5 * ones, 3 * (kind > 0), kind[:, None] * 1, kind, ones, [np.array([n]) for n in range(3)]
+    )
     found = sci.without_networks(blocks, np.array([False, True, True, False]))
-    assert found.kind.tolist() == [1, 0, 0, 1] and found.mean.tolist() == [5] * 4 and found.scale.tolist() == [3, 0, 0, 3]
+    assert (
+        found.kind.tolist() == [1, 0, 0, 1] and found.mean.tolist() == [5] * 4 and found.scale.tolist() == [3, 0, 0, 3]
+    )
     assert [w.tolist() for w in found.weights] == [[0], [2]] and found.bandwidth.ravel().tolist() == [1, 0, 0, 1]
     assert found.draw.tolist() == [1, 0, 0, 1]

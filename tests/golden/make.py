@@ -14,8 +14,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1] / part) for part in ("", "kernels", "formats", "tests")]
 
 import inrcodec  # noqa: E402
+from inrcodec.coding.networks import BlockNetworks  # noqa: E402
 from inrcodec.image import Image  # noqa: E402
-from inrcodec.options import TincOptions  # noqa: E402
+from inrcodec.options import SciOptions, TincOptions  # noqa: E402
 from samples import scan  # noqa: E402
 
 SEGMENTS = TincOptions(
@@ -26,6 +27,9 @@ CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
     "dense_segments_global": (scan((11, 17, 12), "uint8"), {"ratio": 2, "tinc": SEGMENTS}),
     "series": (scan((3, 6, 11, 10), "uint16"), {"bits_per_voxel": 3}),
     "signal": (scan((400,), "int8"), {"psnr_db": 30}),
+    "sci": (scan((17, 26, 21)), {"ratio": 6, "method": "sci", "sci": SciOptions(blocks=12)}),
+    "sci_series": (scan((3, 6, 11, 10), "uint8"), {"bits_per_voxel": 2, "method": "sci"}),
+    "restored": (scan((32, 64, 64)), {"ratio": 64, "effort": 3}),
     "constant": (np.full((5, 6, 7), -1000, "int16"), {"psnr_db": 60}),
 }
 
@@ -33,13 +37,19 @@ CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
 def stored_integers(image: Image) -> np.ndarray:
     """All entropy-decoded integers of the readouts, leaf by leaf."""
     chunks = map(image.decoded_chunk, range(len(image.container.chunks)))
-    parts = [values.T.ravel() for chunk in chunks for values in chunk.values()]
+    parts = [part for chunk in chunks for part in _integers(chunk)]
     return np.concatenate(parts).astype(np.int32)
+
+
+def _integers(chunk: BlockNetworks | dict[int, np.ndarray]) -> list[np.ndarray]:
+    if isinstance(chunk, dict):
+        return [values.T.ravel() for values in chunk.values()]
+    return [chunk.kind, chunk.mean, chunk.scale, chunk.bandwidth.ravel(), chunk.draw, *chunk.weights]
 
 
 def main() -> None:
     for name, (signal, choices) in CASES.items():
-        blob = inrcodec.encode(signal, effort=1, **choices)
+        blob = inrcodec.encode(signal, **{"effort": 1, **choices})
         (HERE / f"{name}.inrc").write_bytes(blob)
         with inrcodec.open(blob) as image:
             np.savez_compressed(HERE / f"{name}.npz", samples=image[...], integers=stored_integers(image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -36,8 +37,8 @@ def test_funnels_are_as_wide_as_the_weights_allow(ndim: int, weights: int, layer
         assert weights < count_by_hand(ndim, (2,))
         return
     assert len(widths) <= layers and count_by_hand(ndim, widths) <= weights
-    assert all(a >= b for a, b in zip(widths, widths[1:], strict=False))
-    assert 2 <= min(widths) and max(widths) <= sci.MAX_WIDTH
+    assert all(a >= b for a, b in itertools.pairwise(widths))
+    assert min(widths) >= 2 and max(widths) <= sci.MAX_WIDTH
     assert widths == tapered(widths[0], len(widths), taper)
     wider = tapered(widths[0] + 1, len(widths), taper)
     assert widths[0] == sci.MAX_WIDTH or count_by_hand(ndim, wider) > weights
@@ -103,7 +104,20 @@ def test_first_layers_are_the_generator_s_numbers() -> None:
             assert found[block, row] == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
-GOLDEN = [-0.9054219722747803, -0.08870067447423935, -0.26261165738105774, -1.033286452293396, 0.8026614189147949, -0.9045640230178833, -0.43024590611457825, 1.3635958433151245, 0.3361797034740448, -0.5215995907783508, 0.47812187671661377, -1.4079179763793945]
+GOLDEN = [
+    -0.9054219722747803,
+    -0.08870067447423935,
+    -0.26261165738105774,
+    -1.033286452293396,
+    0.8026614189147949,
+    -0.9045640230178833,
+    -0.43024590611457825,
+    1.3635958433151245,
+    0.3361797034740448,
+    -0.5215995907783508,
+    0.47812187671661377,
+    -1.4079179763793945,
+]
 
 
 def test_first_layers_never_change() -> None:

@@ -99,7 +99,7 @@ def test_unsplit_levels_cost_nothing() -> None:
     tree = octree.build(shape, cells, 2, splits)
     stream = replace(stream_of(), tree=tree, classes=((),), exponents=((),))
     data = stream.tree_section()
-    assert len(data) == 1 + 23 + 1
+    assert len(data) == 2 + 23 + 1
     assert_same(read(data, stream), stream)
 
 
@@ -137,10 +137,10 @@ def refused(data: bytes, stream: SciStream, words: str, **others: Any) -> None:
     ("at", "value", "words"),
     [
         (0, 0, "impossible values"),
-        (1, 33, "impossible values"),
-        (2, 255, "impossible values"),
-        (3, 1, "known kind of tree"),
-        (4, 200, "tree within its limits"),
+        (3, 17, "impossible values"),
+        (5, 255, "impossible values"),
+        (6, 1, "known kind of tree"),
+        (7, 200, "tree within its limits"),
     ],
 )
 def test_hostile_bytes_are_refused(at: int, value: int, words: str) -> None:
@@ -154,13 +154,13 @@ def test_hostile_trees_are_refused() -> None:
     stream = stream_of((4, 4), classes=((),), exponents=((),))
     data = stream.tree_section()
     refused(data, stream, r"2\*\*34 voxels", shape=(2**18, 2**17))
-    fine = bytes([1, 1]) + data[2:]
+    fine = bytes([1, 0, 1, 0]) + data[4:]
     refused(fine, stream, "tree within its limits", shape=(2**16, 2**16), leaves=2**32)
     # A pyramid of more levels than a decoder follows; the same from a deeper top is a matter of the flags.
     refused(data, stream, "tree within its limits", shape=(4 << module.MAX_DEPTH, 1), leaves=2**20)
     refused(data, stream, "at most 2\\*\\*24 samples, found 67108864", shape=(8192, 8192))
     deep = bytearray(data)
-    deep[len(stream.tree.shape) + 1] = 1
+    deep[2 * len(stream.tree.shape) + 1] = 1
     refused(bytes(deep), stream, "one block per top cell, found 3 blocks", shape=(8192, 8192), leaves=3)
 
 
@@ -174,7 +174,7 @@ def test_sections_cut_short_are_refused() -> None:
     """Only zero bytes of the flags may be missing: the reader puts those back."""
     stream = stream_of()
     data = stream.tree_section()
-    flags = 3 + 23 + 1 + 5 + 11
+    flags = 6 + 23 + 1 + 5 + 11
     for length in range(len(data)):
         if length < flags:
             refused(data[:length], stream, "expected a complete TREE section, found a short one")

@@ -122,7 +122,9 @@ def by_definition(view: View) -> np.ndarray:
     numbers = {k: i for i, k in enumerate(np.flatnonzero(blocks.kind).tolist())}
     for leaf in range(len(blocks)):
         origin, extent = stream.tree.origin[leaf], stream.tree.extent[leaf]
-        weight = np.prod([ramp_by_hand(at[:, a], origin[a], extent[a], stream.halo) for a in range(len(view.shape))], axis=0)
+        weight = np.prod(
+            [ramp_by_hand(at[:, a], origin[a], extent[a], stream.halo) for a in range(len(view.shape))], axis=0
+        )
         hidden = 2 * (at + 0.5 - origin) / extent - 1
         value = np.full(len(at), float(blocks.mean[leaf]))
         if blocks.kind[leaf]:
@@ -178,9 +180,7 @@ def test_strided_grids_are_strides_of_the_whole(halo: int, strides: tuple[int, .
 @given(st.sampled_from(SHAPES), st.integers(0, 3), st.data())
 def test_grids_of_any_positions_are_points(shape: tuple[int, ...], halo: int, data: st.DataObject) -> None:
     view = view_of(shape, halo, 2)
-    axes = [
-        np.array(sorted(data.draw(st.lists(st.floats(-0.499, n - 0.501), min_size=1, max_size=5)))) for n in shape
-    ]
+    axes = [np.array(sorted(data.draw(st.lists(st.floats(-0.499, n - 0.501), min_size=1, max_size=5)))) for n in shape]
     # Far from a sharp face, where one rounding more or less decides between two blocks.
     axes = [np.where(np.abs(a - np.floor(a) - 0.5) < 1e-3, np.floor(a), a).clip(0) for a in axes]
     mesh = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape))
@@ -194,7 +194,10 @@ def test_the_outermost_points_belong_to_the_signal(halo: int) -> None:
         corners = [(a, b) for a in (-0.5, shape[0] - 0.5) for b in (-0.5, 3.0, shape[1] - 0.5)]
         found = view.points(corners)
         assert np.all(np.isfinite(found))
-        inner = [(min(max(a, -0.499999), shape[0] - 0.500001), min(max(b, -0.499999), shape[1] - 0.500001)) for a, b in corners]
+        inner = [
+            (min(max(a, -0.499999), shape[0] - 0.500001), min(max(b, -0.499999), shape[1] - 0.500001))
+            for a, b in corners
+        ]
         assert found == pytest.approx(view.points(inner), abs=0.05)
 
 

@@ -1,0 +1,97 @@
+"""Decoded samples after the restoration network, on the grid and between its samples."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.restoration import Restoration, padded_box
+
+_TILE = 32
+"""Points are corrected together where they fall into the same cube of this edge."""
+_SLAB_SAMPLES = 1 << 24
+"""Samples of a grid corrected at a time."""
+
+ReadBox = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+
+
+class Restorer:
+    """The correction of a signal's decoded samples; between samples it is interpolated linearly.
+
+    Parameters
+    ----------
+    network : Restoration
+    strength : float
+        What corrections are measured in, in stored units.
+    read : callable
+        ``read(start, stop)``: decoded samples of a box.
+    shape : tuple of int
+        Of the signal.
+    """
+
+    def __init__(self, network: Restoration, strength: float, read: ReadBox, shape: tuple[int, ...]) -> None:
+        self.network, self.strength, self.read, self.shape = network, strength, read, shape
+
+    def box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Corrected samples of a box."""
+        return self.network.correct(self._ringed(start, stop), self.strength)
+
+    def change(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the correction adds to the samples of a box."""
+        ringed = self._ringed(start, stop)
+        return self.network.correct(ringed, self.strength) - self.network.layout.inner(ringed)
+
+    def change_on_grid(self, grids: list[NDArray[np.float64]], out: NDArray[np.float32]) -> None:
+        """Add the correction to values on the grid of ascending positions along each axis."""
+        rows = max(1, _SLAB_SAMPLES // max(1, out[0].size))
+        for at in range(0, len(out), rows):
+            part = [grids[0][at : at + rows], *grids[1:]]
+            neighbours = [_neighbours(g, n) for g, n in zip(part, self.shape, strict=True)]
+            start = np.array([low.min() for low, _, _ in neighbours])
+            stop = np.array([high.max() + 1 for _, high, _ in neighbours])
+            values = self.change(start, stop)
+            for axis, (low, high, share) in enumerate(neighbours):
+                weight = share.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+                first, second = values.take(low - start[axis], axis), values.take(high - start[axis], axis)
+                values = first + weight * (second - first)
+            out[at : at + rows] += values
+
+    def change_at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the correction adds at points (n, d)."""
+        result = np.zeros(len(points))
+        tile = np.clip(np.floor(points).astype(np.int64), 0, None) // _TILE
+        tiles, member = np.unique(tile, axis=0, return_inverse=True)
+        for number in range(len(tiles)):
+            here = np.flatnonzero(member.ravel() == number)
+            result[here] = self._interpolated(points[here])
+        return result
+
+    def _interpolated(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for points close together."""
+        neighbours = [_neighbours(points[:, axis], n) for axis, n in enumerate(self.shape)]
+        start = np.array([low.min() for low, _, _ in neighbours])
+        values = self.change(start, np.array([high.max() + 1 for _, high, _ in neighbours]))
+        result = np.zeros(len(points))
+        for corner in itertools.product((0, 1), repeat=len(neighbours)):
+            weight = np.ones(len(points))
+            place = []
+            for side, (low, high, share), first in zip(corner, neighbours, start, strict=True):
+                weight *= share if side else 1 - share
+                place.append((high if side else low) - first)
+            result += weight * values[tuple(place)]
+        return result
+
+    def _ringed(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
+        return padded_box(self.read, start, stop, self.shape, self.network.radius)
+
+
+def _neighbours(
+    positions: NDArray[np.float64], extent: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Samples below and above each position of an axis, and the share of the one above."""
+    inside = np.clip(positions, 0, extent - 1)
+    low = np.floor(inside).astype(np.int64)
+    return low, np.minimum(low + 1, extent - 1), inside - low

@@ -1,0 +1,38 @@
+"""Which system suits a signal: a short trial of each on a part of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+TRIAL_SAMPLES = 1 << 20
+"""Most samples of the part that systems are tried on."""
+
+
+def trial_part(volume: np.ndarray) -> np.ndarray:
+    """The middle of a signal: a box of up to `TRIAL_SAMPLES`, of its proportions where it is thick enough."""
+    extent = np.array(volume.shape)
+    edges = extent.copy()
+    while edges.prod() > TRIAL_SAMPLES:
+        longest = int(np.argmax(edges))
+        edges[longest] = -(-edges[longest] // 2)
+    start = (extent - edges) // 2
+    return np.ascontiguousarray(volume[tuple(slice(a, a + e) for a, e in zip(start, edges, strict=True))])
+
+
+def verdict(outcomes: dict[str, tuple[float, int]], fixed_size: bool, shape: tuple[int, ...]) -> tuple[str, str]:
+    """The better system, and why in one line.
+
+    Parameters
+    ----------
+    outcomes : dict of str to (float, int)
+        PSNR in dB and bytes that each system reached on the same part.
+    fixed_size : bool
+        Whether the bytes were given (the higher PSNR wins) or the PSNR (the fewer bytes win).
+    shape : tuple of int
+        Of the part.
+    """
+    best = min(outcomes, key=lambda name: -outcomes[name][0] if fixed_size else outcomes[name][1])
+    told = ", ".join(
+        f"{name} {psnr:.2f} dB" if fixed_size else f"{name} {size} bytes" for name, (psnr, size) in outcomes.items()
+    )
+    return best, f"{told} on a part of {'x'.join(map(str, shape))}"

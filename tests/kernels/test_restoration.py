@@ -1,0 +1,132 @@
+"""The correction of samples: its definition against plain loops, the fast one against the definition, and what holds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from inrcodec_kernels.restoration import Parameters, correction, cpu, reference
+
+KERNELS = [(3, 3, 3), (1, 3, 3), (1, 1, 3)]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def parameters(width: int, kernel: tuple[int, ...] = (3, 3, 3), dtype: torch.dtype = torch.float64) -> Parameters:
+    first, biases = normal(width, *kernel, seed=1), normal(2, width, seed=2)
+    middle, last = normal(width, width, seed=3), normal(width, *kernel, seed=4)
+    return Parameters(*(p.to(dtype) for p in (first, biases, middle, last)))
+
+
+def loops(samples: np.ndarray, p: Parameters) -> np.ndarray:
+    first, biases, middle, last = (t.numpy() for t in p)
+    taps = list(itertools.product(*(range(k) for k in first.shape[1:])))
+
+    def leaky(values: np.ndarray) -> np.ndarray:
+        return np.where(values > 0, values, 0.1 * values)
+
+    def hidden(b: int, place: tuple[int, ...]) -> np.ndarray:
+        seen = np.array([samples[(b, *(q + t for q, t in zip(place, tap, strict=True)))] for tap in taps])
+        one = [sum((w[tap] - w.mean()) * v for tap, v in zip(taps, seen, strict=True)) for w in first]
+        return leaky(middle @ leaky(np.array(one) + biases[0]) + biases[1])
+
+    grid = [n - 2 * (k - 1) for n, k in zip(samples.shape[1:], first.shape[1:], strict=True)]
+    out = np.zeros((len(samples), *grid))
+    for b, place in itertools.product(range(len(samples)), itertools.product(*(range(n) for n in grid))):
+        for tap in taps:
+            values = hidden(b, tuple(q + t for q, t in zip(place, tap, strict=True)))
+            out[(b, *place)] += sum(kernel[tap] * v for kernel, v in zip(last, values, strict=True))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("width", "kernel", "shape"),
+    [
+        (1, (3, 3, 3), (1, 5, 5, 5)),
+        (3, (3, 3, 3), (2, 5, 6, 7)),
+        (2, (1, 3, 3), (2, 2, 6, 5)),
+        (4, (1, 1, 3), (3, 1, 2, 9)),
+    ],
+)
+def test_both_are_the_formula(width: int, kernel: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    samples, p = normal(*shape), parameters(width, kernel)
+    expected = loops(samples.numpy(), p)
+    for form in (reference.correction, correction):
+        np.testing.assert_allclose(form(samples, p).numpy(), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("shape", [(1, 41, 39, 67), (3, 5, 6, 7), (1, 5, 5, 300), (2, 5, 200, 211)])
+def test_tiles_are_the_definition(kernel: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    samples, p = normal(*shape).float(), parameters(5, kernel, torch.float32)
+    expected = reference.correction(samples, p)
+    found = correction(samples, p)
+    assert found.shape == expected.shape and found.dtype == torch.float32
+    assert float((found - expected).abs().max() / expected.abs().max()) < 3e-6
+
+
+def test_tiles_are_many_and_small() -> None:
+    for shape, kernel in (((2, 40, 70, 90), (3, 3, 3)), ((50, 1, 1, 9000), (1, 1, 3)), ((3, 1, 500, 600), (3, 3, 3))):
+        seen = np.zeros(shape, dtype=int)
+        for window in cpu._tiles(torch.Size(shape), torch.Size(kernel)):
+            assert seen[window].size <= 1.01 * cpu.TILE
+            seen[window] += 1
+        assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_gradients(kernel: tuple[int, ...]) -> None:
+    tensors = [normal(2, 5, 5, 6), *parameters(2, kernel)]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x, *p: correction(x, Parameters(*p)), tuple(tensors))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_gradients_are_those_of_the_definition(kernel: tuple[int, ...]) -> None:
+    samples, p = normal(3, 9, 11, 8), parameters(4, kernel)
+    found = []
+    for form in (reference.correction, correction):
+        leaves = [t.clone().requires_grad_(True) for t in (samples, *p)]
+        form(leaves[0], Parameters(*leaves[1:])).square().sum().backward()
+        found.append([t.grad for t in leaves])
+    for expected, gradient in zip(*found, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_absolute_level_is_not_seen() -> None:
+    samples, p = normal(1, 7, 8, 9), parameters(4)
+    torch.testing.assert_close(correction(samples + 1234.5, p), correction(samples, p), rtol=0, atol=1e-9)
+
+
+def test_constant_box_gets_one_correction_that_the_biases_give() -> None:
+    p = parameters(4)
+    found = correction(torch.full((1, 7, 7, 7), 77.0, dtype=torch.float64), p)
+    torch.testing.assert_close(found, found[0, 0, 0, 0].expand_as(found), rtol=0, atol=1e-11)
+    without = correction(
+        torch.full((1, 7, 7, 7), 77.0, dtype=torch.float64), p._replace(biases=torch.zeros_like(p.biases))
+    )
+    assert abs(float(found.mean())) > 0.1 and float(without.abs().max()) < 1e-11
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 9, 9), (1, 9, 9, 4)])
+def test_boxes_without_room_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="read a larger box"):
+        correction(normal(*shape), parameters(2))
+
+
+def test_empty_batch() -> None:
+    assert correction(normal(0, 6, 7, 8), parameters(2)).shape == (0, 2, 3, 4)
+
+
+def test_scale_of_the_cost() -> None:
+    """Multiply-adds a sample, as the README has them."""
+    width, taps = 16, math.prod((3, 3, 3))
+    assert sum(p.numel() for p in parameters(width)) - 2 * width == width**2 + 2 * width * taps
