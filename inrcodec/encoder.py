@@ -176,7 +176,8 @@ class Encoder:
         for start, stop in _probes(self.volume.shape):
             box = self.volume[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
             total += error_statistics(box, image.read_box(start, stop))
-        return float(np.float32(max(_STRENGTH * math.sqrt(total.sum_squares / total.voxels), 1e-3) / image.blocks.step))
+        wanted = max(_STRENGTH * math.sqrt(total.sum_squares / total.voxels), 1e-3) / image.blocks.step
+        return float(np.float32(min(wanted, restoration.MAX_STRENGTH)))
 
     def _reach_target(self, first: float) -> Result:
         return self._reach_size(first) if self._target_bytes is not None else self._reach_psnr(first)
