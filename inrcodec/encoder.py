@@ -47,7 +47,7 @@ _HEADROOM_BITS = 8 * 420
 """Header, directory, footer, tree and statistics of a usual stream; only the first guess depends on it."""
 
 
-_LEAST_RESTORATION, _MOST_GAIN_DB = 350, 1.5
+_LEAST_RESTORATION, _MOST_GAIN_DB = 180, 1.5
 """A restoration network takes at least so many bytes and gains at most about so much: small streams do without."""
 _STRENGTH = 9.6
 

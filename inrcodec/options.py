@@ -140,9 +140,9 @@ class SciOptions:
     blocks: int | None = None
     layers: int = 4
     taper: float = 0.7
-    allocation: NetworkAllocation = "spread"
+    allocation: NetworkAllocation = "size"
     bandwidth: float | None = None
-    bandwidth_share: float = 0.6
+    bandwidth_share: float = 0.8
     halo: int = 1
     starts: int = 2
     bits_per_weight: float = 5.2

@@ -268,7 +268,9 @@ def price_db(size: int, stream_bytes: int) -> float:
 
 def widths_to_try(stream_bytes: int) -> tuple[int, ...]:
     """Widths whose networks can be worth their bytes in a stream of this size."""
-    return (16,) if stream_bytes > 100_000 else (8, 16)
+    if stream_bytes > 100_000:
+        return (16,)
+    return (8, 16) if stream_bytes > 20_000 else (4, 8)
 
 
 def quantised_parameters(model: Restoration) -> dict[str, QuantisedTensor]:

@@ -22,7 +22,7 @@ from .soap import Soap
 
 IntArray = NDArray[np.int64]
 
-WEIGHTS_PER_BLOCK = 1000
+WEIGHTS_PER_BLOCK = 1500
 """Blocks are made so many that a network has about this many weights: fewer starve, more cost time without a gain."""
 LEAST_WEIGHTS = 24
 """A smaller share of the budget makes a block a constant."""
@@ -189,35 +189,38 @@ def choose_classes(
         return ((),), kind
     most = np.maximum(facts.voxels[live] // 2, 1)
     wanted = leaf_widths(max(weights, len(live)), share[live], most)
-    if options.allocation == "equal":
-        # One class, as wide as the budget allows.
-        wanted[:] = weights // len(live)
-    sizes = _ladder(wanted[wanted >= LEAST_WEIGHTS])
-    classes = [widths for widths in (funnel(ndim, s, options.layers, options.taper) for s in sizes) if widths]
-    if not classes:
-        return ((),), kind
-    counts = np.array([weight_count(ndim, widths) for widths in classes])
-    kind[live] = np.searchsorted(counts, wanted, side="right")
-    left = weights - counts[kind[live][kind[live] > 0] - 1].sum()
-    for block in live[np.argsort(-wanted, kind="stable")]:
-        at = kind[block]
-        extra = counts[min(at, len(counts) - 1)] - (counts[at - 1] if at else 0)
-        if at < len(counts) and 0 < extra <= left and counts[at] <= facts.voxels[block]:
-            kind[block] += 1
-            left -= extra
+    sizes = np.array([0, *_class_sizes(wanted, 1 if options.allocation == "equal" else MOST_CLASSES)])
+    found = [funnel(ndim, int(size), options.layers, options.taper) for size in sizes]
+    classes = [(), *(widths for widths in found if widths)]
+    counts = np.array([weight_count(ndim, widths) if widths else 0 for widths in classes])
+    # The class nearest to what a block is due: what one gets too much another gets too little.
+    middle = (counts[1:] + counts[:-1]) / 2
+    kind[live] = np.searchsorted(middle, wanted, side="right")
+    _spend(kind, live[np.argsort(-wanted, kind="stable")], counts, weights)
     used = np.unique(kind[kind > 0])
-    return ((), *(classes[k - 1] for k in used)), np.where(kind > 0, np.searchsorted(used, kind) + 1, 0)
+    return ((), *(classes[k] for k in used)), np.where(kind > 0, np.searchsorted(used, kind) + 1, 0)
 
 
-def _ladder(wanted: IntArray) -> list[int]:
-    """Sizes of the classes: a geometric ladder over the sizes wanted, with a rung for every so many blocks."""
-    if not len(wanted):
+def _class_sizes(wanted: IntArray, most: int) -> list[int]:
+    """Weights of the classes, ascending: means of equally many blocks each, and of blocks enough to be fitted together."""
+    due = np.sort(wanted[wanted >= LEAST_WEIGHTS])
+    if not len(due):
         return []
-    low, high = int(np.quantile(wanted, 0.05)), int(wanted.max())
-    rungs = min(max(len(wanted) // BLOCKS_PER_CLASS, 1), MOST_CLASSES)
-    if rungs == 1 or high < 1.2 * low:
-        return [int(wanted.mean())]
-    return sorted({round(low * (high / low) ** (i / (rungs - 1))) for i in range(rungs)})
+    groups = np.array_split(due, min(max(len(due) // BLOCKS_PER_CLASS, 1), most))
+    return sorted({int(group.mean()) for group in groups})
+
+
+def _spend(kind: IntArray, order: IntArray, counts: IntArray, weights: int) -> None:
+    """Move blocks by one class, the least important down while too much is spent, then the most important up."""
+    left = weights - int(counts[kind].sum())
+    for block in order[::-1]:
+        while left < 0 and kind[block] > 0:
+            left += counts[kind[block]] - counts[kind[block] - 1]
+            kind[block] -= 1
+    for block in order:
+        if kind[block] + 1 < len(counts) and counts[kind[block] + 1] - counts[kind[block]] <= left:
+            left -= counts[kind[block] + 1] - counts[kind[block]]
+            kind[block] += 1
 
 
 def bandwidth_exponents(

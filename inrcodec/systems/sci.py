@@ -28,8 +28,8 @@ MOST_BLOCKS = 1024
 """Blocks of a chunk."""
 QUANTISATION_SHARE = 0.1
 """Part of the fit's error that the first guess of the step adds."""
-WEIGHTS_PER_VOXEL = 0.06
-"""Above this density of weights steps are fewer, so that the time per voxel stays bounded."""
+WEIGHTS_PER_VOXEL, FEW_WEIGHTS = 0.06, 60_000
+"""With more weights than this for every voxel, and more in all, steps are fewer: so the time per voxel stays bounded."""
 MARGIN = 0.8
 """Part of the error allowed that the fit may use up; quantisation takes the rest."""
 _SLOPE = 1.2
@@ -137,6 +137,11 @@ class SciSystem:
     def _most(self) -> int:
         return max(1, self.task.volume.size // 2)
 
+    @property
+    def _affordable(self) -> float:
+        """Weights that all steps can be taken with."""
+        return max(WEIGHTS_PER_VOXEL * self.task.volume.size, FEW_WEIGHTS)
+
     def _weights(self, goal: Goal) -> int:
         """Weights that the budget pays, or that a sample of blocks needs to come near the error."""
         if goal.bits is not None:
@@ -175,7 +180,7 @@ class SciSystem:
         steps = max(
             10,
             round(
-                effort * task.options.network_steps * min(1.0, WEIGHTS_PER_VOXEL * task.volume.size / max(weights, 1))
+                effort * task.options.network_steps * min(1.0, self._affordable / max(weights, 1))
             ),
         )
         networks.fitted = task.timed("fit", lambda: self._fit(networks, chosen, steps))
