@@ -16,7 +16,7 @@ BEGIN = re.compile(r"<!-- begin: python -m bench readme --results (\S+) -->\n")
 END = "<!-- end: python -m bench readme -->"
 METHOD = "tinc"
 RATIOS = (256, 64, 16)
-SHOWN = ("x265:veryslow", "x265:slow", "svtav1:2", "sperr", "jpeg2000:volume", "jpeg2000:slices", "jpegxl:7", "sz3")
+SHOWN = ("sci", "x265:veryslow", "x265:slow", "svtav1:2", "sperr", "jpeg2000:volume", "jpeg2000:slices", "jpegxl:9", "sz3")
 
 
 def update(readme: Path, folder: Path) -> None:

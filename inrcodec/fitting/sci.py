@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..coding.networks import DRAWS, BlockNetworks
+from ..coding.networks import DRAWS
 from ..models.sci import Widths, first_layers, forward, funnel, half_octaves, weight_count, weight_shapes
 from ..options import SciOptions
 from ..partition import octree, spectrum
@@ -437,17 +437,3 @@ def exponents_of(
         mean = sum(n * s for n, s in mine) / sum(n for n, _ in mine)
         found[number] = tuple(int(e) for e in np.clip(np.rint(np.log2(mean)), -100, 100))
     return tuple(found)
-
-
-def without_networks(blocks: BlockNetworks, dead: NDArray[np.bool_]) -> BlockNetworks:
-    """The same blocks, some of them turned into constants."""
-    live = blocks.kind > 0
-    weights = [w for w, gone in zip(blocks.weights, dead[live], strict=True) if not gone]
-    return replace(
-        blocks,
-        kind=np.where(dead, 0, blocks.kind),
-        scale=np.where(dead, 0, blocks.scale),
-        bandwidth=np.where(dead[:, None], 0, blocks.bandwidth),
-        draw=np.where(dead, 0, blocks.draw),
-        weights=weights,
-    )

@@ -179,9 +179,7 @@ class SciSystem:
         networks = Networks(tree, facts, classes, kind, bandwidth, [])
         steps = max(
             10,
-            round(
-                effort * task.options.network_steps * min(1.0, self._affordable / max(weights, 1))
-            ),
+            round(effort * task.options.network_steps * min(1.0, self._affordable / max(weights, 1))),
         )
         networks.fitted = task.timed("fit", lambda: self._fit(networks, chosen, steps))
         return networks

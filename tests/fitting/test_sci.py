@@ -402,18 +402,3 @@ def test_exponents_are_octaves_of_the_mean_sensitivity() -> None:
     kind = np.array([1, 1, 1, 2, 0])
     fitted = [group([0], [1.0, 64.0]), group([1, 2], [4.0, 64.0]), group([3], [0.25, 1e-40, 1e40])]
     assert sci.exponents_of(fitted, kind, ((), (3,), (2, 2))) == ((), (2, 6), (-2, -100, 100))
-
-
-def test_networks_can_be_dropped() -> None:
-    from inrcodec.coding.networks import BlockNetworks
-
-    kind, ones = np.array([1, 0, 2, 1]), np.ones(4, dtype=np.int64)
-    blocks = BlockNetworks(
-        kind, 5 * ones, 3 * (kind > 0), kind[:, None] * 1, kind, ones, [np.array([n]) for n in range(3)]
-    )
-    found = sci.without_networks(blocks, np.array([False, True, True, False]))
-    assert (
-        found.kind.tolist() == [1, 0, 0, 1] and found.mean.tolist() == [5] * 4 and found.scale.tolist() == [3, 0, 0, 3]
-    )
-    assert [w.tolist() for w in found.weights] == [[0], [2]] and found.bandwidth.ravel().tolist() == [1, 0, 0, 1]
-    assert found.draw.tolist() == [1, 0, 0, 1]
