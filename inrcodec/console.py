@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -110,10 +110,21 @@ def show_encode(report: EncodeReport) -> None:
         ("max error", f"{report.max_abs_error:g} stored units"),
         ("networks", f"{report.blocks} blocks, {report.weights} weights at {report.bits_per_weight:.2f} bits"),
         ("method", f"{report.method}, effort {report.effort}, seed {report.seed}"),
+        *choices(report.choices),
         ("backend", backend(report.backend, report.backend_reason)),
         ("time", stages(report.seconds)),
     ]
     _print_table(f"encoded {report.output or ''}", rows)
+
+
+def choices(made: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What the encoder decided that a user may wonder about."""
+    rows = []
+    if "method_reason" in made:
+        rows.append(("trial", str(made["method_reason"])))
+    if "restoration_gain_db" in made:
+        rows.append(("restoration", f"{made['restoration_width']} channels, {made['restoration_gain_db']:+} dB on boxes held out"))
+    return rows
 
 
 def show_decode(report: DecodeReport) -> None:

@@ -1,0 +1,51 @@
+"""`method="auto"`: a short trial of every system, and what is said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import inrcodec
+from inrcodec.systems.auto import TRIAL_SAMPLES, trial_part, verdict
+from samples import scan
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 40, 50), (300, 200, 100), (2, 90, 300, 300), (3_000_000,)])
+def test_the_part_is_the_middle_and_bounded(shape: tuple[int, ...]) -> None:
+    volume = np.broadcast_to(np.int16(1), shape)
+    part = trial_part(volume)
+    assert part.size <= TRIAL_SAMPLES and part.ndim == len(shape)
+    assert part.shape == shape if volume.size <= TRIAL_SAMPLES else part.size > TRIAL_SAMPLES // 4
+
+
+def test_the_part_is_cut_out_of_the_middle() -> None:
+    volume = np.arange(4 * TRIAL_SAMPLES, dtype=np.int32)
+    part = trial_part(volume)
+    assert part[0] - volume[0] == volume[-1] - part[-1]
+    assert (np.diff(part) == 1).all()
+
+
+def test_the_verdict_weighs_what_was_not_given() -> None:
+    outcomes = {"tinc": (36.0, 900), "sci": (34.0, 700)}
+    assert verdict(outcomes, True, (8, 9))[0] == "tinc"
+    assert verdict(outcomes, False, (8, 9))[0] == "sci"
+    assert "tinc 36.00 dB" in verdict(outcomes, True, (8, 9))[1] and "8x9" in verdict(outcomes, True, (8, 9))[1]
+
+
+@pytest.mark.parametrize("target", [{"ratio": 12}, {"psnr_db": 32}])
+def test_auto_takes_the_winner_and_says_why(target: dict[str, float], tmp_path) -> None:
+    volume = scan((12, 20, 18))
+    report = inrcodec.encode(volume, tmp_path / "a.inrc", method="auto", effort=3, **target)
+    assert report.method == inrcodec.info(tmp_path / "a.inrc").method
+    reason = report.choices["method_reason"]
+    assert "tinc" in reason and "12x20x18" in reason
+    alone = inrcodec.encode(volume, method=report.method, effort=3, **target)
+    assert (tmp_path / "a.inrc").read_bytes() == alone
+
+
+def test_the_command_line_tells_of_the_trial(tmp_path, capsys) -> None:
+    from inrcodec.cli import main
+
+    np.save(tmp_path / "v.npy", scan((12, 20, 18)))
+    main(["encode", str(tmp_path / "v.npy"), str(tmp_path / "v.inrc"), "--ratio", "12", "--method", "auto", "--effort", "1"])
+    assert "trial" in capsys.readouterr().out
