@@ -26,8 +26,8 @@ WEIGHTS_PER_BLOCK = 1500
 """Blocks are made so many that a network has about this many weights: fewer starve, more cost time without a gain."""
 LEAST_WEIGHTS = 24
 """A smaller share of the budget makes a block a constant."""
-BLOCKS_PER_CLASS, MOST_CLASSES = 16, 8
-"""Networks of a class are fitted together: few blocks in a class make slow steps, few classes unfitting widths."""
+SPREAD, MOST_CLASSES = 1.6, 8
+"""Blocks whose dues differ by less than this factor share a class: many classes make slow steps, few unfitting widths."""
 FINEST_BLOCK = 8
 """Edge of the smallest block, in samples, on the axis of median bandwidth."""
 GROUP_VOXELS = 1 << 25
@@ -73,7 +73,7 @@ class BlockFacts:
 
 def choose_partition(volume: np.ndarray, options: SciOptions, weights: int) -> octree.Octree:
     """Cover the volume by at most as many blocks as the budget of weights can feed, spectra as concentrated as can be."""
-    cells = octree.cell_pyramid(volume.shape, octree.finest_cell(volume.shape, block_edges(volume)))
+    cells = octree.cell_pyramid(volume.shape, halved_edges(volume.shape, block_edges(volume)))
     counts = [math.prod(octree.grid_of(volume.shape, cell)) for cell in cells]
     most = max(options.blocks or weights // WEIGHTS_PER_BLOCK, counts[_coarsest(cells)])
     if options.partition == "uniform":
@@ -106,6 +106,12 @@ def _unsplit_below(
     depth = max(top + len(splits), _nameable(cells))
     unsplit = [np.zeros(octree.grid_of(shape, cells[v]), dtype=bool) for v in range(top + len(splits), depth)]
     return octree.build(shape, cells[: depth + 1], top, splits + unsplit)
+
+
+def halved_edges(shape: tuple[int, ...], edges: tuple[int, ...]) -> tuple[int, ...]:
+    """Edges near those given that halving the axes leads to: so the blocks of every level are of nearly one size."""
+    halvings = [max(0, round(math.log2(n / e))) for n, e in zip(shape, edges, strict=True)]
+    return tuple(-(-n // 2**k) for n, k in zip(shape, halvings, strict=True))
 
 
 def block_edges(volume: np.ndarray) -> tuple[int, ...]:
@@ -189,9 +195,11 @@ def choose_classes(
         return ((),), kind
     most = np.maximum(facts.voxels[live] // 2, 1)
     wanted = leaf_widths(max(weights, len(live)), share[live], most)
-    sizes = np.array([0, *_class_sizes(wanted, 1 if options.allocation == "equal" else MOST_CLASSES)])
+    if options.allocation == "equal":
+        wanted[:] = weights // len(live)
+    sizes = np.array([0, *_class_sizes(wanted, MOST_CLASSES)])
     found = [funnel(ndim, int(size), options.layers, options.taper) for size in sizes]
-    classes = [(), *(widths for widths in found if widths)]
+    classes = [(), *dict.fromkeys(widths for widths in found if widths)]
     counts = np.array([weight_count(ndim, widths) if widths else 0 for widths in classes])
     # The class nearest to what a block is due: what one gets too much another gets too little.
     middle = (counts[1:] + counts[:-1]) / 2
@@ -202,12 +210,19 @@ def choose_classes(
 
 
 def _class_sizes(wanted: IntArray, most: int) -> list[int]:
-    """Weights of the classes, ascending: means of equally many blocks each, and of blocks enough to be fitted together."""
+    """Weights of the classes, ascending: blocks due nearly alike, as few classes as `SPREAD` allows and at most so many."""
     due = np.sort(wanted[wanted >= LEAST_WEIGHTS])
-    if not len(due):
-        return []
-    groups = np.array_split(due, min(max(len(due) // BLOCKS_PER_CLASS, 1), most))
-    return sorted({int(group.mean()) for group in groups})
+    spread = SPREAD
+    while len(due):
+        groups: list[list[int]] = []
+        for value in due.tolist():
+            if not groups or value > spread * groups[-1][0]:
+                groups.append([])
+            groups[-1].append(value)
+        if len(groups) <= most:
+            return sorted({int(np.mean(group)) for group in groups})
+        spread *= 1.2
+    return []
 
 
 def _spend(kind: IntArray, order: IntArray, counts: IntArray, weights: int) -> None:

@@ -42,7 +42,8 @@ def test_partitions_have_at_most_the_blocks_asked_for(partition: Any, blocks: in
     volume = noiseless((24, 30, 35))
     tree = choose_partition(volume, SciOptions(partition=partition, blocks=blocks), 10**6)
     assert covers(tree) and tree.count <= blocks
-    assert partition == "uniform" or 3 * tree.count > blocks, "and make use of them"
+    # Halving every axis makes eight blocks out of one: below that there is one.
+    assert partition == "uniform" or blocks < 8 or 3 * tree.count > blocks, "and make use of them"
     if partition == "uniform":
         assert len(set(tree.level.tolist())) == 1
 
