@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 
 def scan(shape: tuple[int, ...], dtype: str = "int16", seed: int = 0) -> np.ndarray:
@@ -16,6 +17,14 @@ def scan(shape: tuple[int, ...], dtype: str = "int16", seed: int = 0) -> np.ndar
     low, high = max(limits.min, -1000), min(limits.max, 1500)
     span = max(float(np.ptp(volume)), 1e-9)
     return np.round(low + (volume - volume.min()) / span * (high - low)).astype(dtype)
+
+
+def tissue(shape: tuple[int, ...] = (64, 96, 96)) -> np.ndarray:
+    """Smooth structures of several sizes with soft edges, like organs in CT; no noise."""
+    random = np.random.default_rng(0)
+    fields = [gaussian_filter(random.standard_normal(shape), sigma) for sigma in (4, 8, 14)]
+    parts = [np.tanh(4 * field / field.std()) for field in fields]
+    return np.rint(400 * gaussian_filter(sum(parts), 0.7)).astype(np.int16)
 
 
 def psnr_db(original: np.ndarray, decoded: np.ndarray) -> float:

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 
 import inrcodec
 from inrcodec.options import SciOptions
-
-
-def tissue(shape: tuple[int, ...] = (64, 96, 96)) -> np.ndarray:
-    """Smooth structures of several sizes with soft edges, like organs in CT; no noise."""
-    random = np.random.default_rng(0)
-    fields = [gaussian_filter(random.standard_normal(shape), sigma) for sigma in (4, 8, 14)]
-    parts = [np.tanh(4 * field / field.std()) for field in fields]
-    return np.rint(400 * gaussian_filter(sum(parts), 0.7)).astype(np.int16)
+from samples import tissue
 
 
 def face_steps(samples: np.ndarray, blob: bytes) -> float:
