@@ -580,7 +580,8 @@ def test_fresh_sci_streams_decode_by_the_page(signal: np.ndarray, choices: dict[
     blob = inrcodec.encode(signal, method="sci", effort=1, **choices)
     stream = read_stream(blob)
     tree, chunks = read_blocks(stream)
-    assert "FILT" in stream.sections and len(tree.leaves) > 2 ** len(signal.shape)
+    assert signal.ndim == 2 or "FILT" in stream.sections, "the plane is too small for one to be worth its bytes"
+    assert len(tree.leaves) > 2 ** len(signal.shape)
     assert {0, 1} <= {block.kind for blocks in chunks for block in blocks}
     with inrcodec.open(blob) as image:
         check(blob, stored_integers(image), image[...])
