@@ -92,7 +92,7 @@ class Encoder:
         self._timed("partition", lambda: self.system.prepare(goal))
         result = self._timed("code", lambda: self._reach_target(self.system.step))
         if self.options.restoration and self._timed("restore", lambda: self._fit_restoration(result)):
-            result = self._timed("code", lambda: self._reach_target(result.step))
+            result = self._timed("code", lambda: self._restored(result))
         self.result = result
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
         return result.blob, self._report(result, error)
@@ -169,6 +169,18 @@ class Encoder:
         self.extra = [Section(restoration.TAG, restoration.pack(found.layout, found.parameters, strength))]
         self.choices.update(restoration_width=found.layout.width, restoration_gain_db=round(found.gain_db, 3))
         return True
+
+    def _restored(self, plain: Result) -> Result:
+        """Reach the target again with the restoration network in the stream, unless that takes more bytes than without."""
+        try:
+            found = self._reach_target(plain.step)
+        except TargetError:
+            found = None
+        if found is not None and (self._target_bytes is not None or len(found.blob) < len(plain.blob)):
+            return found
+        self.extra = []
+        self.choices = {name: value for name, value in self.choices.items() if not name.startswith("restoration")}
+        return plain
 
     def _strength(self, image: Image) -> float:
         """What corrections are measured in, over the quantisation step: about ten times the RMS error."""

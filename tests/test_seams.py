@@ -71,3 +71,21 @@ def test_ramps_of_neighbours_add_up_to_one(halo: int) -> None:
     positions = np.linspace(0, 23, 93)
     total = sum(blend_ramp(positions, origin, 8, halo) for origin in (-8, 0, 8, 16, 24))
     assert np.allclose(total, 1)
+
+
+def test_a_target_that_restoration_spoils_is_reached_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network's own bytes must not turn a size that can be reached into an error."""
+    from inrcodec import encoder
+
+    volume = tissue((32, 64, 64))
+    plain = inrcodec.encode(volume, ratio=100, effort=1, restoration=False)
+    reach = encoder.Encoder._reach_target
+
+    def spoilt(self: encoder.Encoder, first: float) -> encoder.Result:
+        if self.extra:
+            raise inrcodec.TargetError("expected more bytes, found fewer")
+        return reach(self, first)
+
+    monkeypatch.setattr(encoder.Encoder, "_fit_restoration", lambda self, result: bool(self.extra.append(None)) or True)
+    monkeypatch.setattr(encoder.Encoder, "_reach_target", spoilt)
+    assert inrcodec.encode(volume, ratio=100, effort=1) == plain
