@@ -43,7 +43,9 @@ def unpack(data: bytes, ndim: int) -> tuple[Restoration, float]:
     if not 1 <= width <= MAX_WIDTH:
         raise ContainerError(f"expected 1 to {MAX_WIDTH} channels in FILT, found {width}; get a fresh copy of the file")
     if not 0 < strength <= MAX_STRENGTH:
-        raise ContainerError(f"expected a strength of 0 to {MAX_STRENGTH:g} in FILT, found {strength}; get a fresh copy of the file")
+        raise ContainerError(
+            f"expected a strength of 0 to {MAX_STRENGTH:g} in FILT, found {strength}; get a fresh copy of the file"
+        )
     layout = RestorationLayout(width, ndim)
     try:
         tensors = read_parameters(data[_FIXED.size :], list(layout.shapes.values()))

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from inrcodec_formats.errors import ContainerError
 
 from ..coding.networks import BlockNetworks, NetworkShapes
-from ..coding.splits import flag_reader, write_flags
+from ..coding.splits import write_flags
 from ..models.sci import MAX_WIDTH, Widths, first_layers, half_octaves, weight_shapes
-from ..partition.octree import MAX_BLOCK, MAX_DEPTH, MAX_EDGE, Octree, cell_pyramid, from_flags, grid_of
-from .sections import MAX_CELLS, MAX_STEP, MAX_VOXELS
+from ..partition.octree import MAX_BLOCK, MAX_DEPTH, MAX_EDGE, Octree, cell_pyramid, grid_of
+from .sections import MAX_CELLS, MAX_STEP, check_extents, read_tree
 
 _FIXED = struct.Struct("<BBIfiiiB")
 MAX_HALO, MAX_CLASSES, MAX_LAYERS = 8, 64, 8
@@ -125,8 +125,7 @@ class SciStream:
         ContainerError
             If a value is out of its limits or the tree does not have that many leaves.
         """
-        if math.prod(shape) > MAX_VOXELS:
-            raise ContainerError(f"expected at most 2**34 voxels, found a shape of {shape}; split the signal")
+        check_extents(shape)
         try:
             return cls._unpacked(data, shape, leaves)
         except (struct.error, IndexError) as error:
@@ -175,18 +174,4 @@ def _tree(flags: bytes, shape: tuple[int, ...], finest: tuple[int, ...], top: in
         raise ContainerError(
             f"expected blocks of at most 2**24 samples, found {math.prod(cells[top])}; get a fresh copy"
         )
-    if math.prod(grid_of(shape, cells[top])) > leaves:
-        raise ContainerError(f"expected at least one block per top cell, found {leaves} blocks; get a fresh copy")
-    read = flag_reader(flags)
-
-    def bounded(level: int, count: int) -> np.ndarray:
-        if count > leaves:
-            raise ContainerError(f"expected {leaves} blocks, found more in the tree; get a fresh copy of the file")
-        return read(level, count)
-
-    tree = from_flags(shape, cells, top, bounded)
-    if tree.count != leaves:
-        raise ContainerError(
-            f"expected {leaves} blocks from the index, found {tree.count} in the tree; get a fresh copy"
-        )
-    return tree
+    return read_tree(flags, shape, cells, top, leaves)

@@ -7,17 +7,16 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from inrcodec_formats.errors import ContainerError
 
 from ..coding.parameters import QuantisedTensor, read_parameters, write_parameters
 from ..coding.readouts import ReadoutGeometry
-from ..coding.splits import flag_reader, write_flags
+from ..coding.splits import write_flags
 from ..models.tinc import TincLayout, TincModel, parameter_shapes
-from ..partition.octree import Octree, cell_pyramid, from_flags, grid_of
-from .sections import MAX_CELLS, MAX_STEP, MAX_VOXELS
+from ..partition.octree import Octree, cell_pyramid
+from .sections import MAX_CELLS, MAX_STEP, check_extents, read_tree
 
 _ROOTS = ("separable", "dense")
 _COORDINATES = ("local", "global")
@@ -78,27 +77,13 @@ class TincStream:
         ContainerError
             If a value is out of its limits or the tree does not have that many leaves.
         """
-        if math.prod(shape) > MAX_VOXELS:
-            raise ContainerError(f"expected at most 2**34 voxels, found a shape of {shape}; split the signal")
+        check_extents(shape)
         try:
             layout, numbers, flags = _unpack_layout(data, shape)
         except struct.error as error:
             raise ContainerError("expected a complete TREE section, found a short one; get a fresh copy") from error
         _check_layout(layout)
-        if math.prod(grid_of(shape, layout.cells[layout.top])) > leaves:
-            raise ContainerError(f"expected at least one block per top cell, found {leaves} blocks; get a fresh copy")
-        read = flag_reader(flags)
-
-        def bounded(level: int, count: int) -> np.ndarray:
-            if count > leaves:
-                raise ContainerError(f"expected {leaves} blocks, found more in the tree; get a fresh copy of the file")
-            return read(level, count)
-
-        tree = from_flags(shape, layout.cells, layout.top, bounded)
-        if tree.count != leaves:
-            raise ContainerError(
-                f"expected {leaves} blocks from the index, found {tree.count} in the tree; get a fresh copy"
-            )
+        tree = read_tree(flags, shape, layout.cells, layout.top, leaves)
         return cls(layout, tree, *numbers)
 
 
