@@ -279,13 +279,14 @@ class Encoder:
         return Result(out.getvalue(), draft, step, None)
 
     def _header(self) -> StreamHeader:
+        # A slab as float32, with its ring and corrected, and as integers: about six times the integers alone.
         slab = self.system.rows * self.signal.header.raw_bytes // max(1, self.signal.header.shape[0])
         target = self.options.target
         return StreamHeader.from_signal(
             self.signal.header,
             method=self.system.name,
             quality=Quality(target.kind, target.value),
-            memory_bytes=self.system.decoder_bytes + 2 * slab,
+            memory_bytes=self.system.decoder_bytes + 6 * slab,
         )
 
     def _decoded_error(self, blob: bytes) -> ErrorStatistics:
