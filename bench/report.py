@@ -277,7 +277,8 @@ def _summary(curves: Curves, kinds: dict[str, str]) -> tuple[list[str], list[str
         return [], [], [], ""
     method = methods[0]
     names = [name for name in sorted(curves) if method in curves[name]]
-    peers = _peers(curves)
+    # A baseline measured at single sizes has no curve to compare.
+    peers = [peer for peer in _peers(curves) if any(_delta(curves, name, method, peer) for name in names)]
     values: list[list[float | None]] = []
     for peer in peers:
         found = {name: _delta(curves, name, method, peer) for name in names}
