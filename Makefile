@@ -26,12 +26,14 @@ $(STAMP): pyproject.toml constraints.txt setup.py
 	touch $@
 
 SIGNALS ?= example4d synthetic:96
+# SCI takes minutes more: `make bench METHODS=tinc,sci`.
+METHODS ?= tinc
 OUT ?= bench/results/$(shell date -u +%F)-local
 
 bench: $(STAMP)  ## rate and distortion, speed and lossless size against the peers; two small volumes, 10 minutes
-	$(BIN)/python -m bench rd --signals $(SIGNALS) --out $(OUT)
-	$(BIN)/python -m bench throughput --signals $(SIGNALS) --repeats 3 --process-repeats 1 --out $(OUT)
-	$(BIN)/python -m bench lossless --signals $(SIGNALS) --repeats 3 --out $(OUT)
+	$(BIN)/python -m bench rd --signals $(SIGNALS) --methods $(METHODS) --out $(OUT)
+	$(BIN)/python -m bench throughput --signals $(SIGNALS) --methods $(METHODS) --repeats 3 --process-repeats 1 --out $(OUT)
+	$(BIN)/python -m bench lossless --signals $(SIGNALS) --methods $(METHODS) --repeats 3 --out $(OUT)
 
 bench-micro: $(STAMP)  ## the hot operations alone
 	$(BIN)/python -m pytest bench/micro --benchmark-enable --benchmark-only -q
