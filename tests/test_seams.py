@@ -42,8 +42,8 @@ def test_the_measure_sees_a_grid_and_only_a_grid() -> None:
         tree = image.blocks.tree
     raised = volume.copy()
     for number, (origin, edges) in enumerate(zip(tree.origin.tolist(), tree.extent.tolist(), strict=True)):
-        raised[tuple(slice(o, o + e) for o, e in zip(origin, edges, strict=True))] += 100 * (number % 2)
-    assert face_steps(raised, blob) > 1.25 * face_steps(volume, blob)
+        raised[tuple(slice(o, o + e) for o, e in zip(origin, edges, strict=True))] += 250 * (number % 2)
+    assert face_steps(raised, blob) > 1.5 * face_steps(volume, blob)
     assert face_steps(volume + 7, blob) == face_steps(volume, blob)
 
 
