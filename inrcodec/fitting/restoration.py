@@ -150,17 +150,15 @@ def read_pairs(read: Read, volume: np.ndarray, layout: RestorationLayout, seed: 
     return parts
 
 
-def fit_restoration(
-    read: Read, volume: np.ndarray, step: float, layout: RestorationLayout, steps: int, seed: int, note: Note
+def fit_pairs(
+    pairs: Pairs, step: float, layout: RestorationLayout, steps: int, seed: int, note: Note
 ) -> dict[str, QuantisedTensor]:
-    """Fit a network to a decoded volume.
+    """Fit a network to boxes of a decoded volume.
 
     Parameters
     ----------
-    read : callable
-        ``read(start, stop)``: decoded float32 samples of a box of the volume.
-    volume : ndarray
-        The original samples.
+    pairs : Pairs
+        What to train on, see `read_pairs`.
     step : float
         Quantisation step, in the units of the samples.
     layout : RestorationLayout
@@ -173,13 +171,6 @@ def fit_restoration(
     dict of str to QuantisedTensor
         Rounded parameters, of `layout.shapes`.
     """
-    return fit_pairs(read_pairs(read, volume, layout, seed)[0], step, layout, steps, seed, note)
-
-
-def fit_pairs(
-    pairs: Pairs, step: float, layout: RestorationLayout, steps: int, seed: int, note: Note
-) -> dict[str, QuantisedTensor]:
-    """`fit_restoration` on boxes that have been read."""
     samples, residual = _tiles(pairs, step, layout)
     model = Restoration.initial(layout, seed)
     _descend(model, samples, residual, steps, seed, note)

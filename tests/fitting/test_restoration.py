@@ -14,7 +14,7 @@ from inrcodec.fitting import restoration as fitting
 from inrcodec.fitting.restoration import (
     BoxPlan,
     choose_restoration,
-    fit_restoration,
+    fit_pairs,
     gain_db,
     read_pairs,
     restored_model,
@@ -48,7 +48,7 @@ def blocky(shape: tuple[int, ...], step: float = 60.0) -> tuple[np.ndarray, np.n
 def test_blocks_are_smoothed_where_it_was_not_trained() -> None:
     volume, decoded = blocky((48, 48, 48))
     layout = RestorationLayout(6, 3)
-    parameters = fit_restoration(reader(decoded), volume, 60.0, layout, 60, 0, quiet)
+    parameters = fit_pairs(read_pairs(reader(decoded), volume, layout, 0)[0], 60.0, layout, 60, 0, quiet)
     _, held_out = read_pairs(reader(decoded), volume, layout, 0)
     model = restored_model(layout, parameters)
     gain = gain_db(model, held_out, 60.0, int(volume.min()), int(volume.max()))
@@ -63,7 +63,7 @@ def test_same_seed_same_network_whatever_the_global_state() -> None:
     layout, found = RestorationLayout(3, 3), []
     for seed, state in ((1, 5), (1, 6), (2, 5)):
         np.random.seed(state)
-        parameters = fit_restoration(reader(decoded), volume, 60.0, layout, 20, seed, quiet)
+        parameters = fit_pairs(read_pairs(reader(decoded), volume, layout, seed)[0], 60.0, layout, 20, seed, quiet)
         found.append(parameters)
     for name, tensor in found[0].items():
         assert tensor.exponent == found[1][name].exponent and np.array_equal(tensor.values, found[1][name].values)
@@ -74,7 +74,7 @@ def test_same_seed_same_network_whatever_the_global_state() -> None:
 def test_any_shape_is_fitted(shape: tuple[int, ...]) -> None:
     volume, decoded = blocky(shape)
     layout = RestorationLayout(3, len(shape))
-    parameters = fit_restoration(reader(decoded), volume, 60.0, layout, 6, 0, quiet)
+    parameters = fit_pairs(read_pairs(reader(decoded), volume, layout, 0)[0], 60.0, layout, 6, 0, quiet)
     assert {n: t.values.shape for n, t in parameters.items()} == layout.shapes
     held_out = read_pairs(reader(decoded), volume, layout, 0)[1]
     assert math.isfinite(gain_db(restored_model(layout, parameters), held_out, 60.0, -1000, 1000))
