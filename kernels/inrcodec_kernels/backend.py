@@ -1,0 +1,132 @@
+"""Which implementation of the operations runs, and why not a faster one.
+
+Every operation has a definition in plain torch or Python (`reference.py`), compiled loops for the CPU (`cpu.py`,
+Numba) and kernels for CUDA devices (`triton.py`). Nothing is looked for on import: `choose` does that when it is asked.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+VARIABLE = "INRCODEC_BACKEND"
+"""Environment variable that forces one of `NAMES`."""
+NAMES = ("reference", "numba", "triton")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An implementation and where it runs.
+
+    Attributes
+    ----------
+    name : str
+        One of `NAMES`.
+    device : str
+        ``"cpu"`` or a CUDA device, as torch names them.
+    reason : str
+        Why not a faster one; empty if there is none.
+    """
+
+    name: str
+    device: str = "cpu"
+    reason: str = ""
+
+    @property
+    def title(self) -> str:
+        """What a report calls it."""
+        where = "the CPU" if self.device == "cpu" else torch.cuda.get_device_name(self.device)
+        return {"reference": "torch", "numba": "Numba", "triton": "Triton"}[self.name] + f" on {where}"
+
+
+def choose(device: str = "auto") -> Backend:
+    """Find the fastest backend there is on a device.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``. ``"auto"`` takes the CPU where CUDA or Triton is missing.
+
+    Raises
+    ------
+    RuntimeError
+        If CUDA was asked for by name and cannot be used, or if `VARIABLE` names what is not there.
+    """
+    forced = os.environ.get(VARIABLE, "")
+    if forced not in ("", *NAMES):
+        raise RuntimeError(f"expected {VARIABLE} to be one of {', '.join(NAMES)}, found {forced!r}; correct or unset it")
+    if forced:
+        return _forced(forced, device)
+    lacks_gpu = _gpu_missing(device) if device != "cpu" else "device='cpu' was asked for"
+    if not lacks_gpu:
+        return Backend("triton", _device(device))
+    if device not in ("auto", "cpu"):
+        raise RuntimeError(f"expected a CUDA device and Triton for device={device!r}, found {lacks_gpu}; use device='auto'")
+    if lacks := _missing("numba"):
+        return Backend("reference", "cpu", f"{lacks_gpu}; {lacks}")
+    return Backend("numba", "cpu", lacks_gpu)
+
+
+def _forced(name: str, device: str) -> Backend:
+    reason = f"{VARIABLE}={name}"
+    if name == "triton":
+        if interpreted():
+            return Backend("triton", "cpu", f"{reason}, interpreted")
+        if lacks := _gpu_missing(device):
+            raise RuntimeError(f"expected a CUDA device and Triton for {reason}, found {lacks}; unset {VARIABLE}")
+        return Backend("triton", _device(device), reason)
+    if name == "numba" and (lacks := _missing("numba")):
+        raise RuntimeError(f"expected Numba for {reason}, found {lacks}; pip install numba, or unset {VARIABLE}")
+    return Backend(name, "cpu", reason)
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in Triton's interpreter, on the CPU, as tests have them."""
+    return os.environ.get("TRITON_INTERPRET") == "1" and not _missing("triton")
+
+
+def _device(device: str) -> str:
+    return "cuda" if device == "auto" else device
+
+
+def _gpu_missing(device: str) -> str:
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
+        return f"{torch.cuda.device_count()} CUDA devices"
+    return _missing("triton")
+
+
+@cache
+def _missing(package: str) -> str:
+    """Why a package cannot be used; empty if it can."""
+    if importlib.util.find_spec(package) is None:
+        return f"{package} is not installed"
+    try:
+        importlib.import_module(package)
+    except Exception as error:  # a broken installation is a missing one
+        return f"{package} cannot be imported ({' '.join(str(error).split())[:80]})"
+    return ""
+
+
+def in_threads(work: Callable[[int], T], parts: Iterable[int]) -> list[T]:
+    """Call ``work(part)`` for every part, in as many threads as torch uses; `work` should release the GIL.
+
+    Compiled loops are shared out so instead of by Numba's own threads, whose default layer ends the process when two
+    threads of a program call it at once.
+    """
+    parts = list(parts)
+    threads = min(torch.get_num_threads(), len(parts))
+    if threads < 2:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, parts))

@@ -1,0 +1,101 @@
+"""The choice of a backend: what is there, what is forced, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from inrcodec_kernels import backend
+from inrcodec_kernels.backend import Backend, choose, in_threads
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+
+
+@pytest.fixture(autouse=True)
+def unforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(backend.VARIABLE, raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
+def lack(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Make packages missing."""
+    monkeypatch.setattr(backend, "_missing", lambda name: f"{name} is not installed" if name in packages else "")
+
+
+@NO_CUDA
+def test_auto_takes_compiled_loops_and_says_why_no_gpu() -> None:
+    assert choose("auto") == Backend("numba", "cpu", "no CUDA device")
+    assert "asked for" in choose("cpu").reason
+
+
+@NO_CUDA
+def test_without_numba_the_reference_runs_and_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lack(monkeypatch, "numba")
+    found = choose()
+    assert found.name == "reference" and "numba is not installed" in found.reason and "CUDA" in found.reason
+
+
+@NO_CUDA
+def test_a_gpu_asked_for_by_name_must_be_there() -> None:
+    with pytest.raises(RuntimeError, match="expected a CUDA device and Triton for device='cuda', found no CUDA device"):
+        choose("cuda")
+
+
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose("auto") == Backend("triton", "cuda")
+    assert choose("cuda:1") == Backend("triton", "cuda:1")
+    assert choose("cpu").device == "cpu"
+    with pytest.raises(RuntimeError, match="found 2 CUDA devices"):
+        choose("cuda:2")
+    lack(monkeypatch, "triton")
+    assert choose("auto") == Backend("numba", "cpu", "triton is not installed")
+
+
+@pytest.mark.parametrize("name", ["reference", "numba"])
+def test_the_variable_forces_a_backend(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(backend.VARIABLE, name)
+    assert choose() == Backend(name, "cpu", f"{backend.VARIABLE}={name}")
+
+
+def test_the_variable_must_name_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(backend.VARIABLE, "fortran")
+    with pytest.raises(RuntimeError, match="expected INRCODEC_BACKEND to be one of reference, numba, triton, found 'fortran'"):
+        choose()
+    monkeypatch.setenv(backend.VARIABLE, "numba")
+    lack(monkeypatch, "numba")
+    with pytest.raises(RuntimeError, match="pip install numba"):
+        choose()
+
+
+@NO_CUDA
+def test_triton_without_a_gpu_needs_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(backend.VARIABLE, "triton")
+    with pytest.raises(RuntimeError, match="found no CUDA device"):
+        choose()
+    lack(monkeypatch)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert choose() == Backend("triton", "cpu", "INRCODEC_BACKEND=triton, interpreted")
+
+
+def test_parts_run_in_several_threads_in_order() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = threading.Barrier(2, timeout=20)
+        assert in_threads(lambda part: together.wait() * 0 + part**2, range(4)) == [0, 1, 4, 9]
+        torch.set_num_threads(1)
+        assert in_threads(lambda part: threading.get_ident(), range(3)) == [threading.get_ident()] * 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_thread_comes_through() -> None:
+    def work(part: int) -> int:
+        raise ValueError(f"part {part}")
+
+    with pytest.raises(ValueError, match="part 0"):
+        in_threads(work, [0, 1])
