@@ -101,7 +101,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Auto tries both on a part of the signal; the report says what it chose and why.
     effort : int
         1 (fast) to 9 (thorough); counts steps, not seconds.
-    device : {"auto", "cpu"}
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Auto takes a CUDA device where there is one and Triton, else the CPU; the report says which, and why.
     seed : int
         Of everything random: same input, options, seed, versions and thread count give the same bytes.
     quantise_step : float, optional
@@ -170,7 +171,8 @@ def decode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     target : path, optional
         File to write; the suffix chooses the format, the source's header is put back where the format is the same.
         Memory stays bounded. Without it the signal is returned.
-    device : {"auto", "cpu"}
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        Auto takes a CUDA device where there is one and Triton, else the CPU; the report says which, and why.
     progress : callable, optional
         ``progress(stage, fraction, note)``.
 
@@ -186,19 +188,20 @@ def decode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         If the file cannot be written.
     """
     from . import decoder
-    from .options import check_device
+    from .backends import backend_for
 
-    check_device(device)
+    backend = backend_for(device)
     if target is None:
-        return decoder.decode_signal(source, progress or _silent)
-    return decoder.decode_file(source, target, progress or _silent)
+        return decoder.decode_signal(source, backend, progress or _silent)
+    return decoder.decode_file(source, target, backend, progress or _silent)
 
 
-def open(source: Source) -> Image:
+def open(source: Source, *, device: str = "auto") -> Image:
     """Open a stream to read regions, scales or points; see `inrcodec.image.Image`."""
+    from .backends import backend_for
     from .image import Image
 
-    return Image(source)
+    return Image(source, backend_for(device))
 
 
 def info(source: Source, *, picture: str | os.PathLike[str] | None = None) -> InfoReport:

@@ -138,7 +138,7 @@ def decode(
         if selection is None and scale is None:
             report = inrcodec.decode(source, output, device=device, progress=progress)
         else:
-            report = _decode_part(source, output, selection, scale)
+            report = _decode_part(source, output, selection, scale, device)
     _emit(report, console.show_decode, as_json, quiet)
 
 
@@ -311,7 +311,9 @@ def _check_picture(path: Path | None, force: bool) -> None:
     _check_output(path, force)
 
 
-def _decode_part(source: Path, output: Path, selection: tuple[slice, ...] | None, scale: float | None) -> DecodeReport:
+def _decode_part(
+    source: Path, output: Path, selection: tuple[slice, ...] | None, scale: float | None, device: str
+) -> DecodeReport:
     """Decode a region or another scale and write it under a fresh header."""
     import inrcodec
     from inrcodec_formats import registry
@@ -319,7 +321,7 @@ def _decode_part(source: Path, output: Path, selection: tuple[slice, ...] | None
     from .reports import DecodeReport
 
     started = time.perf_counter()
-    image = inrcodec.open(source)
+    image = inrcodec.open(source, device=device)
     part = image.read(scale=scale or 1.0) if selection is None else _read_region(image, selection)
     signal = _part_signal(inrcodec.info(source), part, selection)
     registry.write_signal(output, signal)

@@ -12,6 +12,7 @@ import numpy as np
 from inrcodec_formats import registry
 from inrcodec_formats.signal import Signal
 
+from .backends import backend_for
 from .decoder import decode_signal
 from .metrics import error_statistics, own_range, ssim3d
 from .reports import CompareReport
@@ -127,7 +128,7 @@ def _load(source: SignalLike, quantise_step: float | None) -> Signal:
 
 def _load_decoded(source: SignalLike, quantise_step: float | None, progress: Progress) -> tuple[Signal, int | None]:
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() == ".inrc":
-        return decode_signal(source, progress), Path(source).stat().st_size
+        return decode_signal(source, backend_for("auto"), progress), Path(source).stat().st_size
     return _load(source, quantise_step), None
 
 

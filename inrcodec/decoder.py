@@ -12,6 +12,7 @@ from inrcodec_formats import registry
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.signal import Signal
+from inrcodec_kernels.backend import Backend
 
 from .block_bits import draw_partition
 from .image import Image, Source
@@ -24,9 +25,9 @@ MEMORY_LIMIT = 8 << 30
 """Largest signal, in bytes, that `decode` returns as an array; larger ones are decoded to a file."""
 
 
-def decode_signal(source: Source, progress: Progress) -> Signal:
+def decode_signal(source: Source, backend: Backend, progress: Progress) -> Signal:
     """Decode a whole stream into memory."""
-    with Image(source) as image:
+    with Image(source, backend) as image:
         if image.header.raw_bytes > MEMORY_LIMIT:
             raise ContainerError(
                 f"expected at most {MEMORY_LIMIT >> 30} GiB of samples in memory, found {image.header.raw_bytes >> 30} GiB; "
@@ -40,10 +41,12 @@ def decode_signal(source: Source, progress: Progress) -> Signal:
         return Signal(planes=(samples,), header=image.header)
 
 
-def decode_file(source: Source, target: str | os.PathLike[str], progress: Progress) -> DecodeReport:
+def decode_file(
+    source: Source, target: str | os.PathLike[str], backend: Backend, progress: Progress
+) -> DecodeReport:
     """Decode a stream into a file, slab by slab."""
     began = time.perf_counter()
-    with Image(source) as image:
+    with Image(source, backend) as image:
         registry.writer_for(target, image.header)
         registry.write(target, image.header, _reported(image, progress))
         seconds = time.perf_counter() - began
@@ -54,8 +57,8 @@ def decode_file(source: Source, target: str | os.PathLike[str], progress: Progre
             seconds=seconds,
             mvoxels_per_second=image.header.voxels / seconds / 1e6,
             output=os.fspath(target),
-            backend="torch on the CPU",
-            backend_reason="this version has no GPU kernels",
+            backend=backend.title,
+            backend_reason=backend.reason,
         )
 
 

@@ -21,6 +21,7 @@ from inrcodec_formats.container_header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, OutputError, SignalError, TargetError
 from inrcodec_formats.signal import Signal
 
+from .backends import backend_for
 from .fitting.goal import Goal
 from .fitting.restoration import choose_restoration, price_db
 from .fitting.search import Trial, search_step
@@ -78,6 +79,7 @@ class Encoder:
 
     def __init__(self, signal: Signal, options: EncodeOptions, progress: Progress) -> None:
         self.signal, self.options, self.progress = signal, options, progress
+        self.backend = backend_for(options.device)
         self.volume = signal.samples
         self.low, self.high = int(self.volume.min()), int(self.volume.max())
         self.seconds: dict[str, float] = {}
@@ -88,7 +90,7 @@ class Encoder:
         """Encode; returns the stream and the report (its `output` not set)."""
         goal = self._first_goal()
         name = self._timed("trial", self._chosen_method) if self.options.method == "auto" else self.options.method
-        self.system = _SYSTEMS[name](Task(self.volume, self.low, self.high, self.options, self.progress, self._timed))
+        self.system = _SYSTEMS[name](self._task())
         self._timed("partition", lambda: self.system.prepare(goal))
         result = self._timed("code", lambda: self._reach_target(self.system.step))
         if self.options.restoration and self._timed("restore", lambda: self._fit_restoration(result)):
@@ -96,6 +98,9 @@ class Encoder:
         self.result = result
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
         return result.blob, self._report(result, error)
+
+    def _task(self) -> Task:
+        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         began, inner = time.perf_counter(), sum(self.seconds.values())
@@ -151,7 +156,7 @@ class Encoder:
         options, size = self.options, len(result.blob)
         if price_db(_LEAST_RESTORATION, size) > _MOST_GAIN_DB:
             return False
-        with Image(result.blob) as image:
+        with Image(result.blob, self.backend) as image:
             strength = self._strength(image)
             found = choose_restoration(
                 image.read_plain_box,
@@ -292,7 +297,7 @@ class Encoder:
     def _decoded_error(self, blob: bytes) -> ErrorStatistics:
         """Decode the stream as a user would, slab by slab, and compare."""
         total = ErrorStatistics(0, 0, 0, 0)
-        with Image(blob) as image:
+        with Image(blob, self.backend) as image:
             at = 0
             for slab in image.slabs():
                 total += error_statistics(self.volume[at : at + len(slab)], slab)
@@ -316,8 +321,8 @@ class Encoder:
             weights=weights,
             bits_per_weight=8 * size / max(weights, 1),
             seconds=dict(self.seconds),
-            backend="torch on the CPU",
-            backend_reason="this version has no GPU kernels",
+            backend=self.backend.title,
+            backend_reason=self.backend.reason,
             seed=self.options.seed,
             effort=self.options.effort,
             choices={**self.system.choices, **self.choices, "step": float(np.float32(result.step))},

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError, OptionError
 from inrcodec_formats.signal import SignalHeader
+from inrcodec_kernels.backend import Backend
 
+from .backends import backend_for
 from .payload import restoration
 from .payload.sections import KNOWN_SECTIONS, MAX_CHUNK_BLOCKS
 from .reconstruct import Chunk, Restorer, reconstruction_of
@@ -34,6 +36,8 @@ class Image:
     Parameters
     ----------
     source : path, bytes or binary file object
+    backend : Backend, optional
+        Where to compute; the fastest there is, unless said otherwise.
 
     Raises
     ------
@@ -46,7 +50,8 @@ class Image:
     >>> image[40:50, :, ::2].shape                  # doctest: +SKIP
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, backend: Backend | None = None) -> None:
+        self.backend = backend or backend_for("auto")
         self.container = Container.open(source, known=KNOWN_SECTIONS)
         try:
             self._read_sections()
@@ -60,7 +65,7 @@ class Image:
         largest = int(self.container.chunks.count.max(initial=0))
         if largest > MAX_CHUNK_BLOCKS:
             raise ContainerError(f"expected at most {MAX_CHUNK_BLOCKS} blocks in a chunk, found {largest}; get a fresh copy")
-        self.blocks = reconstruction_of(self.container)
+        self.blocks = reconstruction_of(self.container, self.backend)
         self.restorer = self._read_restorer()
         self.header: SignalHeader = self.container.signal_header()
         limits = np.iinfo(self.header.dtype)
@@ -75,7 +80,7 @@ class Image:
             return None
         shape = self.container.header.shape
         network, strength = restoration.unpack(self.container.sections.read(restoration.TAG), len(shape))
-        return Restorer(network, strength * self.blocks.step, self.read_plain_box, shape)
+        return Restorer(network, strength * self.blocks.step, self.read_plain_box, shape, self.backend)
 
     @property
     def shape(self) -> tuple[int, ...]:

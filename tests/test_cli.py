@@ -115,7 +115,7 @@ class FakeCodec:
         load(source)
         return reports.VerifyReport(ok=True, bytes=9, sections_checked=3, chunks_checked=2, deep=deep, seconds=0.1)
 
-    def open(self, source):
+    def open(self, source, *, device="auto"):
         return FakeImage(source)
 
 

@@ -52,7 +52,7 @@ def encode_options(draw: st.DrawFn) -> EncodeOptions:
     return EncodeOptions(
         Quality(draw(st.sampled_from(get_args(QualityKind))), draw(st.floats(0.01, 1000))),
         effort=draw(st.integers(1, 9)),
-        device=draw(st.sampled_from(["auto", "cpu"])),
+        device=draw(st.sampled_from(["auto", "cpu", "cuda", "cuda:1"])),
         seed=draw(st.integers(0, 2**63 - 1)),
         tinc=draw(tinc_options()),
     )
@@ -128,7 +128,7 @@ NOT_ENCODE: list[tuple[dict[str, Any], str]] = [
     ({"effort": 10}, "expected effort to be a whole number from 1 to 9, found 10"),
     ({"effort": 5.0}, "expected effort to be a whole number from 1 to 9, found 5.0"),
     ({"effort": True}, "expected effort to be a whole number from 1 to 9, found True"),
-    ({"device": "cuda"}, "expected device 'auto' or 'cpu', found 'cuda'"),
+    ({"device": "gpu"}, "expected device 'auto', 'cpu', 'cuda' or 'cuda:N', found 'gpu'"),
     ({"seed": -1}, r"expected seed to be a whole number from 0 to 2\*\*63 - 1, found -1"),
     ({"seed": 2**63}, "expected seed to be a whole number"),
     ({"seed": 0.0}, "expected seed to be a whole number"),
@@ -184,8 +184,9 @@ def test_sizes_are_positive_numbers(kind: str, value: Any) -> None:
 
 def test_devices_there_is_code_for() -> None:
     check_device("auto")
-    check_device("cpu")
-    for device in ("cuda", "mps", "", "CPU"):
+    for device in ("cpu", "cuda", "cuda:0", "cuda:12"):
+        check_device(device)
+    for device in ("mps", "", "CPU", "cuda:", "cuda:x", "cuda:1 "):
         with pytest.raises(OptionError, match=f"found '{device}'"):
             check_device(device)
 

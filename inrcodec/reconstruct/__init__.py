@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
+from inrcodec_kernels.backend import Backend
 
 from .base import Chunk, Reconstruction
 from .restored import Restorer
@@ -14,13 +15,13 @@ from .tinc import TincReconstruction
 
 __all__ = ["Chunk", "Reconstruction", "Restorer", "reconstruction_of"]
 
-_SYSTEMS: dict[str, Callable[[Container], Reconstruction]] = {
+_SYSTEMS: dict[str, Callable[[Container, Backend], Reconstruction]] = {
     "sci": SciReconstruction.of,
     "tinc": TincReconstruction.of,
 }
 
 
-def reconstruction_of(container: Container) -> Reconstruction:
+def reconstruction_of(container: Container, backend: Backend) -> Reconstruction:
     """Read the sections of a stream by the system that made it.
 
     Raises
@@ -32,4 +33,4 @@ def reconstruction_of(container: Container) -> Reconstruction:
     if method not in _SYSTEMS:
         known = ", ".join(_SYSTEMS)
         raise ContainerError(f"expected the method {known}, found {method!r}; get a newer inrcodec")
-    return _SYSTEMS[method](container)
+    return _SYSTEMS[method](container, backend)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from inrcodec_kernels.backend import Backend
+
 from ..models.restoration import Restoration, padded_box
 
 _TILE = 32
@@ -30,10 +32,14 @@ class Restorer:
         ``read(start, stop)``: decoded samples of a box.
     shape : tuple of int
         Of the signal.
+    backend : Backend
     """
 
-    def __init__(self, network: Restoration, strength: float, read: ReadBox, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, network: Restoration, strength: float, read: ReadBox, shape: tuple[int, ...], backend: Backend
+    ) -> None:
         self.network, self.strength, self.read, self.shape = network, strength, read, shape
+        self.backend = backend
 
     def box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
         """Corrected samples of a box."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.zstd import decompress_bounded
+from inrcodec_kernels.backend import Backend
 
 from ..coding.networks import BlockNetworks, NetworkStatistics, block_bits, read_networks
 from ..models.sci import forward, half_octaves
@@ -45,22 +46,23 @@ class SciReconstruction:
     ----------
     stream : SciStream
     statistics : NetworkStatistics
+    backend : Backend
     """
 
-    def __init__(self, stream: SciStream, statistics: NetworkStatistics) -> None:
-        self.stream, self.statistics = stream, statistics
+    def __init__(self, stream: SciStream, statistics: NetworkStatistics, backend: Backend) -> None:
+        self.stream, self.statistics, self.backend = stream, statistics, backend
         self.tree, self.step, self.low, self.high = stream.tree, stream.step, stream.low, stream.high
         self.rows = self.tree.cells[self.tree.top][0]
         self.evaluated = 0
         self.shared_weights = 0
 
     @classmethod
-    def of(cls, container: Container) -> SciReconstruction:
+    def of(cls, container: Container, backend: Backend) -> SciReconstruction:
         """Read the sections TREE and STAT."""
         tree, packed = needed(container, ("TREE", "STAT"))
         stream = SciStream.from_section(tree, container.header.shape, container.chunks.blocks)
         statistics = decompress_bounded(packed, STATISTICS_LIMIT)
-        return cls(stream, NetworkStatistics.from_bytes(statistics, stream.shapes))
+        return cls(stream, NetworkStatistics.from_bytes(statistics, stream.shapes), backend)
 
     def read_chunk(self, data: bytes, first: int, stop: int) -> BlockNetworks:
         """Decode the networks of the blocks [first, stop)."""

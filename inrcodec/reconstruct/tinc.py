@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.container import Container
 from inrcodec_formats.zstd import decompress_bounded
+from inrcodec_kernels.backend import Backend
 
 from ..coding.readouts import Coefficients, ReadoutStatistics, band_counts, leaf_bits, read_chunk
 from ..models.tinc import TincModel
@@ -31,10 +32,13 @@ class TincReconstruction:
     stream : TincStream
     model : TincModel
     statistics : ReadoutStatistics
+    backend : Backend
     """
 
-    def __init__(self, stream: TincStream, model: TincModel, statistics: ReadoutStatistics) -> None:
-        self.stream, self.model, self.statistics = stream, model, statistics
+    def __init__(
+        self, stream: TincStream, model: TincModel, statistics: ReadoutStatistics, backend: Backend
+    ) -> None:
+        self.stream, self.model, self.statistics, self.backend = stream, model, statistics, backend
         self.tree, self.layout = stream.tree, stream.layout
         self.step, self.low, self.high = stream.step, stream.low, stream.high
         self.rows = self.layout.cells[self.layout.top][0]
@@ -42,14 +46,14 @@ class TincReconstruction:
         self.shared_weights = sum(p.numel() for p in model.parameters.values())
 
     @classmethod
-    def of(cls, container: Container) -> TincReconstruction:
+    def of(cls, container: Container, backend: Backend) -> TincReconstruction:
         """Read the sections TREE, NETW and STAT."""
         tree, packed = needed(container, ("TREE", "STAT"))
         stream = TincStream.from_section(tree, container.header.shape, container.chunks.blocks)
         network = container.sections.read("NETW") if "NETW" in container.sections else None
         model = model_from_section(network, stream.layout)
         statistics = decompress_bounded(packed, STATISTICS_LIMIT)
-        return cls(stream, model, ReadoutStatistics.from_bytes(statistics, stream.geometry.bands))
+        return cls(stream, model, ReadoutStatistics.from_bytes(statistics, stream.geometry.bands), backend)
 
     def read_chunk(self, data: bytes, first: int, stop: int) -> Coefficients:
         """Decode the readouts of the leaves [first, stop)."""

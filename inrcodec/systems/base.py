@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from inrcodec_formats.container import Section
+from inrcodec_kernels.backend import Backend
 
 from ..fitting.goal import Goal
 from ..options import EncodeOptions
@@ -53,6 +54,7 @@ class Task:
     low, high : int
         Smallest and largest sample.
     options : EncodeOptions
+    backend : Backend
     progress, timed : callable
     """
 
@@ -60,6 +62,7 @@ class Task:
     low: int
     high: int
     options: EncodeOptions
+    backend: Backend
     progress: Progress
     timed: Timed
 

@@ -21,6 +21,7 @@ from inrcodec.payload.sci import SciStream
 from inrcodec.reconstruct.base import Chunk
 from inrcodec.reconstruct.sci import SciReconstruction
 from inrcodec_formats.errors import ContainerError
+from inrcodec_kernels.backend import choose
 
 CLASSES = ((), (6,), (5, 4))
 EXPONENTS = ((), (0, 0), (0, 0, 0))
@@ -33,7 +34,7 @@ class View:
     def __init__(self, stream: SciStream, blocks: BlockNetworks, chunk: int = 5) -> None:
         offsets = [[6] * len(sizes) for sizes in stream.shapes.sizes]
         self.blocks, self.chunk, self.shape = blocks, chunk, stream.tree.shape
-        self.inner = SciReconstruction(stream, fit_statistics(stream.shapes, blocks, offsets))
+        self.inner = SciReconstruction(stream, fit_statistics(stream.shapes, blocks, offsets), choose("cpu"))
 
     def chunks(self, leaves: np.ndarray) -> Iterator[Chunk[BlockNetworks]]:
         for first in range(0, len(self.blocks), self.chunk):
