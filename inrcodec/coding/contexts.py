@@ -22,7 +22,7 @@ MEAN_UNIT = 64
 _MEAN, _NEAR, _FAR, _DIAGONAL = 33, 33, 9, 13
 
 # Boundaries between contexts at 2^((2 i + 1) / 4 - 10), in 1/(256 MEAN_UNIT): exact integer roots.
-_THRESHOLDS = np.array([isqrt(isqrt(1 << (2 * i + 17))) for i in range(CONTEXTS - 1)], dtype=np.int64)
+THRESHOLDS = np.array([isqrt(isqrt(1 << (2 * i + 17))) for i in range(CONTEXTS - 1)], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,22 @@ class Bands:
     def width(self) -> int:
         """Number of coefficients."""
         return self.near.shape[1]
+
+    @property
+    def neighbours(self) -> NDArray[np.int64]:
+        """All neighbours' numbers, shape (K, W)."""
+        return np.concatenate([self.near, self.far, self.diagonal])
+
+    @property
+    def gains(self) -> NDArray[np.int64]:
+        """How much of each neighbour's magnitude is expected, shape (K,)."""
+        share = [_NEAR] * len(self.near) + [_FAR] * len(self.far) + [_DIAGONAL] * len(self.diagonal)
+        return MEAN_UNIT * np.array(share, dtype=np.int64)
+
+    @staticmethod
+    def mean_share(mean: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What is expected on account of a band's mean, in 1/`MEAN_UNIT`."""
+        return _MEAN * mean
 
     @classmethod
     def of_lattice(cls, lattice: NDArray[np.int64]) -> Bands:
@@ -90,7 +106,7 @@ class Bands:
         far = _sum_rows(magnitude, self.far[:, rows])
         diagonal = _sum_rows(magnitude, self.diagonal[:, rows])
         expected = MEAN_UNIT * (_NEAR * near + _FAR * far + _DIAGONAL * diagonal) + _MEAN * mean
-        found: NDArray[np.int64] = np.searchsorted(_THRESHOLDS, expected, side="right")
+        found: NDArray[np.int64] = np.searchsorted(THRESHOLDS, expected, side="right")
         return found
 
 

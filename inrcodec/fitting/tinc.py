@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coding.lanes import lanes_for
 from ..coding.quantise import optimised_rounding
 from ..coding.readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, estimate_bits
 from ..models.tinc import TincLayout, TincModel
@@ -218,8 +219,16 @@ def allocate(
 
 def chunk_bounds(
     geometry: ReadoutGeometry, quantised: QuantisedReadouts, least_bytes: int, most_bytes: int, most_leaves: int = 1024
-) -> list[int]:
-    """Cut the leaves into runs that code into 1/256 of the stream, within limits: first leaf of each, and the end."""
+) -> tuple[list[int], int]:
+    """Cut the leaves into runs that code into 1/256 of the stream, within limits.
+
+    Returns
+    -------
+    bounds : list of int
+        First leaf of each run, and the end.
+    lanes : int
+        For the coder of runs of this size.
+    """
     weight = np.zeros(len(geometry.level))
     for level in geometry.levels:
         weight[geometry.level == level] = 6.0 + 5.0 * (quantised.values[level] != 0).sum(axis=0)
@@ -234,4 +243,4 @@ def chunk_bounds(
     # A last chunk that came out small is joined to the one before.
     if len(bounds) > 2 and bounds[-1] - bounds[-3] <= most_leaves and weight[bounds[-2] :].sum() * size < wanted * weight.sum() / 2:
         del bounds[-2]
-    return bounds
+    return bounds, lanes_for(size / (len(bounds) - 1))
