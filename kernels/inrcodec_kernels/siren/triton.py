@@ -832,10 +832,9 @@ def _layout(axes: int, widths: Sequence[int]) -> dict[str, Any]:
 def _program(layout: Mapping[str, Any], *, training: bool) -> dict[str, int]:
     """Points of a tile and warps: as many as registers hold without spilling, by ptxas' count (see README.md)."""
     widest = max(layout["PADS"])
-    warps = 8 if widest == 64 else 4
     if training:
-        return {"TILE": 32 if widest == 16 else 16, "num_warps": warps}
-    return {"TILE": 32 if widest == 64 else 64, "num_warps": warps}
+        return {"TILE": 16, "num_warps": widest // 8}
+    return {"TILE": 32 if widest == 64 else 64, "num_warps": 8 if widest == 64 else 4}
 
 
 def _precision(name: str) -> str:
@@ -871,7 +870,7 @@ def compile_cases() -> list[tuple[str, Any, dict[str, Any], dict[str, Any], int]
 
     See ``bench/compile_report.py``.
     """
-    classes = [((32, 16, 16), "fp32"), *(((32, 32, 32, 32), name) for name in PRECISIONS), ((64, 48, 40), "fp32")]
+    classes = [((16, 16, 16), "fp32"), *(((32, 32, 32, 32), name) for name in PRECISIONS), ((64, 48, 40), "fp32")]
     return [_finish_case(), *(case for widths, name in classes for case in _class_cases(3, widths, name))]
 
 
@@ -889,14 +888,14 @@ def _class_cases(
         **dict.fromkeys(("noise", "price", "start"), "*fp32"),
         **dict.fromkeys(("first", "done", "steps", "all_steps", "count"), "i32"),
     }
-    sharp = {"BITS": FRACTION_BITS, "HALO": 0, "FAST": False}
+    blend = {"BITS": FRACTION_BITS, "HALO": 2, "FAST": False}
+    sharp = {"HALO": 0, "FAST": True}
     adam = {"NOISY": True, "PRICED": True, "BETA1": 0.9, "BETA2": 0.999, "EPSILON": 1e-8, "CHUNK": _CHUNK}
     layout = _layout(axes, widths)
     title = f"{axes}-{'-'.join(map(str, widths))}-1, {precision}"
     for name, kernel, types, constants, training in (
-        ("accumulate", _reconstruct_kernel, {**rebuilt, "out": "*i64"}, {**sharp, "HALO": 2}, False),
-        ("place", _reconstruct_kernel, {**rebuilt, "out": "*u16"}, sharp, False),
-        ("place, fast sine", _reconstruct_kernel, {**rebuilt, "out": "*u16"}, {**sharp, "FAST": True}, False),
+        ("accumulate", _reconstruct_kernel, {**rebuilt, "out": "*i64"}, blend, False),
+        ("place, fast sine", _reconstruct_kernel, {**rebuilt, "out": "*u16"}, {**blend, **sharp}, False),
         ("loss_and_gradients", _gradients_kernel, {**floats, "count": "i32", "per_split": "i32"}, {}, True),
         ("fit_adam", _fit_kernel, fitted, adam, True),
     ):
