@@ -1,0 +1,47 @@
+"""Every Triton kernel compiles for the targets, without a GPU, and keeps to registers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.compile_report import Compiled, markdown
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[2]
+SPILLED = {"siren: fit_adam, 3-64-48-40-1, fp32": 128}
+"""Bytes that a thread may spill, where it is not none."""
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Compiled]:
+    """In a process of its own: in this one, other tests may have Triton interpret."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+        "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels"), str(ROOT / "formats")]),
+    }
+    command = [sys.executable, "-m", "bench.compile_report", "--json"]
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    found = [Compiled(**row) for row in json.loads(result.stdout)]
+    print("\n" + markdown(found))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_kernel_compiles_without_spills(rows: list[Compiled]) -> None:
+    assert {row.target for row in rows} == {80, 90}
+    assert {row.kernel.partition(":")[0] for row in rows} == folders_with_kernels()
+    assert [row for row in rows if row.spilled_bytes > SPILLED.get(row.kernel, 0)] == []
+    assert all(row.shared_bytes <= 163 * 1024 for row in rows)  # what a program can have on an A100
+
+
+def folders_with_kernels() -> set[str]:
+    return {path.parent.name for path in (ROOT / "kernels" / "inrcodec_kernels").glob("*/triton.py")}
