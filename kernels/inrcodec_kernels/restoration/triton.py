@@ -184,11 +184,12 @@ def _launch(
     tiles = len(out) * triton.cdiv(out.shape[1], PLANES)
     tiles *= triton.cdiv(out.shape[2], h_y - kernel[1] + 1) * triton.cdiv(out.shape[3], h_x - kernel[2] + 1)
     weights = _packed(parameters, samples.device)
-    restoration[(tiles,)](
-        samples, out, *weights, scale, *limits, PLANES, len(parameters.first),
-        *before, *samples.shape[1:], *out.shape[1:], *samples.stride(), *out.stride(),
-        *kernel, weights[1].shape[1], weights[0].shape[1], h_y, h_x, SLOPE, add, out.dtype in INTEGERS, num_warps=WARPS,
-    )  # fmt: skip
+    with torch.cuda.device_of(out):
+        restoration[(tiles,)](
+            samples, out, *weights, float(scale), *map(int, limits), PLANES, len(parameters.first),
+            *before, *samples.shape[1:], *out.shape[1:], *samples.stride(), *out.stride(),
+            *kernel, weights[1].shape[1], weights[0].shape[1], h_y, h_x, SLOPE, add, out.dtype in INTEGERS, num_warps=WARPS,
+        )  # fmt: skip
 
 
 def _reach(parameters: Parameters) -> list[int]:

@@ -53,12 +53,16 @@ def synthesis(  # type: ignore[no-untyped-def]
     products. `place` tells the coefficient of each frequency, -1 for none.
     """
     R: tl.constexpr = L * Q1 * Q2
-    leaf = tl.program_id(0) * L + tl.arange(0, L)
-    tile, tiles4, tiles3, tiles2 = tl.program_id(1), tl.cdiv(n4, Q4), tl.cdiv(n3, Q3), tl.cdiv(n2, Q2)
-    q4 = tile % tiles4 * Q4 + tl.arange(0, Q4)
-    q3 = tile // tiles4 % tiles3 * Q3 + tl.arange(0, Q3)
-    q2 = tile // (tiles4 * tiles3) % tiles2 * Q2 + tl.arange(0, Q2)
-    q1 = tile // (tiles4 * tiles3 * tiles2) * Q1 + tl.arange(0, Q1)
+    tiles1, tiles2, tiles3, tiles4 = tl.cdiv(n1, Q1), tl.cdiv(n2, Q2), tl.cdiv(n3, Q3), tl.cdiv(n4, Q4)
+    tile = tl.program_id(0)
+    begin4 = tile % tiles4 * Q4
+    begin3 = tile // tiles4 % tiles3 * Q3
+    begin2 = tile // (tiles4 * tiles3) % tiles2 * Q2
+    begin1 = tile // (tiles4 * tiles3 * tiles2) % tiles1 * Q1
+    first_leaf = tile // (tiles4 * tiles3 * tiles2 * tiles1) * L
+    leaf = first_leaf + tl.arange(0, L)
+    q1, q2 = begin1 + tl.arange(0, Q1), begin2 + tl.arange(0, Q2)
+    q3, q4 = begin3 + tl.arange(0, Q3), begin4 + tl.arange(0, Q4)
 
     limit = limits + leaf * 4
     limit1 = tl.max(tl.load(limit, mask=leaf < leaves, other=0), 0)
@@ -95,10 +99,8 @@ def synthesis(  # type: ignore[no-untyped-def]
 
     # Rows of `samples` count q3 slowest, then leaf, q1 and q2.
     row = tl.arange(0, Q3 * R)
-    own = tl.program_id(0) * L + row // (Q1 * Q2) % L
-    own1 = tile // (tiles4 * tiles3 * tiles2) * Q1 + row // Q2 % Q1
-    own2 = tile // (tiles4 * tiles3) % tiles2 * Q2 + row % Q2
-    own3 = tile // tiles4 % tiles3 * Q3 + row // R
+    own = first_leaf + row // (Q1 * Q2) % L
+    own1, own2, own3 = begin1 + row // Q2 % Q1, begin2 + row % Q2, begin3 + row // R
     known = own < leaves
     at1 = tl.load(corner + own * 4, mask=known, other=0) + own1
     at2 = tl.load(corner + own * 4 + 1, mask=known, other=0) + own2
@@ -161,18 +163,19 @@ def synthesise(
     if leaves == 0:
         return
     limits = torch.empty((leaves, AXES), dtype=torch.int32, device=device)
-    together = max(1, 1024 // triton.next_power_of_2(count))
-    span = min(1024, triton.next_power_of_2(count))
-    highest[(triton.cdiv(leaves, together),)](
-        values, frequencies.T.contiguous(), limits, leaves, count, LEAVES=together, SPAN=span, num_warps=WARPS
-    )
+    span = min(1024, triton.next_power_of_2(max(1, count)))
     L, *edges = tile_of(tuple(cell))
     tiles = math.prod(triton.cdiv(n, q) for n, q in zip(cell, edges, strict=True))
-    synthesis[(triton.cdiv(leaves, L), tiles)](
-        shaped, corners, values, limits, _places(frequencies, counts), *waves, step, offset, low, high, leaves, count,
-        *shaped.shape, *shaped.stride(), *cell, *counts, L, *edges, CHUNK, out.dtype in INTEGERS, precision,
-        num_warps=WARPS,
-    )  # fmt: skip
+    with torch.cuda.device_of(out):
+        highest[(triton.cdiv(leaves, 1024 // span),)](
+            values, frequencies.T.contiguous(), limits, leaves, count, LEAVES=1024 // span, SPAN=span, num_warps=WARPS
+        )
+        synthesis[(triton.cdiv(leaves, L) * tiles,)](
+            shaped, corners, values, limits, _places(frequencies, counts), *waves,
+            float(step), float(offset), int(low), int(high), leaves, count,
+            *shaped.shape, *shaped.stride(), *cell, *counts, L, *edges, CHUNK, out.dtype in INTEGERS, precision,
+            num_warps=WARPS,
+        )  # fmt: skip
 
 
 def tile_of(cell: tuple[int, ...]) -> tuple[int, int, int, int, int]:
