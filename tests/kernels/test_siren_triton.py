@@ -1,4 +1,4 @@
-"""The cases of `siren_triton_cases.py` in Triton's interpreter."""
+"""Triton's sine networks in its interpreter."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ pytest.importorskip("triton")
 
 
 def test_interpreted() -> None:
-    run_cases("siren_triton_cases.py")
+    run_cases("siren.py")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_interpreted_slow() -> None:
-    run_cases("siren_triton_cases.py", "-m", "slow")
+    run_cases("siren.py", "-m", "slow")

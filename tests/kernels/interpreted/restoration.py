@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrcodec_kernels.backend import interpreted
 from inrcodec_kernels.restoration import reference
 from inrcodec_kernels.restoration import triton as kernels
 from inrcodec_kernels.restoration.reference import Parameters
 
-assert interpreted(), "expected TRITON_INTERPRET=1, found none; run test_restoration_triton.py"
+from .device import on_device
+
+correction = on_device(kernels.correction)
+restore = on_device(kernels.restore)
 
 FULL, PLANAR, LINE = (3, 3, 3), (1, 3, 3), (1, 1, 3)
 
@@ -66,14 +68,14 @@ def relative(found: Tensor, expected: Tensor) -> float:
 def test_correction_is_the_definition(width: int, kernel: tuple[int, ...], shape: tuple[int, ...]) -> None:
     samples, parameters = torch.randn(shape) + 30, network(width, kernel)
     expected = expected_correction(samples, parameters)
-    found = kernels.correction(samples, parameters)
+    found = correction(samples, parameters)
     assert found.shape == expected.shape and relative(found, expected) < 5e-6
 
 
 def test_tiles_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     samples, parameters = torch.randn(1, 5, 20, 37), network(2, FULL)
-    assert relative(kernels.correction(samples, parameters), expected_correction(samples, parameters)) < 5e-6
+    assert relative(correction(samples, parameters), expected_correction(samples, parameters)) < 5e-6
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_restored_floats(kernel: tuple[int, ...], before: tuple[int, ...], after
     size, parameters, scale = [4, 4, 9], network(3, kernel), 0.37
     samples = 10 * torch.randn(1, *(b + s + a for b, s, a in zip(before, size, after, strict=True))) + 20
     out = torch.full((1, *size), math.nan)
-    kernels.restore(samples, parameters, scale, 0, 0, out, None if before == after else before)
+    restore(samples, parameters, scale, 0, 0, out, None if before == after else before)
     expected = expected_restored(samples, parameters, scale, size, list(before))
     assert relative(out - 20, expected - 20) < 5e-6
 
@@ -105,7 +107,7 @@ def test_restored_integers(dtype: torch.dtype, low: int, high: int) -> None:
     poison = 77
     whole = torch.full((1, 4, 7, 8), poison, dtype=dtype)
     out = whole[:, :3, 1:, 1:7]
-    kernels.restore(samples, parameters, scale, low, high, out)
+    restore(samples, parameters, scale, low, high, out)
     exact = expected_restored(samples, parameters, scale, size, [0, 0, 0]).numpy()
     # Rounding leaves half a unit; float32 may take a sample that lies near the middle of two integers to either.
     found = out.numpy().astype(np.float64)
@@ -119,40 +121,40 @@ def test_halves_go_to_even() -> None:
     samples = torch.arange(-9.0, 10.0).reshape(1, 1, 1, 19) / 2
     parameters = Parameters(torch.randn(2, *LINE), torch.zeros(2, 2), torch.randn(2, 2), torch.zeros(2, *LINE))
     out = torch.full((1, 1, 1, 19), 77, dtype=torch.int16)
-    kernels.restore(samples, parameters, 1.0, -100, 100, out)
+    restore(samples, parameters, 1.0, -100, 100, out)
     assert out.flatten().tolist() == [round(v / 2) for v in range(-9, 10)]
 
 
 def test_absolute_level_is_not_seen() -> None:
     samples, parameters = torch.randint(0, 99, (1, 5, 6, 7)).float(), network(4, FULL)
-    assert torch.equal(kernels.correction(samples + 2.0**20, parameters), kernels.correction(samples, parameters))
+    assert torch.equal(correction(samples + 2.0**20, parameters), correction(samples, parameters))
 
 
 def test_gradients_come_from_the_definition() -> None:
     samples, parameters = torch.randn(1, 5, 5, 6), network(2, FULL)
     parameters.middle.requires_grad_(True)
-    found = kernels.correction(samples, parameters)
+    found = correction(samples, parameters)
     (gradient,) = torch.autograd.grad(found.square().sum(), parameters.middle)
     expected = reference.correction(samples, parameters)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), parameters.middle)[0])
 
 
 def test_empty_batch() -> None:
-    assert kernels.correction(torch.zeros(0, 6, 7, 8), network(2, FULL)).shape == (0, 2, 3, 4)
+    assert correction(torch.zeros(0, 6, 7, 8), network(2, FULL)).shape == (0, 2, 3, 4)
 
 
 def test_misfits_are_refused() -> None:
     parameters, samples = network(2, FULL), torch.zeros(1, 6, 6, 6)
     with pytest.raises(ValueError, match="read a larger box"):
-        kernels.correction(samples[:, :4], parameters)
+        correction(samples[:, :4], parameters)
     with pytest.raises(ValueError, match="convert them"):
-        kernels.correction(samples.double(), parameters)
+        correction(samples.double(), parameters)
     with pytest.raises(ValueError, match="pass before"):
-        kernels.restore(samples, parameters, 1.0, 0, 1, torch.zeros(1, 6, 6, 5))
+        restore(samples, parameters, 1.0, 0, 1, torch.zeros(1, 6, 6, 5))
     with pytest.raises(ValueError, match="read a larger box"):
-        kernels.restore(samples, parameters, 1.0, 0, 1, torch.zeros(1, 6, 6, 5), (0, 0, 2))
+        restore(samples, parameters, 1.0, 0, 1, torch.zeros(1, 6, 6, 5), (0, 0, 2))
     with pytest.raises(ValueError, match="pass the network's unit"):
-        kernels.restore(samples, parameters, 0.0, 0, 1, torch.zeros(1, 6, 6, 6))
+        restore(samples, parameters, 0.0, 0, 1, torch.zeros(1, 6, 6, 6))
 
 
 def test_compile_cases_name_every_argument() -> None:

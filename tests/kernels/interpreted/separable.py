@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from inrcodec_kernels.backend import interpreted
 from inrcodec_kernels.separable import triton as kernels
 
-assert interpreted(), "expected TRITON_INTERPRET=1, found none; run test_separable_triton.py"
+from .device import on_device
+
+synthesise = on_device(kernels.synthesise)
 
 INTEGERS = {torch.uint8: (3, 250), torch.int8: (-120, 127), torch.uint16: (0, 60000), torch.int16: (-999, 1000)}
 RANDOM = np.random.default_rng()
@@ -33,7 +34,7 @@ class Leaves:
         self.shape, self.cell = (leaves * cell[0] - 2, *cell[1:]), cell
 
     def write(self, out: torch.Tensor, step: float, offset: float, low: int, high: int, precision: str = "ieee") -> None:
-        kernels.synthesise(
+        synthesise(
             out, self.corner, self.values, self.lattice, self.bases, step, offset, low, high, precision=precision
         )
 
@@ -98,7 +99,7 @@ def test_integers_are_rounded_within_limits(dtype: torch.dtype) -> None:
 def test_halves_go_to_even(dtype: torch.dtype) -> None:
     values = torch.arange(-9, 10, dtype=torch.int32)[:, None]
     out = torch.full((19,), 77, dtype=dtype)
-    kernels.synthesise(out, torch.arange(19)[:, None], values, [[0]], [torch.ones(1, 1)], 0.5, 0.0, -100, 100)
+    synthesise(out, torch.arange(19)[:, None], values, [[0]], [torch.ones(1, 1)], 0.5, 0.0, -100, 100)
     assert out.tolist() == [round(0.5 * v) for v in range(-9, 10)]
 
 
@@ -106,9 +107,9 @@ def test_limits_of_32_bits_are_exact() -> None:
     most = 2**31 - 1
     values = torch.tensor([[v] for v in (-3, -2, -1, 0, 1, 2, 3)], dtype=torch.int32)
     out = torch.full((7,), 77, dtype=torch.int32)
-    kernels.synthesise(out, torch.arange(7)[:, None], values, [[0]], [torch.ones(1, 1)], 2.0**30, 0.0, -most - 1, most)
+    synthesise(out, torch.arange(7)[:, None], values, [[0]], [torch.ones(1, 1)], 2.0**30, 0.0, -most - 1, most)
     assert out.tolist() == [-most - 1, -most - 1, -(2**30), 0, 2**30, most, most]
-    kernels.synthesise(out, torch.arange(7)[:, None], values, [[0]], [torch.ones(1, 1)], 2.0**30, 0.0, 1 - most, most - 1)
+    synthesise(out, torch.arange(7)[:, None], values, [[0]], [torch.ones(1, 1)], 2.0**30, 0.0, 1 - most, most - 1)
     assert out.tolist() == [1 - most, 1 - most, -(2**30), 0, 2**30, most - 1, most - 1]
 
 
@@ -144,7 +145,7 @@ def test_misfits_are_refused() -> None:
 def test_no_leaves() -> None:
     out = torch.full((3, 4), 7.0)
     bases = [torch.ones(2, 2), torch.ones(2, 2)]
-    kernels.synthesise(out, torch.zeros(0, 2), torch.zeros(0, 1, dtype=torch.int32), [[0, 0]], bases, 1.0, 0.0, 0, 0)
+    synthesise(out, torch.zeros(0, 2), torch.zeros(0, 1, dtype=torch.int32), [[0, 0]], bases, 1.0, 0.0, 0, 0)
     assert (out == 7).all()
 
 

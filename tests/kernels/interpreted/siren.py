@@ -1,4 +1,4 @@
-"""Triton kernels of sine networks against float64; on a GPU ``pytest tests/kernels/siren_triton_cases.py`` runs them there.
+"""Triton kernels of sine networks against float64; on a GPU ``pytest tests/kernels/interpreted/siren.py`` runs them there.
 
 Not collected by name: without a GPU they need Triton's interpreter, see `interpreter.py`.
 """
@@ -18,10 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from inrcodec.partition.blocks import blend_ramp
-from inrcodec_kernels.backend import interpreted
 from inrcodec_kernels.siren import triton as siren
 
-DEVICE = "cpu" if interpreted() else "cuda"
+from .device import DEVICE
 
 
 class Blocks(NamedTuple):
