@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from inrcodec_formats.errors import (
     ContainerError,
+    DeviceError,
     FormatError,
     InrcodecError,
     OptionError,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ContainerError",
+    "DeviceError",
     "FormatError",
     "InrcodecError",
     "OptionError",
@@ -132,10 +134,13 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         If the size or quality cannot be reached.
     OutputError
         If the file cannot be written.
+    DeviceError
+        If a GPU has too little memory, fails or goes away; nothing is written then.
     """
     from dataclasses import replace
 
     from . import encoder
+    from .backends import backend_for, device_errors
     from .options import EncodeOptions, SciOptions, TincOptions, one_target
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
@@ -144,7 +149,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     )
     if target is not None:
         encoder.check_output(target)
-    blob, report = encoder.encode_signal(source, options, quantise_step, progress or _silent)
+    with device_errors(backend_for(device)):
+        blob, report = encoder.encode_signal(source, options, quantise_step, progress or _silent)
     if target is None:
         return blob
     encoder.write_stream(target, blob)
@@ -186,14 +192,17 @@ def decode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         If the stream is damaged, hostile or from an unknown version.
     FormatError, OutputError
         If the file cannot be written.
+    DeviceError
+        If a GPU has too little memory, fails or goes away; no half file is left then.
     """
     from . import decoder
-    from .backends import backend_for
+    from .backends import backend_for, device_errors
 
     backend = backend_for(device)
-    if target is None:
-        return decoder.decode_signal(source, backend, progress or _silent)
-    return decoder.decode_file(source, target, backend, progress or _silent)
+    with device_errors(backend):
+        if target is None:
+            return decoder.decode_signal(source, backend, progress or _silent)
+        return decoder.decode_file(source, target, backend, progress or _silent)
 
 
 def open(source: Source, *, device: str = "auto") -> Image:

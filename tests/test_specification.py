@@ -87,7 +87,7 @@ def checked(data: bytes, crc: int) -> bytes:
 def read_stream(data: bytes) -> Stream:
     parts = Bytes(data)
     magic, major, minor, must, _may, length = parts.fields("8sBBBBH")
-    assert (magic, major, minor, must) == (b"\x89INRC\r\n\x1a", 0, 1, 0)
+    assert (magic, major, minor, must) == (b"\x89INRC\r\n\x1a", 0, 2, 0)
     record = parts.take(length)
     checked(data[: 14 + length], *parts.fields("I"))
     dtype, shape, method = read_record(Bytes(record))
@@ -166,8 +166,8 @@ class RangeDecoder:
         if magnitude < 255:
             return magnitude
         bits = self.digit(5)
-        upper = self.digit(max(bits - 16, 0))
-        return 255 + (upper << 16 | self.digit(min(bits, 16)))
+        lower = self.digit(min(bits, 16))
+        return 255 + (self.digit(max(bits - 16, 0)) << 16 | lower)
 
     def signs(self, magnitudes: Iterable[int]) -> list[int]:
         return [-1 if m and self.digit(1) else 1 for m in magnitudes]
@@ -205,6 +205,76 @@ class Table:
             weights.append(max(rest - tail, 1))
             rest = tail
         return left_sides([*weights, max(rest, 1)])
+
+    @cached_property
+    def frequencies(self) -> list[int]:
+        """Of a chunk's symbols, the escape last."""
+        assert self.nonzero and self.beyond and self.decay
+        found, rest = [65536 - self.nonzero], self.nonzero
+        for n in range(1, 255):
+            f = rest * (256 - (self.beyond if n == 1 else self.decay)) >> 8
+            if not 1 <= f <= rest - 1:
+                break
+            found.append(f)
+            rest -= f
+        return [*found, rest]
+
+
+# ---- Lanes
+
+
+class Lanes:
+    def __init__(self, data: bytes, k: int) -> None:
+        assert k <= 5
+        self.words = Bytes(data)
+        self.states = list(self.words.fields(f"{2**k}I"))
+        assert min(self.states) >= 2**16
+        self.bits = (byte >> i & 1 for byte in reversed(data) for i in range(8))
+        self.taken = 0
+
+    def stage(self, frequencies: Sequence[Sequence[int]]) -> list[int]:
+        """A symbol for each distribution."""
+        return [self.symbol(i % len(self.states), f) for i, f in enumerate(frequencies)]
+
+    def symbol(self, lane: int, frequencies: Sequence[int]) -> int:
+        assert sum(frequencies) == 2**16
+        left = [0, *accumulate(frequencies)]
+        state = self.states[lane]
+        slot = state % 2**16
+        s = max(s for s in range(len(frequencies)) if left[s] <= slot < left[s + 1])
+        state = frequencies[s] * (state >> 16) + slot - left[s]
+        if state < 2**16:
+            state = state << 16 | self.words.fields("H")[0]
+        self.states[lane] = state
+        return s
+
+    def digit(self, bits: int) -> int:
+        self.taken += bits
+        return sum(next(self.bits) << i for i in range(bits))
+
+    def signs(self, magnitudes: Iterable[int]) -> list[int]:
+        return [-1 if m and self.digit(1) else 1 for m in magnitudes]
+
+    def excess(self, symbol: int, table: Table) -> int:
+        """The magnitude that a symbol stands for."""
+        return symbol + (self.digit(self.digit(5)) if symbol == len(table.frequencies) - 1 else 0)
+
+    def signed(self, tables: Sequence[Table]) -> list[int]:
+        symbols = self.stage([table.frequencies for table in tables])
+        signs = self.signs(symbols)
+        return [sign * self.excess(s, table) for sign, s, table in zip(signs, symbols, tables, strict=True)]
+
+    def check_end(self, least: int = 0) -> None:
+        assert set(self.states) == {2**16}
+        assert max(self.words.at + -(-self.taken // 8), least) == len(self.words.data)
+
+
+def proportional(weights: Sequence[int]) -> list[int]:
+    """Frequencies of integer weights."""
+    total, m = sum(weights), sum(w > 0 for w in weights)
+    found = [1 + (2**16 - m) * w // total if w else 0 for w in weights]
+    found[weights.index(max(weights))] += 2**16 - sum(found)
+    return found
 
 
 # ---- TREE of SCI; levels and split flags as in TREE of TINC
@@ -298,6 +368,8 @@ def depth_first(cell: Index, level: int, shape: Index, levels: list[Index], spli
 
 @dataclass
 class Statistics:
+    lanes: int
+    """Their binary logarithm."""
     frequencies: Index
     context_offsets: list[Index]
     """Of each class, for each layer."""
@@ -309,11 +381,12 @@ class Statistics:
 
 def read_statistics(body: bytes, classes: list[Layout]) -> Statistics:
     fields = read_frame(body)
+    (lanes,) = fields.fields("B")
     frequencies = fields.fields(f"{len(classes)}B")
     offsets = [fields.fields(f"{len(layout.exponents)}h") for layout in classes]
     tables = [Table(*fields.fields("HBB")) for _ in range(3 + 48)]
     assert not fields.rest()
-    return Statistics(frequencies, offsets, *tables[:3], tables[3:])
+    return Statistics(lanes, frequencies, offsets, *tables[:3], tables[3:])
 
 
 # ---- Chunk of SCI
@@ -338,10 +411,9 @@ class Block:
 
 
 def read_chunk(chunk: Chunk, tree: Tree, statistics: Statistics) -> list[Block]:
-    coder = RangeDecoder(chunk.body)
-    frequencies = left_sides(statistics.frequencies)
-    kinds = [coder.symbol(frequencies) for _ in range(chunk.blocks)]
-    means = accumulate(coder.signed(chunk.blocks, statistics.means))
+    coder = Lanes(chunk.body, statistics.lanes)
+    kinds = coder.stage([proportional(statistics.frequencies)] * chunk.blocks)
+    means = accumulate(coder.signed([statistics.means] * chunk.blocks))
     numbers = range(chunk.first_block, chunk.first_block + chunk.blocks)
     flat = (0,) * len(tree.leaves[0].origin)
     blocks = [
@@ -351,31 +423,31 @@ def read_chunk(chunk: Chunk, tree: Tree, statistics: Statistics) -> list[Block]:
     networks = [block for block in blocks if block.kind]
     read_spectra(coder, networks, statistics)
     read_weights(coder, networks, tree, statistics)
+    coder.check_end(-(-sum(layer.size for block in blocks for layer in block.weights) // 256))
     return blocks
 
 
-def read_spectra(coder: RangeDecoder, blocks: list[Block], statistics: Statistics) -> None:
+def read_spectra(coder: Lanes, blocks: list[Block], statistics: Statistics) -> None:
     """Scales, bandwidths and draws."""
     if not blocks:
         return
     shape = (len(blocks), len(blocks[0].bandwidths))
-    scales = accumulate(coder.signed(len(blocks), statistics.scales))
-    differences = np.reshape(coder.signed(math.prod(shape), statistics.bandwidths), shape)
+    scales = accumulate(coder.signed([statistics.scales] * len(blocks)))
+    differences = np.reshape(coder.signed([statistics.bandwidths] * math.prod(shape)), shape)
     for block, scale, bandwidths in zip(blocks, scales, differences.cumsum(axis=0).tolist(), strict=True):
         block.scale, block.bandwidths, block.draw = scale, tuple(bandwidths), coder.digit(2)
 
 
-def read_weights(coder: RangeDecoder, blocks: list[Block], tree: Tree, statistics: Statistics) -> None:
+def read_weights(coder: Lanes, blocks: list[Block], tree: Tree, statistics: Statistics) -> None:
     layers = [layer for block in blocks for layer in layers_of(block, tree, statistics)]
     contexts = [context for _, shape, context in layers for _ in range(math.prod(shape))]
     low_bits = [max(c - 14, 0) // 2 for c in contexts]
-    upper, lower = [0] * len(contexts), [0] * len(contexts)
-    for i in sorted(range(len(contexts)), key=lambda i: contexts[i]):
-        upper[i] = coder.symbol(statistics.weights[contexts[i]].left)
+    tables = [statistics.weights[context] for context in contexts]
+    upper, lower = coder.stage([table.frequencies for table in tables]), [0] * len(contexts)
     for i in sorted(range(len(contexts)), key=lambda i: low_bits[i]):
         lower[i] = coder.digit(low_bits[i])
     signs = coder.signs(u or w for u, w in zip(upper, lower, strict=True))
-    upper = [coder.escape(u) for u in upper]
+    upper = [coder.excess(u, table) for u, table in zip(upper, tables, strict=True)]
     numbers = zip(signs, upper, lower, low_bits, strict=True)
     values = iter([sign * (u << bits | w) for sign, u, w, bits in numbers])
     for block, (rows, columns), _ in layers:

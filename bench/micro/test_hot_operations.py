@@ -13,7 +13,7 @@ import torch
 
 import inrcodec
 from bench.signals import synthetic_volume
-from inrcodec.coding.readouts import band_counts, read_chunk
+from inrcodec.coding.readouts import ReadoutCoder, band_counts
 from inrcodec.fitting.descent import SegmentFit, TrainingCells
 from inrcodec.image import Image
 from inrcodec.models.readout import SeparableReadout
@@ -90,7 +90,8 @@ def test_entropy_decode(benchmark, image: Image) -> None:
     sizes = [len(container.read_chunk(chunk)) for chunk in range(len(container.chunks))]
     chunk = int(np.argmax(sizes))
     data, first, count = container.read_chunk(chunk), int(container.chunks.first[chunk]), int(container.chunks.count[chunk])
-    values = benchmark(read_chunk, data, geometry, image.blocks.statistics, first, first + count)
+    coder = ReadoutCoder(geometry, image.blocks.statistics, image.backend)
+    values = benchmark(coder.read, data, first, first + count)
     assert sum(int(band_counts(geometry.bands[level], v).sum()) for level, v in values.items()) > 0
     benchmark.extra_info["symbols"] = sum(v.size for v in values.values())
 

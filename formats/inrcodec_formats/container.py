@@ -33,7 +33,7 @@ from .zstd import compress, decompress_bounded
 
 MAGIC = b"\x89INRC\r\n\x1a"
 END_MAGIC = b"CRNI"
-VERSION = (0, 1)
+VERSION = (0, 2)
 META = "META"
 KNOWN_TAGS = frozenset({META})
 """Tags the container layer understands by itself."""

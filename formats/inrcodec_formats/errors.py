@@ -31,3 +31,7 @@ class TargetError(InrcodecError, ValueError):
 
 class OutputError(InrcodecError, OSError):
     """The output file cannot be written."""
+
+
+class DeviceError(InrcodecError, RuntimeError):
+    """A GPU has too little memory, failed, or went away."""

@@ -25,7 +25,7 @@ MEAN_UNIT = 64
 _MEAN, _NEAR, _FAR, _DIAGONAL = 33, 33, 9, 13
 
 # Boundaries between contexts at 2^((2 i + 1) / 4 - 10), in 1/(256 MEAN_UNIT): exact integer roots.
-_THRESHOLDS = np.array([isqrt(isqrt(1 << (2 * i + 17))) for i in range(CONTEXTS - 1)], dtype=np.int64)
+THRESHOLDS = np.array([isqrt(isqrt(1 << (2 * i + 17))) for i in range(CONTEXTS - 1)], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,22 @@ class Bands:
         """Number of coefficients."""
         return self.near.shape[1]
 
+    @property
+    def neighbours(self) -> NDArray[np.int64]:
+        """All neighbours' numbers, shape (K, W)."""
+        return np.concatenate([self.near, self.far, self.diagonal])
+
+    @property
+    def gains(self) -> NDArray[np.int64]:
+        """How much of each neighbour's magnitude is expected, shape (K,)."""
+        share = [_NEAR] * len(self.near) + [_FAR] * len(self.far) + [_DIAGONAL] * len(self.diagonal)
+        return MEAN_UNIT * np.array(share, dtype=np.int64)
+
+    @staticmethod
+    def mean_share(mean: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What is expected on account of a band's mean, in 1/`MEAN_UNIT`."""
+        return _MEAN * mean
+
     @classmethod
     def of_lattice(cls, lattice: NDArray[np.int64]) -> Bands:
         """Bands of a frequency lattice, shape (W, d); a lattice whose indices repeat is a mere ranking."""
@@ -79,7 +95,7 @@ class Bands:
     def graph(self) -> BandGraph:
         """Bands, neighbours and their weights, as the kernels take them."""
         neighbours = Neighbours(_NEAR, self.near), Neighbours(_FAR, self.far), Neighbours(_DIAGONAL, self.diagonal)
-        return BandGraph(self.members, neighbours, MEAN_UNIT, _THRESHOLDS)
+        return BandGraph(self.members, neighbours, MEAN_UNIT, THRESHOLDS)
 
     def contexts(self, band: int, magnitude: np.ndarray, mean: int) -> NDArray[np.int64]:
         """Contexts of a band's coefficients.
@@ -96,12 +112,7 @@ class Bands:
         -------
         ndarray of int, shape (len(members[band]), n)
         """
-        return band_contexts(self.graph, band, magnitude, int(expected_alone(mean)))
-
-
-def expected_alone(means: NDArray[np.integer] | int) -> NDArray[np.int64]:
-    """What is expected of a band of the mean given, in 1/`MEAN_UNIT`, where all neighbours are 0; in 1/(256 MEAN_UNIT)."""
-    return _MEAN * np.asarray(means, dtype=np.int64)
+        return band_contexts(self.graph, band, magnitude, _MEAN * int(mean))
 
 
 def _ranked_neighbours(

@@ -1,9 +1,14 @@
-"""Range coding with tables made from small integers by integer arithmetic, so that every machine makes the same ones."""
+"""Coding integers with tables made from small integers by integer arithmetic, so that every machine makes the same ones.
+
+`SymbolWriter` and `SymbolReader` are a range coder, for small sections; chunks are coded in lanes, see `lanes`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import constriction
 import numpy as np
@@ -12,7 +17,7 @@ from numpy.typing import NDArray
 from inrcodec_formats.errors import ContainerError
 
 ALPHABET = 256
-"""Magnitudes 0..254 have a symbol each; 255 announces an escape."""
+"""Symbols of magnitudes: 0..254 at most have one each, the last announces an escape."""
 ESCAPE = ALPHABET - 1
 
 _UNIFORM = constriction.stream.model.Uniform
@@ -66,9 +71,29 @@ class MagnitudeTable:
         return categorical(self.weights)
 
     @cached_property
+    def frequencies(self) -> NDArray[np.int64]:
+        """The distribution as chunks are coded with: frequencies that sum to 2^16, the escape last."""
+        found, rest = [65536 - self.nonzero], self.nonzero
+        while len(found) < ESCAPE:
+            share = (rest * (256 - (self.beyond if len(found) == 1 else self.decay))) >> 8
+            if not 0 < share < rest:
+                break
+            found.append(share)
+            rest -= share
+        return np.array([*found, rest], dtype=np.int64)
+
+    @property
+    def escape(self) -> int:
+        """The least magnitude without a symbol of its own in `frequencies`."""
+        return len(self.frequencies) - 1
+
+    @cached_property
     def cost(self) -> NDArray[np.float32]:
-        """Bits per magnitude 0..255, sign included; the escape's own digits are left out."""
-        bits = -np.log2(self.weights / self.weights.sum())
+        """Bits per magnitude 0..255 in a chunk, sign and digits of escapes included."""
+        bits = np.empty(ALPHABET)
+        bits[: self.escape] = 16 - np.log2(self.frequencies[:-1])
+        excess = np.arange(ALPHABET - self.escape)
+        bits[self.escape :] = 21 - np.log2(self.frequencies[-1]) + np.ceil(np.log2(excess + 1))
         bits[1:] += 1
         return bits.astype(np.float32)
 
@@ -101,6 +126,11 @@ class SymbolWriter:
         values, group = values[order], group[order]
         for g, part in _runs(group, values):
             self.symbols(part, models[g])
+
+    def magnitudes(self, values: np.ndarray, group: np.ndarray, tables: Sequence[MagnitudeTable]) -> NDArray[np.int64]:
+        """Code magnitudes, each with the table of its group; returns what the escaped ones have beyond 255."""
+        self.grouped(np.minimum(values, ESCAPE), group, [t.model for t in tables])
+        return np.asarray(values[values >= ESCAPE] - ESCAPE, dtype=np.int64)
 
     def digits(self, values: np.ndarray, bits: int) -> None:
         """Code `bits`-bit integers without a model, bits <= 16."""
@@ -138,6 +168,13 @@ class SymbolReader:
             values[part] = self.symbols(len(part), models[g])
         return values
 
+    def magnitudes(
+        self, group: np.ndarray, tables: Sequence[MagnitudeTable]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Decode a magnitude for each entry of `group`, and which are escaped: there, the least it can be."""
+        values = self.grouped(group, [t.model for t in tables]).astype(np.int64)
+        return values, values == ESCAPE
+
     def digits(self, count: int, bits: int) -> NDArray[np.int32]:
         """Decode `count` integers of `bits` bits."""
         return self.symbols(count, _UNIFORM(1 << bits)) if bits else np.zeros(count, dtype=np.int32)
@@ -150,39 +187,63 @@ def _runs(group: np.ndarray, values: np.ndarray) -> list[tuple[int, np.ndarray]]
     return list(zip(group[starts].tolist(), np.split(values, starts[1:]), strict=True))
 
 
-def write_signed(writer: SymbolWriter, values: np.ndarray, group: np.ndarray, tables: list[MagnitudeTable]) -> None:
+class Writer(Protocol):
+    """What signed integers are written to."""
+
+    def magnitudes(self, values: np.ndarray, group: np.ndarray, tables: Sequence[MagnitudeTable]) -> NDArray[np.int64]:
+        """Code magnitudes, each with the table of its group; returns the excess of the escaped ones."""
+        ...
+
+    def digits(self, values: np.ndarray, bits: int) -> None:
+        """Code integers of so many bits, at most 16."""
+        ...
+
+
+class Reader(Protocol):
+    """Inverse of `Writer`."""
+
+    def magnitudes(
+        self, group: np.ndarray, tables: Sequence[MagnitudeTable]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Magnitudes, of escaped ones the least they can be; and which are escaped."""
+        ...
+
+    def digits(self, count: int, bits: int) -> NDArray[np.int32]:
+        """Integers of so many bits."""
+        ...
+
+
+def write_signed(writer: Writer, values: np.ndarray, group: np.ndarray, tables: Sequence[MagnitudeTable]) -> None:
     """Code signed integers: magnitudes by group, then signs, then escapes."""
-    magnitude = np.abs(values)
-    writer.grouped(np.minimum(magnitude, ESCAPE), group, [t.model for t in tables])
-    writer.digits((values[magnitude > 0] < 0).astype(np.int32), 1)
-    write_escapes(writer, magnitude[magnitude >= ESCAPE] - ESCAPE)
+    excess = writer.magnitudes(np.abs(values), group, tables)
+    writer.digits((values[values != 0] < 0).astype(np.int32), 1)
+    write_escapes(writer, excess)
 
 
-def read_signed(reader: SymbolReader, group: np.ndarray, tables: list[MagnitudeTable]) -> NDArray[np.int64]:
+def read_signed(reader: Reader, group: np.ndarray, tables: Sequence[MagnitudeTable]) -> NDArray[np.int64]:
     """Inverse of `write_signed`."""
-    values = reader.grouped(group, [t.model for t in tables]).astype(np.int64)
+    values, escaped = reader.magnitudes(group, tables)
     negative = values > 0
     signs = np.where(reader.digits(int(negative.sum()), 1) > 0, -1, 1)
-    escaped = values == ESCAPE
     values[escaped] += read_escapes(reader, int(escaped.sum()))
     values[negative] *= signs
     return values
 
 
-def write_escapes(writer: SymbolWriter, values: np.ndarray) -> None:
-    """Code the excess of rare large values: their bit lengths (0..31), then their bits, 16 at a time."""
+def write_escapes(writer: Writer, values: np.ndarray) -> None:
+    """Code the excess of rare large values: their bit lengths (0..31), then their bits, the lower 16 first."""
     for value in values.tolist():
         length = int(value).bit_length()
         writer.digits(np.array([length]), 5)
+        writer.digits(np.array([value & 0xFFFF]), min(length, 16))
         writer.digits(np.array([value >> 16]), max(length - 16, 0))
-        writer.digits(np.array([value & 0xFFFF]) % (1 << min(length, 16)), min(length, 16))
 
 
-def read_escapes(reader: SymbolReader, count: int) -> NDArray[np.int64]:
+def read_escapes(reader: Reader, count: int) -> NDArray[np.int64]:
     """Inverse of `write_escapes`."""
     values = np.zeros(count, dtype=np.int64)
     for i in range(count):
         length = int(reader.digits(1, 5)[0])
-        high = int(reader.digits(1, max(length - 16, 0))[0])
-        values[i] = (high << 16) | int(reader.digits(1, min(length, 16))[0])
+        low = int(reader.digits(1, min(length, 16))[0])
+        values[i] = int(reader.digits(1, max(length - 16, 0))[0]) << 16 | low
     return values

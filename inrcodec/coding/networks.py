@@ -16,18 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_formats.errors import ContainerError
+from inrcodec_kernels.backend import REFERENCE, Backend
 
-from .entropy import (
-    ESCAPE,
-    MagnitudeTable,
-    SymbolReader,
-    SymbolWriter,
-    categorical,
-    read_escapes,
-    read_signed,
-    write_escapes,
-    write_signed,
-)
+from .entropy import ESCAPE, MagnitudeTable, read_escapes, read_signed, write_escapes, write_signed
+from .lanes import LaneReader, LaneWriter, pack_lanes, unpack_lanes
 
 IntArray = NDArray[np.int64]
 
@@ -125,6 +117,8 @@ class NetworkStatistics:
         Of differences.
     magnitudes : tuple of MagnitudeTable
         One per context.
+    lanes : int
+        Of the entropy coder of the chunks.
     """
 
     kinds: NDArray[np.uint8]
@@ -133,12 +127,13 @@ class NetworkStatistics:
     scale: MagnitudeTable
     bandwidth: MagnitudeTable
     magnitudes: tuple[MagnitudeTable, ...]
+    lanes: int = 1
 
     def to_bytes(self) -> bytes:
         """Serialise; little endian."""
         offsets = np.array([o for layers in self.offsets for o in layers], dtype="<i2")
         tables = (self.mean, self.scale, self.bandwidth, *self.magnitudes)
-        return self.kinds.tobytes() + offsets.tobytes() + b"".join(_packed(t) for t in tables)
+        return pack_lanes(self.lanes) + self.kinds.tobytes() + offsets.tobytes() + b"".join(_packed(t) for t in tables)
 
     @classmethod
     def from_bytes(cls, data: bytes, shapes: NetworkShapes) -> NetworkStatistics:
@@ -150,29 +145,20 @@ class NetworkStatistics:
             If the length or a value is impossible.
         """
         classes, layers = len(shapes.sizes), sum(len(s) for s in shapes.sizes)
-        need = classes + 2 * layers + 4 * (3 + CONTEXTS)
+        need = 1 + classes + 2 * layers + 4 * (3 + CONTEXTS)
         if len(data) != need:
             raise ContainerError(
                 f"expected {need} bytes of statistics, found {len(data)}; get a fresh copy of the file"
             )
-        kinds = np.frombuffer(data, np.uint8, classes)
+        lanes = unpack_lanes(data)
+        kinds = np.frombuffer(data, np.uint8, classes, 1)
         if not kinds.any():
             raise ContainerError("expected frequencies above 0 in the statistics, found none; get a fresh copy")
-        flat = iter(np.frombuffer(data, "<i2", layers, classes).tolist())
+        flat = iter(np.frombuffer(data, "<i2", layers, 1 + classes).tolist())
         offsets = tuple(tuple(next(flat) for _ in sizes) for sizes in shapes.sizes)
-        at = classes + 2 * layers
+        at = 1 + classes + 2 * layers
         mean, scale, bandwidth, *magnitudes = (_unpacked(data[i : i + 4]) for i in range(at, need, 4))
-        return cls(kinds, offsets, mean, scale, bandwidth, tuple(magnitudes))
-
-    @cached_property
-    def kind_model(self) -> object:
-        """Distribution of classes."""
-        return categorical(self.kinds.astype(np.float64))
-
-    @cached_property
-    def models(self) -> list[object]:
-        """Distributions of magnitudes, per context."""
-        return [t.model for t in self.magnitudes]
+        return cls(kinds, offsets, mean, scale, bandwidth, tuple(magnitudes), lanes)
 
     @cached_property
     def cost(self) -> NDArray[np.float32]:
@@ -206,10 +192,12 @@ def _differences(values: IntArray) -> IntArray:
     return np.diff(values, axis=0, prepend=np.zeros_like(values[:1]))
 
 
-def write_networks(shapes: NetworkShapes, statistics: NetworkStatistics, blocks: BlockNetworks) -> bytes:
+def write_networks(
+    shapes: NetworkShapes, statistics: NetworkStatistics, blocks: BlockNetworks, backend: Backend = REFERENCE
+) -> bytes:
     """Code the blocks of a chunk."""
-    writer = SymbolWriter()
-    writer.symbols(blocks.kind, statistics.kind_model)
+    writer = LaneWriter(statistics.lanes, backend)
+    writer.symbols(blocks.kind, statistics.kinds)
     _write_differences(writer, blocks.mean, statistics.mean)
     live = np.flatnonzero(blocks.kind)
     if len(live):
@@ -217,13 +205,16 @@ def write_networks(shapes: NetworkShapes, statistics: NetworkStatistics, blocks:
         _write_differences(writer, blocks.bandwidth[live], statistics.bandwidth)
         writer.digits(blocks.draw[live], int(math.log2(DRAWS)))
         _write_weights(writer, np.concatenate(blocks.weights), _contexts(shapes, statistics, blocks), statistics)
-    data = writer.finish()
-    least = -(-int(shapes.totals[blocks.kind].sum()) // WEIGHTS_PER_BYTE)
-    # The coder reads zeros beyond the end, so zeros may follow it.
-    return data.ljust(least, b"\0")
+    return writer.finish(_least_bytes(shapes, blocks.kind))
 
 
-def read_networks(data: bytes, shapes: NetworkShapes, statistics: NetworkStatistics, size: IntArray) -> BlockNetworks:
+def read_networks(
+    data: bytes,
+    shapes: NetworkShapes,
+    statistics: NetworkStatistics,
+    size: IntArray,
+    backend: Backend = REFERENCE,
+) -> BlockNetworks:
     """Inverse of `write_networks`; `size` is that of `BlockNetworks`.
 
     Raises
@@ -231,8 +222,8 @@ def read_networks(data: bytes, shapes: NetworkShapes, statistics: NetworkStatist
     ContainerError
         If the bytes cannot have been written by it.
     """
-    reader, count = SymbolReader(data), len(size)
-    kind = reader.symbols(count, statistics.kind_model).astype(np.int64)
+    reader, count = LaneReader(data, statistics.lanes, backend), len(size)
+    kind = reader.symbols(count, statistics.kinds).astype(np.int64)
     total = int(shapes.totals[kind].sum())
     if total > WEIGHTS_PER_BYTE * len(data):
         raise ContainerError(
@@ -249,7 +240,13 @@ def read_networks(data: bytes, shapes: NetworkShapes, statistics: NetworkStatist
         draw[live] = reader.digits(len(live), int(math.log2(DRAWS)))
         weights = _read_weights(reader, _contexts(shapes, statistics, blocks), statistics)
         blocks.weights.extend(np.split(weights, np.cumsum(shapes.totals[kind[live]])[:-1]))
+    reader.finish(_least_bytes(shapes, kind))
     return blocks
+
+
+def _least_bytes(shapes: NetworkShapes, kind: IntArray) -> int:
+    """Size of a chunk by its weights alone."""
+    return -(-int(shapes.totals[kind].sum()) // WEIGHTS_PER_BYTE)
 
 
 def _contexts(shapes: NetworkShapes, statistics: NetworkStatistics, blocks: BlockNetworks) -> IntArray:
@@ -258,12 +255,12 @@ def _contexts(shapes: NetworkShapes, statistics: NetworkStatistics, blocks: Bloc
     return np.concatenate(parts)
 
 
-def _write_differences(writer: SymbolWriter, values: IntArray, table: MagnitudeTable) -> None:
+def _write_differences(writer: LaneWriter, values: IntArray, table: MagnitudeTable) -> None:
     differences = _differences(values).ravel()
     write_signed(writer, differences, np.zeros(len(differences), dtype=np.int64), [table])
 
 
-def _read_differences(reader: SymbolReader, shape: tuple[int, ...], table: MagnitudeTable, limit: int) -> IntArray:
+def _read_differences(reader: LaneReader, shape: tuple[int, ...], table: MagnitudeTable, limit: int) -> IntArray:
     differences = read_signed(reader, np.zeros(math.prod(shape), dtype=np.int64), [table])
     values = np.cumsum(differences.reshape(shape), axis=0)
     if np.any(np.abs(values) > limit):
@@ -271,27 +268,26 @@ def _read_differences(reader: SymbolReader, shape: tuple[int, ...], table: Magni
     return values
 
 
-def _write_weights(writer: SymbolWriter, values: IntArray, context: IntArray, statistics: NetworkStatistics) -> None:
+def _write_weights(writer: LaneWriter, values: IntArray, context: IntArray, statistics: NetworkStatistics) -> None:
     """Upper parts by context, then low bits, signs and escapes in the order of the weights."""
     magnitude, low = np.abs(values), _low_bits(context)
     upper = magnitude >> low
-    writer.grouped(np.minimum(upper, ESCAPE), context, statistics.models)
+    excess = writer.magnitudes(upper, context, statistics.magnitudes)
     for bits in np.unique(low[low > 0]).tolist():
         writer.digits(magnitude[low == bits] & ((1 << bits) - 1), bits)
     writer.digits((values[magnitude > 0] < 0).astype(np.int32), 1)
-    write_escapes(writer, upper[upper >= ESCAPE] - ESCAPE)
+    write_escapes(writer, excess)
 
 
-def _read_weights(reader: SymbolReader, context: IntArray, statistics: NetworkStatistics) -> IntArray:
+def _read_weights(reader: LaneReader, context: IntArray, statistics: NetworkStatistics) -> IntArray:
     low = _low_bits(context)
-    upper = reader.grouped(context, statistics.models).astype(np.int64)
+    upper, escaped = reader.magnitudes(context, statistics.magnitudes)
     rest = np.zeros(len(upper), dtype=np.int64)
     for bits in np.unique(low[low > 0]).tolist():
         rest[low == bits] = reader.digits(int((low == bits).sum()), bits)
     # Whether a magnitude is zero does not depend on its escape, so signs can stand before them.
     nonzero = (upper > 0) | (rest > 0)
     signs = np.where(reader.digits(int(nonzero.sum()), 1) > 0, -1, 1)
-    escaped = upper == ESCAPE
     upper[escaped] += read_escapes(reader, int(escaped.sum()))
     if np.any(upper >= LIMIT >> np.maximum(low, 0)):
         raise ContainerError("expected weights of at most 30 bits, found larger ones; get a fresh copy of the file")

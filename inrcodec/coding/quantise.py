@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from inrcodec_kernels import bands as kernels
 from inrcodec_kernels.backend import REFERENCE, Backend
 
-from .contexts import expected_alone
+from .contexts import Bands
 from .readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, fit_statistics
 
 LAMBDA = 0.12
@@ -66,7 +66,7 @@ def optimised_rounding(
                 exact.T,
                 step,
                 cost=statistics.cost,
-                base=expected_alone(statistics.means[level]),
+                base=Bands.mean_share(statistics.means[level].astype(np.int64)),
                 width_cost=statistics.width_cost(level),
                 price=pressure * LAMBDA,
                 backend=backend,

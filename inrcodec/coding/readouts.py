@@ -18,19 +18,11 @@ from numpy.typing import NDArray
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels import bands as kernels
 from inrcodec_kernels.backend import REFERENCE, Backend
+from inrcodec_kernels.rans import BandCode, CodedError, Tables, coder, proportional
 
-from .contexts import CONTEXTS, MEAN_UNIT, Bands, expected_alone
-from .entropy import (
-    ESCAPE,
-    MagnitudeTable,
-    SymbolReader,
-    SymbolWriter,
-    categorical,
-    read_escapes,
-    read_signed,
-    write_escapes,
-    write_signed,
-)
+from .contexts import CONTEXTS, MEAN_UNIT, THRESHOLDS, Bands
+from .entropy import ESCAPE, MagnitudeTable
+from .lanes import impossible, pack_lanes, unpack_lanes
 
 Coefficients = dict[int, NDArray[np.int32]]
 """Quantised readouts per level, shape (W, leaves of that level in order); row 0 is the constant."""
@@ -76,21 +68,14 @@ class ReadoutGeometry:
         return rank
 
     @cached_property
-    def constant_ratios(self) -> NDArray[np.int64]:
-        """sqrt(size / size of the leaf before) in 1/65536, by level before and level.
-
-        A whitened constant grows with the root of its leaf's size.
-        """
-        ratios = np.zeros((len(self.cells), len(self.cells)), dtype=np.int64)
+    def constant_ratio(self) -> dict[tuple[int, int], int]:
+        """sqrt(size / size of the leaf before) in 1/65536: a whitened constant grows with the root of the size."""
         size = {level: prod(self.cells[level]) for level in self.levels}
-        for a in size:
-            for b in size:
-                ratios[a, b] = isqrt((size[b] << 32) // size[a])
-        return ratios
+        return {(a, b): isqrt((size[b] << 32) // size[a]) for a in size for b in size}
 
     def predict_constant(self, before: int, before_level: int, level: int) -> int:
         """Constant expected of a leaf after one of `before_level` with the quantised constant `before`."""
-        return (before * int(self.constant_ratios[before_level, level]) + 32768) >> 16
+        return (before * self.constant_ratio[before_level, level] + 32768) >> 16
 
     def chunk_levels(self, start: int, stop: int) -> dict[int, slice]:
         """For each level with leaves among [start, stop): where they stand among their level's leaves."""
@@ -124,16 +109,19 @@ class ReadoutStatistics:
         Per level and band, mean magnitude of the coefficients kept, in 1/`MEAN_UNIT`.
     magnitudes : tuple of MagnitudeTable
         One per context.
+    lanes : int
+        Of the entropy coder of the chunks.
     """
 
     widths: dict[int, NDArray[np.uint8]]
     constants: dict[int, tuple[MagnitudeTable, MagnitudeTable]]
     means: dict[int, NDArray[np.uint16]]
     magnitudes: tuple[MagnitudeTable, ...]
+    lanes: int = 1
 
     def to_bytes(self) -> bytes:
-        """Serialise: per level widths, constants and means, then the magnitude tables; little endian."""
-        parts = []
+        """Serialise: lanes, per level widths, constants and means, then the magnitude tables; little endian."""
+        parts = [pack_lanes(self.lanes)]
         for level in sorted(self.widths):
             parts += [self.widths[level].tobytes(), _pack_tables(self.constants[level])]
             parts.append(self.means[level].astype("<u2").tobytes())
@@ -148,10 +136,11 @@ class ReadoutStatistics:
         ContainerError
             If the length or a value is impossible.
         """
-        need = sum(3 * b.count + 8 for b in bands.values()) + 4 * CONTEXTS
+        need = 1 + sum(3 * b.count + 8 for b in bands.values()) + 4 * CONTEXTS
         if len(data) != need:
             raise ContainerError(f"expected {need} bytes of statistics, found {len(data)}; get a fresh copy of the file")
-        widths, constants, means, at = {}, {}, {}, 0
+        lanes = unpack_lanes(data)
+        widths, constants, means, at = {}, {}, {}, 1
         for level in sorted(bands):
             count = bands[level].count
             widths[level] = np.frombuffer(data, np.uint8, count, at)
@@ -161,17 +150,7 @@ class ReadoutStatistics:
             at += 3 * count + 8
             if not widths[level].any():
                 raise ContainerError("expected frequencies above 0 in the statistics, found none; get a fresh copy")
-        return cls(widths, constants, means, _unpack_tables(data[at:]))
-
-    @cached_property
-    def width_models(self) -> dict[int, object]:
-        """Distributions of the number of bands kept, per level."""
-        return {level: categorical(w.astype(np.float64)) for level, w in self.widths.items()}
-
-    @cached_property
-    def models(self) -> list[object]:
-        """Distributions of the magnitudes, per context."""
-        return [t.model for t in self.magnitudes]
+        return cls(widths, constants, means, _unpack_tables(data[at:]), lanes)
 
     @cached_property
     def cost(self) -> NDArray[np.float32]:
@@ -206,125 +185,91 @@ def constant_differences(geometry: ReadoutGeometry, values: Coefficients, start:
     for number in np.unique(level).tolist():
         here = level == number
         constants[here] = values[number][0, rank[here]]
-    before = np.concatenate([[0], constants[:-1]])
-    ratio = geometry.constant_ratios[np.concatenate([level[:1], level[:-1]]), level]
-    return constants - ((before * ratio + 32768) >> 16)
+    ratio = np.zeros((len(geometry.cells), len(geometry.cells)), dtype=np.int64)
+    for levels, value in geometry.constant_ratio.items():
+        ratio[levels] = value
+    before, before_level = np.append(0, constants[:-1]), np.append(level[:1], level[:-1])
+    return constants - ((before * ratio[before_level, level] + 32768) >> 16)
 
 
-def write_chunk(
-    geometry: ReadoutGeometry,
-    statistics: ReadoutStatistics,
-    values: Coefficients,
-    widths: dict[int, NDArray[np.int64]],
-    start: int,
-    stop: int,
-) -> bytes:
-    """Code the leaves [start, stop)."""
-    writer = SymbolWriter()
-    here = geometry.chunk_levels(start, stop)
-    for level, part in here.items():
-        writer.symbols(widths[level][part], statistics.width_models[level])
-    level_of = geometry.level[start:stop]
-    kept = _by_leaf(level_of, {level: widths[level][part] for level, part in here.items()})
-    group = _constant_group(geometry, level_of, kept)
-    write_signed(writer, constant_differences(geometry, values, start, stop), group, _constant_tables(geometry, statistics))
+class ReadoutCoder:
+    """Codes the readouts of a stream's leaves, chunk by chunk.
 
-    orders = {level: widest_first(widths[level][part]) for level, part in here.items()}
-    parts = {level: values[level][:, part][:, orders[level]] for level, part in here.items()}
-    magnitudes = {level: _context_magnitudes(v) for level, v in parts.items()}
-    signs, escapes = [], []
-    for band in range(1, max(geometry.bands[level].count for level in here)):
-        symbols, contexts = [], []
-        for level, part in here.items():
-            rows, live, context = _band(geometry, statistics, level, band, magnitudes[level], widths[level][part])
-            if live == 0:
-                continue
-            block = parts[level][rows, :live].ravel()
-            symbols.append(magnitudes[level][rows, :live].ravel())
-            contexts.append(context.ravel())
-            signs.append((block[block != 0] < 0).astype(np.int32))
-            escapes.append(np.abs(block[np.abs(block) >= ESCAPE]) - ESCAPE)
-        if symbols:
-            writer.grouped(np.concatenate(symbols), np.concatenate(contexts), statistics.models)
-    if signs:
-        writer.digits(np.concatenate(signs), 1)
-        write_escapes(writer, np.concatenate(escapes))
-    return writer.finish()
-
-
-def read_chunk(
-    data: bytes, geometry: ReadoutGeometry, statistics: ReadoutStatistics, start: int, stop: int
-) -> Coefficients:
-    """Inverse of `write_chunk`: the quantised readouts of the leaves [start, stop), per level.
-
-    Raises
-    ------
-    ContainerError
-        If the bytes cannot have been written by `write_chunk`.
+    Parameters
+    ----------
+    geometry : ReadoutGeometry
+    statistics : ReadoutStatistics
+    backend : Backend
     """
-    reader = SymbolReader(data)
-    here = geometry.chunk_levels(start, stop)
-    counts = {level: part.stop - part.start for level, part in here.items()}
-    widths = {level: reader.symbols(n, statistics.width_models[level]).astype(np.int64) for level, n in counts.items()}
-    level_of = geometry.level[start:stop]
-    group = _constant_group(geometry, level_of, _by_leaf(level_of, widths))
-    differences = read_signed(reader, group, _constant_tables(geometry, statistics))
 
-    magnitudes = {level: np.zeros((geometry.bands[level].width + 1, n), dtype=np.int32) for level, n in counts.items()}
-    coded: list[tuple[int, NDArray[np.int64], int]] = []
-    for band in range(1, max(geometry.bands[level].count for level in here)):
-        pending = []
-        for level in here:
-            rows, live, context = _band(geometry, statistics, level, band, magnitudes[level], widths[level])
-            if live:
-                pending.append((level, rows, live, context))
-        if not pending:
-            continue
-        symbols = reader.grouped(np.concatenate([p[3].ravel() for p in pending]), statistics.models)
-        at = 0
-        for level, rows, live, context in pending:
-            magnitudes[level][rows, :live] = symbols[at : at + context.size].reshape(context.shape)
-            coded.append((level, rows, live))
-            at += context.size
-    values = {level: m[:-1] for level, m in magnitudes.items()}
-    _read_signs_and_escapes(reader, values, coded)
-    for level, sorted_values in values.items():
-        values[level] = np.empty_like(sorted_values)
-        values[level][:, widest_first(widths[level])] = sorted_values
-    _add_constants(geometry, values, differences, start, stop)
-    return values
+    def __init__(
+        self, geometry: ReadoutGeometry, statistics: ReadoutStatistics, backend: Backend = REFERENCE
+    ) -> None:
+        self.geometry, self.statistics = geometry, statistics
+        self._coder = coder(backend)
+        self._rank_of = {level: v for v, level in enumerate(geometry.levels)}
 
+    def write(self, values: Coefficients, widths: dict[int, NDArray[np.int64]], start: int, stop: int) -> bytes:
+        """Code the leaves [start, stop); `values` and `widths` are those of all leaves."""
+        rows, parts, kept = self._level_of(start, stop), [], np.empty(stop - start, dtype=np.int64)
+        for level, part in self.geometry.chunk_levels(start, stop).items():
+            padded = np.zeros((part.stop - part.start, values[level].shape[0] + 1), dtype=np.int32)
+            padded[:, :-1] = values[level][:, part].T
+            parts.append(padded.ravel())
+            kept[rows == self._rank_of[level]] = widths[level][part]
+        return self._coder.encode_chunk(np.concatenate(parts), kept, self.statistics.lanes, rows, self.code)
 
-def _read_signs_and_escapes(
-    reader: SymbolReader, values: Coefficients, coded: list[tuple[int, NDArray[np.int64], int]]
-) -> None:
-    blocks = [values[level][rows, :live].ravel() for level, rows, live in coded]
-    if not blocks:
-        return
-    flat = np.concatenate(blocks).astype(np.int64)
-    signs = np.where(reader.digits(int((flat > 0).sum()), 1) > 0, -1, 1)
-    escaped = flat == ESCAPE
-    flat[escaped] += read_escapes(reader, int(escaped.sum()))
-    flat[flat > 0] *= signs
-    at = 0
-    for level, rows, live in coded:
-        size = len(rows) * live
-        values[level][rows, :live] = flat[at : at + size].reshape(len(rows), live)
-        at += size
+    def read(self, data: bytes, start: int, stop: int) -> Coefficients:
+        """Inverse of `write`: the quantised readouts of the leaves [start, stop), per level.
 
+        Raises
+        ------
+        ContainerError
+            If the bytes cannot have been written by `write`.
+        """
+        level_of, coded = self._level_of(start, stop), np.frombuffer(data, dtype=np.uint8)
+        try:
+            flat, _ = self._coder.decode_chunk(coded, self.statistics.lanes, level_of, self.code)
+        except CodedError as error:
+            raise impossible(error) from None
+        values, at = {}, 0
+        for level, part in self.geometry.chunk_levels(start, stop).items():
+            count, width = part.stop - part.start, self.geometry.bands[level].width + 1
+            values[level] = flat[at : at + count * width].reshape(count, width)[:, :-1].T
+            at += count * width
+        return values
 
-def _add_constants(
-    geometry: ReadoutGeometry, values: Coefficients, differences: NDArray[np.int64], start: int, stop: int
-) -> None:
-    before, before_level = 0, int(geometry.level[start])
-    seen = dict.fromkeys(values, 0)
-    for level, difference in zip(geometry.level[start:stop].tolist(), differences.tolist(), strict=True):
-        before = geometry.predict_constant(before, before_level, level) + difference
-        if abs(before) >= 1 << 31:
-            raise ContainerError("expected readouts of at most 31 bits, found larger ones; get a fresh copy of the file")
-        before_level = level
-        values[level][0, seen[level]] = before
-        seen[level] += 1
+    @cached_property
+    def code(self) -> BandCode:
+        """What the kernels take."""
+        geometry, statistics = self.geometry, self.statistics
+        bands = [geometry.bands[level] for level in geometry.levels]
+        most, width = max(b.count for b in bands), max(b.width for b in bands)
+        order, begin = np.zeros((len(bands), width), dtype=np.int32), np.zeros((len(bands), most + 1), dtype=np.int32)
+        gains = np.zeros((len(bands), max(len(b.neighbours) for b in bands)), dtype=np.int64)
+        neighbours = np.zeros((*gains.shape, width), dtype=np.int32)
+        means = np.zeros((len(bands), most), dtype=np.int64)
+        for v, (level, b) in enumerate(zip(geometry.levels, bands, strict=True)):
+            order[v, : b.width] = np.concatenate(b.members)
+            begin[v] = np.cumsum([0, *(len(m) for m in b.members), *[0] * (most - b.count)])
+            gains[v, : len(b.gains)] = b.gains
+            # Neighbours that are not there lie behind a leaf's coefficients, where all is 0.
+            neighbours[v] = b.width
+            neighbours[v, : len(b.neighbours), : b.width] = b.neighbours
+            means[v, : b.count] = b.mean_share(statistics.means[level].astype(np.int64))
+        constants = [table for level in geometry.levels for table in statistics.constants[level]]
+        widths = [proportional(statistics.widths[level].astype(np.int64)) for level in geometry.levels]
+        magnitudes = [t.frequencies for t in statistics.magnitudes]
+        found = [*magnitudes, *widths, *(t.frequencies for t in constants)]
+        ratios = [[geometry.constant_ratio[a, b] for b in geometry.levels] for a in geometry.levels]
+        return BandCode(
+            np.array([b.width for b in bands], dtype=np.int32), order, begin, neighbours, gains, means, THRESHOLDS,
+            np.array(ratios, dtype=np.int64), Tables.of(found), np.array([len(f) - 1 for f in found], dtype=np.int32),
+        )
+
+    def _level_of(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Ranks of the leaves' levels."""
+        return np.searchsorted(self.geometry.levels, self.geometry.level[start:stop]).astype(np.int64)
 
 
 def widest_first(widths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -405,7 +350,7 @@ def context_counts(
     bands: Bands, values: np.ndarray, widths: np.ndarray, means: np.ndarray, backend: Backend = REFERENCE
 ) -> NDArray[np.int64]:
     """Zeros, ones, larger magnitudes and the excess of the latter over 2, per context; shape (CONTEXTS, 4)."""
-    return kernels.count_contexts(bands.graph, values.T, widths, expected_alone(means), cap=ESCAPE, backend=backend)
+    return kernels.count_contexts(bands.graph, values.T, widths, Bands.mean_share(means.astype(np.int64)), cap=ESCAPE, backend=backend)
 
 
 def _band_means(bands: Bands, values: np.ndarray, widths: np.ndarray, backend: Backend) -> NDArray[np.uint16]:
@@ -450,7 +395,7 @@ def estimate_bits(
     statistics: ReadoutStatistics,
     backend: Backend = REFERENCE,
 ) -> float:
-    """Bits `write_chunk` would need for all leaves, chunk overheads left out."""
+    """Bits `ReadoutCoder.write` would need for all leaves, chunk overheads left out."""
     total = 0.0
     for level in geometry.levels:
         means = statistics.means[level]
@@ -463,14 +408,14 @@ def estimate_bits(
 def leaf_bits(
     geometry: ReadoutGeometry, values: Coefficients, statistics: ReadoutStatistics, start: int, stop: int
 ) -> NDArray[np.float64]:
-    """Bits that `write_chunk` would spend on each of the leaves [start, stop), as `estimate_bits` counts them.
+    """Bits that `ReadoutCoder.write` would spend on each of the leaves [start, stop), as `estimate_bits` counts them.
 
     Parameters
     ----------
     geometry : ReadoutGeometry
         Of all leaves.
     values : dict of int to ndarray of int, shape (W, n)
-        Of the leaves of the chunk alone, as `read_chunk` returns them.
+        Of the leaves of the chunk alone, as `ReadoutCoder.read` returns them.
     statistics : ReadoutStatistics
     start, stop : int
         The leaves of a chunk: the constant of its first one is coded without a leaf before it.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from inrcodec_kernels.backend import REFERENCE, Backend
 
 from ..coding.contexts import Bands
+from ..coding.lanes import lanes_for
 from ..coding.quantise import optimised_rounding
 from ..coding.readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, estimate_bits
 from ..models.tinc import TincLayout, TincModel
@@ -243,8 +244,16 @@ def chunk_bounds(
     most_bytes: int,
     most_leaves: int = 1024,
     backend: Backend = REFERENCE,
-) -> list[int]:
-    """Cut the leaves into runs that code into 1/256 of the stream, within limits: first leaf of each, and the end."""
+) -> tuple[list[int], int]:
+    """Cut the leaves into runs that code into 1/256 of the stream, within limits.
+
+    Returns
+    -------
+    bounds : list of int
+        First leaf of each run, and the end.
+    lanes : int
+        For the coder of runs of this size.
+    """
     weight = np.zeros(len(geometry.level))
     for level in geometry.levels:
         weight[geometry.level == level] = 6.0 + 5.0 * (quantised.values[level] != 0).sum(axis=0)
@@ -259,4 +268,4 @@ def chunk_bounds(
     # A last chunk that came out small is joined to the one before.
     if len(bounds) > 2 and bounds[-1] - bounds[-3] <= most_leaves and weight[bounds[-2] :].sum() * size < wanted * weight.sum() / 2:
         del bounds[-2]
-    return bounds
+    return bounds, lanes_for(size / (len(bounds) - 1))

@@ -67,7 +67,7 @@ class SciReconstruction:
     def read_chunk(self, data: bytes, first: int, stop: int) -> BlockNetworks:
         """Decode the networks of the blocks [first, stop)."""
         size = self.stream.sizes[self.tree.level[first:stop]]
-        return read_networks(data, self.stream.shapes, self.statistics, size)
+        return read_networks(data, self.stream.shapes, self.statistics, size, self.backend)
 
     def size_of(self, decoded: BlockNetworks) -> int:
         """Bytes that decoded networks take."""

@@ -13,7 +13,7 @@ from inrcodec_formats.container import Container
 from inrcodec_formats.zstd import decompress_bounded
 from inrcodec_kernels.backend import Backend
 
-from ..coding.readouts import Coefficients, ReadoutStatistics, band_counts, leaf_bits, read_chunk
+from ..coding.readouts import Coefficients, ReadoutCoder, ReadoutStatistics, band_counts, leaf_bits
 from ..models.tinc import TincModel
 from ..partition.blocks import batches, scatter
 from ..payload.sections import STATISTICS_LIMIT, needed
@@ -39,6 +39,7 @@ class TincReconstruction:
         self, stream: TincStream, model: TincModel, statistics: ReadoutStatistics, backend: Backend
     ) -> None:
         self.stream, self.model, self.statistics, self.backend = stream, model, statistics, backend
+        self._coder = ReadoutCoder(stream.geometry, statistics, backend)
         self.tree, self.layout = stream.tree, stream.layout
         self.step, self.low, self.high = stream.step, stream.low, stream.high
         self.rows = self.layout.cells[self.layout.top][0]
@@ -57,7 +58,7 @@ class TincReconstruction:
 
     def read_chunk(self, data: bytes, first: int, stop: int) -> Coefficients:
         """Decode the readouts of the leaves [first, stop)."""
-        return read_chunk(data, self.stream.geometry, self.statistics, first, stop)
+        return self._coder.read(data, first, stop)
 
     def size_of(self, decoded: Coefficients) -> int:
         """Bytes that decoded readouts take."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from inrcodec_formats.container import Section
 from inrcodec_formats.zstd import compress
 
+from ..coding.lanes import lanes_for
 from ..coding.networks import UNIT_CONTEXT, BlockNetworks, block_bits, fit_statistics, write_networks
 from ..fitting import sci, start
 from ..fitting.goal import Goal
@@ -210,9 +211,12 @@ class SciSystem:
         )  # fmt: skip
         blocks, offsets = self._quantised(stream)
         statistics = fit_statistics(stream.shapes, blocks, offsets)
+        size = block_bits(stream.shapes, statistics, blocks) / 8
+        bounds = _bounds(size)
+        statistics = replace(statistics, lanes=lanes_for(float(size.sum()) / (len(bounds) - 1)))
         chunks = [
-            (b - a, write_networks(stream.shapes, statistics, blocks.part(a, b)))
-            for a, b in pairwise(_bounds(block_bits(stream.shapes, statistics, blocks) / 8))
+            (b - a, write_networks(stream.shapes, statistics, blocks.part(a, b), self.task.backend))
+            for a, b in pairwise(bounds)
         ]
         sections = [Section("TREE", stream.tree_section()), Section("STAT", compress(statistics.to_bytes()))]
         return Draft(sections, chunks, int((1 + stream.shapes.totals[blocks.kind]).sum()), None, (stream, statistics))

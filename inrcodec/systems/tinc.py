@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from inrcodec_formats.container import Section
 from inrcodec_formats.zstd import compress
+from inrcodec_kernels.backend import in_threads
 
 from ..coding.parameters import QuantisedTensor
-from ..coding.readouts import ReadoutGeometry, write_chunk
+from ..coding.readouts import ReadoutCoder, ReadoutGeometry
 from ..fitting import start, tinc
 from ..fitting.analysis import LeafReadouts
 from ..fitting.descent import quantised_parameters
@@ -150,16 +150,20 @@ class TincSystem:
         """Quantise all readouts at a step and code them."""
         network, geometry, backend = self.network, self.network.geometry, self.task.backend
         quantised = tinc.quantise(geometry, network.leaves, step, self.task.options.turns, pressure, backend)
-        bounds = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES, backend=backend)
+        bounds, lanes = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES, backend=backend)
+        statistics = replace(quantised.statistics, lanes=lanes)
         stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.task.low, self.task.high)
         sections = [Section("TREE", stream.tree_section())]
         if network.parameters is not None:
             sections.append(Section("NETW", network_section(network.parameters)))
-        sections.append(Section("STAT", compress(quantised.statistics.to_bytes())))
-        chunks = [
-            (b - a, write_chunk(geometry, quantised.statistics, quantised.values, quantised.widths, a, b))
-            for a, b in pairwise(bounds)
-        ]
+        sections.append(Section("STAT", compress(statistics.to_bytes())))
+        coder = ReadoutCoder(geometry, statistics, backend)
+
+        def chunk(number: int) -> tuple[int, bytes]:
+            start, stop = bounds[number], bounds[number + 1]
+            return stop - start, coder.write(quantised.values, quantised.widths, start, stop)
+
+        chunks = in_threads(chunk, range(len(bounds) - 1))
         error = network.leaves.distortion(quantised.values, quantised.step)
         return Draft(sections, chunks, self._weights(quantised), error, quantised)
 

@@ -75,7 +75,7 @@ def choose(device: str = "auto") -> Backend:
         return Backend("triton", _device(device))
     if device not in ("auto", "cpu"):
         raise RuntimeError(f"expected a CUDA device and Triton for device={device!r}, found {lacks_gpu}; use device='auto'")
-    if lacks := _missing("numba"):
+    if lacks := missing("numba"):
         return Backend("reference", "cpu", f"{lacks_gpu}; {lacks}")
     return Backend("numba", "cpu", lacks_gpu)
 
@@ -88,14 +88,14 @@ def _forced(name: str, device: str) -> Backend:
         if lacks := _gpu_missing(device):
             raise RuntimeError(f"expected a CUDA device and Triton for {reason}, found {lacks}; unset {VARIABLE}")
         return Backend("triton", _device(device), reason)
-    if name == "numba" and (lacks := _missing("numba")):
+    if name == "numba" and (lacks := missing("numba")):
         raise RuntimeError(f"expected Numba for {reason}, found {lacks}; pip install numba, or unset {VARIABLE}")
     return Backend(name, "cpu", reason)
 
 
 def interpreted() -> bool:
     """Whether Triton kernels run in Triton's interpreter, on the CPU, as tests have them."""
-    return os.environ.get("TRITON_INTERPRET") == "1" and not _missing("triton")
+    return os.environ.get("TRITON_INTERPRET") == "1" and not missing("triton")
 
 
 def _device(device: str) -> str:
@@ -107,11 +107,11 @@ def _gpu_missing(device: str) -> str:
         return "no CUDA device"
     if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
         return f"{torch.cuda.device_count()} CUDA devices"
-    return _missing("triton")
+    return missing("triton")
 
 
 @cache
-def _missing(package: str) -> str:
+def missing(package: str) -> str:
     """Why a package cannot be used; empty if it can."""
     if importlib.util.find_spec(package) is None:
         return f"{package} is not installed"

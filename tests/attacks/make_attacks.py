@@ -54,7 +54,7 @@ def record(
     return bytes([flags, dtype]) + text(axes) + shape + spacing + text(units) + names + quality + memory
 
 
-def front(body: bytes | None = None, version: tuple[int, int] = (0, 1), must: int = 0) -> bytes:
+def front(body: bytes | None = None, version: tuple[int, int] = (0, 2), must: int = 0) -> bytes:
     """Prefix, header record and CRC."""
     body = record() if body is None else body
     data = MAGIC + struct.pack("<BBBBH", *version, must, 0, len(body)) + body

@@ -31,7 +31,7 @@ EVERY_LATTICE = pytest.mark.parametrize("lattice", LATTICES)
 
 
 def test_thresholds_are_exact_integer_roots() -> None:
-    found = module._THRESHOLDS.tolist()
+    found = module.THRESHOLDS.tolist()
     assert len(found) == CONTEXTS - 1
     for i, value in enumerate(found):
         assert value**4 <= 2 ** (2 * i + 17) < (value + 1) ** 4

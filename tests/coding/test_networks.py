@@ -166,8 +166,10 @@ def test_impossible_statistics_are_refused() -> None:
         with pytest.raises(ContainerError, match=f"expected {len(data)} bytes of statistics, found {len(wrong)}"):
             NetworkStatistics.from_bytes(wrong, SHAPES)
     with pytest.raises(ContainerError, match="frequencies above 0"):
-        NetworkStatistics.from_bytes(bytes(4) + data[4:], SHAPES)
-    tables = 4 + 2 * 8
+        NetworkStatistics.from_bytes(data[:1] + bytes(4) + data[5:], SHAPES)
+    with pytest.raises(ContainerError, match="lanes up to 32"):
+        NetworkStatistics.from_bytes(b"\x06" + data[1:], SHAPES)
+    tables = 5 + 2 * 8
     for at, length in ((tables, 2), (tables + 2, 1), (len(data) - 1, 1), (len(data) - 4, 2)):
         with pytest.raises(ContainerError, match="probabilities above 0"):
             NetworkStatistics.from_bytes(data[:at] + bytes(length) + data[at + length :], SHAPES)

@@ -7,7 +7,7 @@ import pytest
 
 from inrcodec.coding.contexts import Bands
 from inrcodec.coding.quantise import LAMBDA, optimised_rounding, plain_rounding
-from inrcodec.coding.readouts import ReadoutGeometry, band_counts, estimate_bits, read_chunk, write_chunk
+from inrcodec.coding.readouts import ReadoutCoder, ReadoutGeometry, band_counts, estimate_bits
 from inrcodec_kernels.backend import Backend
 
 LEVELS = [1, 2, 2, 2] * 150
@@ -68,7 +68,8 @@ def test_integers_stay_near_the_exact_values(turns: int) -> None:
         assert np.all((n == 0) | (np.abs(scaled) - np.abs(n) <= 1.5 + 1e-3))
         assert np.array_equal(n[0], np.rint(part[0] / np.float32(step)))
         assert np.all(widths[level] >= band_counts(geometry.bands[level], n))
-    found = read_chunk(write_chunk(geometry, statistics, values, widths, 0, 600), geometry, statistics, 0, 600)
+    coder = ReadoutCoder(geometry, statistics)
+    found = coder.read(coder.write(values, widths, 0, 600), 0, 600)
     assert all(np.array_equal(found[level], values[level]) for level in values)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -13,18 +13,19 @@ from hypothesis import strategies as st
 from inrcodec.coding.contexts import CONTEXTS, Bands
 from inrcodec.coding.readouts import (
     Coefficients,
+    ReadoutCoder,
     ReadoutGeometry,
     ReadoutStatistics,
     band_counts,
     estimate_bits,
     fit_statistics,
     leaf_bits,
-    read_chunk,
-    write_chunk,
 )
 from inrcodec_formats.errors import ContainerError
+from inrcodec_kernels.backend import Backend
 
 Widths = dict[int, np.ndarray]
+COMPILED = Backend("numba")
 
 
 def geometry_of(axes: int, levels: list[int], width: int = 40) -> ReadoutGeometry:
@@ -60,8 +61,9 @@ def chunks_come_back(geometry: ReadoutGeometry, values: Coefficients, widths: Wi
     statistics = fit_statistics(geometry, values, widths)
     stored = ReadoutStatistics.from_bytes(statistics.to_bytes(), geometry.bands)
     for start, stop in itertools.pairwise(bounds):
-        data = write_chunk(geometry, statistics, values, widths, start, stop)
-        found = read_chunk(data, geometry, stored, start, stop)
+        data = ReadoutCoder(geometry, statistics, COMPILED).write(values, widths, start, stop)
+        assert ReadoutCoder(geometry, statistics).write(values, widths, start, stop) == data
+        found = ReadoutCoder(geometry, stored, COMPILED).read(data, start, stop)
         level_of = geometry.level[start:stop]
         assert sorted(found) == sorted(set(level_of.tolist()))
         for level, part in found.items():
@@ -132,7 +134,7 @@ def test_a_constant_signal_takes_next_to_nothing() -> None:
     values = sparse(geometry, 0, 0.0, 1)
     values[1][0], values[2][0] = 1600, 800
     widths = widths_of(geometry, values)
-    data = write_chunk(geometry, fit_statistics(geometry, values, widths), values, widths, 0, 300)
+    data = ReadoutCoder(geometry, fit_statistics(geometry, values, widths)).write(values, widths, 0, 300)
     assert len(data) < 24
 
 
@@ -145,7 +147,7 @@ def test_estimated_size_is_the_real_one(seed: int, density: float, largest: int)
     values = sparse(geometry, seed, density, largest)
     widths = widths_of(geometry, values)
     statistics = fit_statistics(geometry, values, widths)
-    real = 8 * len(write_chunk(geometry, statistics, values, widths, 0, len(levels)))
+    real = 8 * len(ReadoutCoder(geometry, statistics).write(values, widths, 0, len(levels)))
     assert real > 10_000
     estimate = estimate_bits(geometry, values, widths, statistics)
     assert estimate == pytest.approx(real, rel=0.03)
@@ -175,7 +177,7 @@ def test_contexts_pay() -> None:
     widths = widths_of(geometry, values)
     own = fit_statistics(geometry, values, widths)
     foreign = fit_statistics(geometry, others, widths_of(geometry, others))
-    sizes = [len(write_chunk(geometry, s, values, widths, 0, 800)) for s in (own, foreign)]
+    sizes = [len(ReadoutCoder(geometry, s).write(values, widths, 0, 800)) for s in (own, foreign)]
     assert sizes[0] < 0.95 * sizes[1]
 
 
@@ -194,7 +196,9 @@ def test_statistics_come_back() -> None:
     for level in geometry.levels:
         assert np.array_equal(again.widths[level], statistics.widths[level])
         assert np.array_equal(again.means[level], statistics.means[level])
-    assert {f.name for f in fields(statistics)} == {"widths", "constants", "means", "magnitudes"}
+    assert {f.name for f in fields(statistics)} == {"widths", "constants", "means", "magnitudes", "lanes"}
+    assert replace(statistics, lanes=8).to_bytes() == b"\x03" + statistics.to_bytes()[1:]
+    assert ReadoutStatistics.from_bytes(replace(statistics, lanes=8).to_bytes(), geometry.bands).lanes == 8
 
 
 def test_statistics_of_the_wrong_length_are_refused() -> None:
@@ -208,10 +212,13 @@ def test_statistics_of_the_wrong_length_are_refused() -> None:
 def test_impossible_statistics_are_refused() -> None:
     geometry, statistics = some_statistics()
     data, count = statistics.to_bytes(), geometry.bands[1].count
-    no_widths = bytes(count) + data[count:]
+    for lanes in (6, 255):
+        with pytest.raises(ContainerError, match="lanes up to 32"):
+            ReadoutStatistics.from_bytes(bytes([lanes]) + data[1:], geometry.bands)
+    no_widths = data[:1] + bytes(count) + data[count + 1 :]
     with pytest.raises(ContainerError, match="frequencies above 0"):
         ReadoutStatistics.from_bytes(no_widths, geometry.bands)
-    for at in (count + 2, count + 3, len(data) - 1, len(data) - 2):
+    for at in (count + 3, count + 4, len(data) - 1, len(data) - 2):
         with pytest.raises(ContainerError, match="probabilities above 0"):
             ReadoutStatistics.from_bytes(data[:at] + b"\0" + data[at + 1 :], geometry.bands)
 
@@ -221,7 +228,7 @@ def test_impossible_statistics_are_refused() -> None:
 def test_garbage_is_refused_or_read_as_something(data: bytes) -> None:
     geometry, statistics = some_statistics()
     try:
-        found = read_chunk(data, geometry, statistics, 4, 31)
+        found = ReadoutCoder(geometry, statistics).read(data, 4, 31)
     except ContainerError:
         return
     assert sum(v.shape[1] for v in found.values()) == 27
@@ -233,13 +240,13 @@ def test_garbage_is_refused_or_read_as_something(data: bytes) -> None:
 def test_damaged_chunks_and_statistics_raise_nothing_else(data: st.DataObject) -> None:
     geometry, statistics = some_statistics()
     values = sparse(geometry, 3, 0.4, 20)
-    chunk = bytearray(write_chunk(geometry, statistics, values, widths_of(geometry, values), 0, 40))
+    chunk = bytearray(ReadoutCoder(geometry, statistics).write(values, widths_of(geometry, values), 0, 40))
     packed = bytearray(statistics.to_bytes())
     for damaged in (chunk, packed):
         for _ in range(data.draw(st.integers(1, 3))):
             damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
-        found = read_chunk(bytes(chunk), geometry, ReadoutStatistics.from_bytes(bytes(packed), geometry.bands), 0, 40)
+        found = ReadoutCoder(geometry, ReadoutStatistics.from_bytes(bytes(packed), geometry.bands)).read(bytes(chunk), 0, 40)
     except ContainerError:
         return
     assert sum(v.shape[1] for v in found.values()) == 40

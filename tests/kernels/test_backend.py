@@ -21,7 +21,7 @@ def unforced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lack(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     """Make packages missing."""
-    monkeypatch.setattr(backend, "_missing", lambda name: f"{name} is not installed" if name in packages else "")
+    monkeypatch.setattr(backend, "missing", lambda name: f"{name} is not installed" if name in packages else "")
 
 
 @NO_CUDA

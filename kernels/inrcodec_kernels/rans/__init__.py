@@ -1,0 +1,37 @@
+"""Interleaved rANS: an entropy coder whose lanes decode side by side. See README.md for every byte."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from ..backend import Backend, missing
+from . import reference
+from .bands import BandCode, CodedError
+from .reference import LEAST_STATE, RawBits, check_end, escape_bits, first_states, joined
+from .tables import ALPHABET, PRECISION, TOTAL, Tables, proportional
+
+__all__ = [
+    "ALPHABET",
+    "LEAST_STATE",
+    "PRECISION",
+    "TOTAL",
+    "BandCode",
+    "CodedError",
+    "RawBits",
+    "Tables",
+    "check_end",
+    "coder",
+    "escape_bits",
+    "first_states",
+    "joined",
+    "proportional",
+]
+
+
+def coder(backend: Backend) -> ModuleType:
+    """The module to code single streams with: the reference, or the same compiled by Numba (for "triton" too: on the host)."""
+    if backend.name == "reference" or (backend.name == "triton" and missing("numba")):
+        return reference
+    from . import cpu
+
+    return cpu
