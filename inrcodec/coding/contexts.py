@@ -9,10 +9,13 @@ that selects one of `CONTEXTS` magnitude tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
+
+from inrcodec_kernels.bands import BandGraph, Neighbours, band_contexts
 
 CONTEXTS = 32
 MEAN_UNIT = 64
@@ -77,14 +80,22 @@ class Bands:
             return cls(members, *_ranked_neighbours(members, len(lattice)))
         eye = np.eye(lattice.shape[1], dtype=np.int64)
         pairs = [eye[i] + eye[j] for i in range(len(eye)) for j in range(i)]
-        number = {tuple(k): i for i, k in enumerate(lattice.tolist())}
+        # Numbers of the frequencies on their grid; a border of two catches the steps that leave it.
+        missing = len(lattice)
+        number = np.full(lattice.max(axis=0) + 3, missing, dtype=np.int64)
+        number[tuple(lattice.T + 2)] = np.arange(missing)
 
         def towards(steps: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-            missing = len(lattice)
-            found = [[number.get(tuple(k), missing) for k in (lattice - step).tolist()] for step in steps]
-            return np.array(found, dtype=np.int64).reshape(len(steps), len(lattice))
+            found = [number[tuple((lattice - step).T + 2)] for step in steps]
+            return np.array(found, dtype=np.int64).reshape(len(steps), missing)
 
         return cls(members, towards(list(eye)), towards(list(2 * eye)), towards(pairs))
+
+    @cached_property
+    def graph(self) -> BandGraph:
+        """Bands, neighbours and their weights, as the kernels take them."""
+        neighbours = Neighbours(_NEAR, self.near), Neighbours(_FAR, self.far), Neighbours(_DIAGONAL, self.diagonal)
+        return BandGraph(self.members, neighbours, MEAN_UNIT, THRESHOLDS)
 
     def contexts(self, band: int, magnitude: np.ndarray, mean: int) -> NDArray[np.int64]:
         """Contexts of a band's coefficients.
@@ -101,20 +112,7 @@ class Bands:
         -------
         ndarray of int, shape (len(members[band]), n)
         """
-        rows = self.members[band]
-        near = _sum_rows(magnitude, self.near[:, rows])
-        far = _sum_rows(magnitude, self.far[:, rows])
-        diagonal = _sum_rows(magnitude, self.diagonal[:, rows])
-        expected = MEAN_UNIT * (_NEAR * near + _FAR * far + _DIAGONAL * diagonal) + _MEAN * mean
-        found: NDArray[np.int64] = np.searchsorted(THRESHOLDS, expected, side="right")
-        return found
-
-
-def _sum_rows(magnitude: np.ndarray, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-    total = np.zeros((rows.shape[1], magnitude.shape[1]), dtype=np.int32)
-    for choice in rows:
-        total += magnitude[choice]
-    return total
+        return band_contexts(self.graph, band, magnitude, _MEAN * int(mean))
 
 
 def _ranked_neighbours(

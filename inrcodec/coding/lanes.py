@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_formats.errors import ContainerError
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.rans import CodedError, RawBits, Tables, check_end, coder, first_states, joined, proportional
 
 from .entropy import MagnitudeTable
 
 MAX_LANES = 32
-REFERENCE = Backend("reference")
-"""What codes where no backend is named."""
 _BYTES_PER_LANE = 512
 
 

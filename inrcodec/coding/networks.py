@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_formats.errors import ContainerError
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import REFERENCE, Backend
 
 from .entropy import ESCAPE, MagnitudeTable, read_escapes, read_signed, write_escapes, write_signed
-from .lanes import REFERENCE, LaneReader, LaneWriter, pack_lanes, unpack_lanes
+from .lanes import LaneReader, LaneWriter, pack_lanes, unpack_lanes
 
 IntArray = NDArray[np.int64]
 

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_formats.errors import ContainerError
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels import bands as kernels
+from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.rans import BandCode, CodedError, Tables, coder, proportional
 
 from .contexts import CONTEXTS, MEAN_UNIT, THRESHOLDS, Bands
 from .entropy import ESCAPE, MagnitudeTable
-from .lanes import REFERENCE, impossible, pack_lanes, unpack_lanes
+from .lanes import impossible, pack_lanes, unpack_lanes
 
 Coefficients = dict[int, NDArray[np.int32]]
 """Quantised readouts per level, shape (W, leaves of that level in order); row 0 is the constant."""
@@ -179,15 +180,16 @@ def _unpack_tables(data: bytes) -> tuple[MagnitudeTable, ...]:
 
 def constant_differences(geometry: ReadoutGeometry, values: Coefficients, start: int, stop: int) -> NDArray[np.int64]:
     """Constants of the leaves [start, stop) less their prediction from the leaf before; the first one's is 0."""
-    differences = np.empty(stop - start, dtype=np.int64)
-    before, before_level = 0, int(geometry.level[start])
-    for i, (level, rank) in enumerate(
-        zip(geometry.level[start:stop].tolist(), geometry.rank[start:stop].tolist(), strict=True)
-    ):
-        constant = int(values[level][0, rank])
-        differences[i] = constant - geometry.predict_constant(before, before_level, level)
-        before, before_level = constant, level
-    return differences
+    level, rank = geometry.level[start:stop], geometry.rank[start:stop]
+    constants = np.empty(stop - start, dtype=np.int64)
+    for number in np.unique(level).tolist():
+        here = level == number
+        constants[here] = values[number][0, rank[here]]
+    ratio = np.zeros((len(geometry.cells), len(geometry.cells)), dtype=np.int64)
+    for levels, value in geometry.constant_ratio.items():
+        ratio[levels] = value
+    before, before_level = np.append(0, constants[:-1]), np.append(level[:1], level[:-1])
+    return constants - ((before * ratio[before_level, level] + 32768) >> 16)
 
 
 class ReadoutCoder:
@@ -318,7 +320,12 @@ def _context_magnitudes(values: np.ndarray) -> NDArray[np.int32]:
     return magnitude
 
 
-def fit_statistics(geometry: ReadoutGeometry, values: Coefficients, widths: dict[int, NDArray[np.int64]]) -> ReadoutStatistics:
+def fit_statistics(
+    geometry: ReadoutGeometry,
+    values: Coefficients,
+    widths: dict[int, NDArray[np.int64]],
+    backend: Backend = REFERENCE,
+) -> ReadoutStatistics:
     """Measure the statistics of quantised readouts.
 
     Parameters
@@ -327,11 +334,12 @@ def fit_statistics(geometry: ReadoutGeometry, values: Coefficients, widths: dict
     values : dict of int to ndarray of int, shape (W, n)
     widths : dict of int to ndarray of int
         Bands kept per leaf, see `band_counts`.
+    backend : Backend
     """
-    means = {level: _band_means(geometry.bands[level], values[level], widths[level]) for level in geometry.levels}
-    counts = np.zeros((CONTEXTS, 4))
+    means = {level: _band_means(geometry.bands[level], values[level], widths[level], backend) for level in geometry.levels}
+    counts = np.zeros((CONTEXTS, 4), dtype=np.int64)
     for level in geometry.levels:
-        counts += context_counts(geometry.bands[level], values[level], widths[level], means[level])
+        counts += context_counts(geometry.bands[level], values[level], widths[level], means[level], backend)
     tables = tuple(MagnitudeTable.fit(*c) for c in counts.tolist())
     constants = _fit_constants(geometry, values, widths)
     frequency = {level: _frequencies(widths[level], geometry.bands[level].count) for level in geometry.levels}
@@ -339,30 +347,19 @@ def fit_statistics(geometry: ReadoutGeometry, values: Coefficients, widths: dict
 
 
 def context_counts(
-    bands: Bands, values: np.ndarray, widths: np.ndarray, means: np.ndarray, batch: int = 4096
-) -> NDArray[np.float64]:
+    bands: Bands, values: np.ndarray, widths: np.ndarray, means: np.ndarray, backend: Backend = REFERENCE
+) -> NDArray[np.int64]:
     """Zeros, ones, larger magnitudes and the excess of the latter over 2, per context; shape (CONTEXTS, 4)."""
-    counts = np.zeros((CONTEXTS, 4))
-    for at in range(0, values.shape[1], batch):
-        kept = widths[at : at + batch]
-        magnitude = _context_magnitudes(values[:, at : at + batch][:, widest_first(kept)])
-        for band in range(1, int(kept.max(initial=0)) + 1):
-            part = magnitude[:, : int((kept >= band).sum())]
-            context = bands.contexts(band, part, int(means[band])).ravel()
-            n = part[bands.members[band]].ravel()
-            kinds = np.bincount(3 * context + np.minimum(n, 2), minlength=3 * CONTEXTS)
-            counts[:, :3] += kinds.reshape(CONTEXTS, 3)
-            counts[:, 3] += np.bincount(context, weights=np.maximum(n - 2, 0), minlength=CONTEXTS)
-    return counts
+    return kernels.count_contexts(bands.graph, values.T, widths, Bands.mean_share(means.astype(np.int64)), cap=ESCAPE, backend=backend)
 
 
-def _band_means(bands: Bands, values: np.ndarray, widths: np.ndarray) -> NDArray[np.uint16]:
+def _band_means(bands: Bands, values: np.ndarray, widths: np.ndarray, backend: Backend) -> NDArray[np.uint16]:
+    sums = kernels.sum_bands(bands.graph, values.T, widths, cap=ESCAPE, backend=backend)
     means = np.zeros(bands.count, dtype=np.uint16)
     for band in range(1, bands.count):
-        live = widths >= band
-        if live.any():
-            part = np.minimum(np.abs(values[bands.members[band]][:, live]), ESCAPE)
-            means[band] = min(round(MEAN_UNIT * float(part.mean())), 65535)
+        count = len(bands.members[band]) * int((widths >= band).sum())
+        if count:
+            means[band] = min(round(MEAN_UNIT * (int(sums[band]) / count)), 65535)
     return means
 
 
@@ -392,12 +389,17 @@ def _frequencies(values: np.ndarray, count: int) -> NDArray[np.uint8]:
 
 
 def estimate_bits(
-    geometry: ReadoutGeometry, values: Coefficients, widths: dict[int, NDArray[np.int64]], statistics: ReadoutStatistics
+    geometry: ReadoutGeometry,
+    values: Coefficients,
+    widths: dict[int, NDArray[np.int64]],
+    statistics: ReadoutStatistics,
+    backend: Backend = REFERENCE,
 ) -> float:
     """Bits `ReadoutCoder.write` would need for all leaves, chunk overheads left out."""
     total = 0.0
     for level in geometry.levels:
-        counts = context_counts(geometry.bands[level], values[level], widths[level], statistics.means[level])
+        means = statistics.means[level]
+        counts = context_counts(geometry.bands[level], values[level], widths[level], means, backend)
         total += _table_bits(counts, statistics.magnitudes)
         total += float(statistics.width_cost(level)[widths[level]].sum())
     return total + float(_constant_bits(geometry, values, widths, statistics).sum())
@@ -456,7 +458,7 @@ def _constant_bits(
     return cost[group, magnitude].astype(np.float64)
 
 
-def _table_bits(counts: NDArray[np.float64], tables: Sequence[MagnitudeTable]) -> float:
+def _table_bits(counts: NDArray[np.int64], tables: Sequence[MagnitudeTable]) -> float:
     """Bits of counted magnitudes: the tables' tails are geometric, so sums are enough."""
     total = 0.0
     for (zeros, ones, larger, excess), table in zip(counts.tolist(), tables, strict=True):

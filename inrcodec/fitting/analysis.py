@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inrcodec_kernels.backend import REFERENCE, Backend
+from inrcodec_kernels.bands import leaf_costs
+
 from ..models.tinc import TincModel
 from ..partition import octree
 from ..partition.blocks import batches, gather
@@ -22,8 +25,8 @@ SPLIT_LAMBDA = 0.11
 # Rough cost of a leaf, in bits: a head, and for each non-zero coefficient its place, sign and size. Only the order
 # of the alternatives matters; measured against trees chosen with the real coder.
 _HEAD_BITS, _NONZERO_BITS, _DOUBLING_BITS, _FLAG_BITS = 5.0, 5.0, 1.6, 1.0
-
-
+_ROUNDING = 0.36
+"""Added to magnitudes before they are rounded down: about what rate-distortion optimised rounding comes to."""
 
 @dataclass
 class CellReadouts:
@@ -34,6 +37,7 @@ class CellReadouts:
     number : ndarray of int64, shape (n,)
         Raster numbers of the cells in their level's grid, ascending.
     coefficients : ndarray of float32, shape (W, n)
+        Leaf by leaf in memory, as transposed.
     energy : ndarray of float64, shape (n,)
         Sum of squared samples of each cell, the offset taken off.
     """
@@ -42,23 +46,28 @@ class CellReadouts:
     coefficients: NDArray[np.float32]
     energy: NDArray[np.float64]
 
-    def cost(self, step: float) -> NDArray[np.float64]:
+    def cost(self, step: float, backend: Backend = REFERENCE) -> NDArray[np.float64]:
         """Estimated ``D + lambda R`` of each cell as a leaf, in squared steps."""
-        total = np.empty(len(self.number))
-        for at in range(0, len(total), 4096):
-            part = slice(at, at + 4096)
-            exact = np.abs(self.coefficients[:, part]) / np.float32(step)
-            rounded = np.floor(exact + np.float32(0.36))
-            nonzero = rounded > 0
-            outside = self.energy[part] / step**2 - np.einsum("wn,wn->n", exact, exact, dtype=np.float64)
-            error = np.einsum("wn,wn->n", exact - rounded, exact - rounded, dtype=np.float64)
-            bits = _HEAD_BITS + _NONZERO_BITS * nonzero.sum(0)
-            bits += _DOUBLING_BITS * np.log2(np.where(nonzero, rounded, 1)).sum(0)
-            total[part] = np.maximum(outside, 0) + error + SPLIT_LAMBDA * bits
-        return total
+        bits = _HEAD_BITS, _NONZERO_BITS, _DOUBLING_BITS
+        return leaf_costs(
+            self.coefficients.T,
+            self.energy,
+            step,
+            rounding=_ROUNDING,
+            bits=bits,
+            price=SPLIT_LAMBDA,
+            backend=backend,
+        )
 
 
-def readouts_of(model: TincModel, volume: np.ndarray, offset: float, level: int, number: NDArray[np.int64]) -> CellReadouts:
+def readouts_of(
+    model: TincModel,
+    volume: np.ndarray,
+    offset: float,
+    level: int,
+    number: NDArray[np.int64],
+    backend: Backend = REFERENCE,
+) -> CellReadouts:
     """Best readouts of the given cells of a level.
 
     Parameters
@@ -70,24 +79,32 @@ def readouts_of(model: TincModel, volume: np.ndarray, offset: float, level: int,
     level : int
     number : ndarray of int64
         Raster numbers of cells.
+    backend : Backend
     """
     cell = model.layout.cells[level]
     index = np.stack(np.unravel_index(number, model.layout.grid(level)), axis=1)
     width = len(model.layout.lattice(level))
-    coefficients = np.empty((width, len(number)), dtype=np.float32)
+    coefficients = np.empty((len(number), width), dtype=np.float32)
     energy = np.empty(len(number))
     for part in batches(len(number), int(np.prod(cell)) * (1 if model.layout.shared else width)):
         samples = torch.from_numpy(gather(volume, index[part] * np.asarray(cell), cell) - np.float32(offset))
-        coefficients[:, part] = model.readout(level, index[part]).project(samples).numpy().T
+        coefficients[part] = model.readout(level, index[part]).project(samples, backend).numpy()
         energy[part] = np.einsum("bn,bn->b", samples.numpy(), samples.numpy(), dtype=np.float64)
-    return CellReadouts(number, coefficients, energy)
+    return CellReadouts(number, coefficients.T, energy)
 
 
 class CellAnalysis:
     """Readouts of all cells below a chosen set of top cells."""
 
-    def __init__(self, model: TincModel, volume: np.ndarray, offset: float, chosen: NDArray[np.bool_]) -> None:
-        self.layout = model.layout
+    def __init__(
+        self,
+        model: TincModel,
+        volume: np.ndarray,
+        offset: float,
+        chosen: NDArray[np.bool_],
+        backend: Backend = REFERENCE,
+    ) -> None:
+        self.layout, self.backend = model.layout, backend
         self.present: dict[int, NDArray[np.bool_]] = {}
         self.levels: dict[int, CellReadouts] = {}
         present = chosen
@@ -96,7 +113,7 @@ class CellAnalysis:
                 fan = octree.fan_of(self.layout.cells, level - 1)
                 present = octree.refine(present, fan, self.layout.grid(level))
             self.present[level] = present
-            self.levels[level] = readouts_of(model, volume, offset, level, np.flatnonzero(present))
+            self.levels[level] = readouts_of(model, volume, offset, level, np.flatnonzero(present), backend)
 
     @property
     def samples(self) -> int:
@@ -126,7 +143,7 @@ class CellAnalysis:
         costs = []
         for level, readouts in self.levels.items():
             cost = np.zeros(self.layout.grid(level))
-            cost[self.present[level]] = readouts.cost(step)
+            cost[self.present[level]] = readouts.cost(step, self.backend)
             costs.append(cost)
         return costs
 
@@ -153,10 +170,11 @@ class LeafReadouts:
         """Sum of squared errors of quantised readouts (border cells counted whole)."""
         total = self.energy
         for level, exact in self.coefficients.items():
-            for at in range(0, exact.shape[1], 4096):
-                part = exact[:, at : at + 4096].astype(np.float64)
-                error = part - values[level][:, at : at + 4096] * step
-                total += float((error**2).sum() - (part**2).sum())
+            # Where the integer is 0 the error is the value itself: nothing changes.
+            number = np.ascontiguousarray(values[level].T).ravel()
+            kept = np.flatnonzero(number)
+            part = np.ascontiguousarray(exact.T).ravel()[kept].astype(np.float64)
+            total += float(((part - number[kept] * step) ** 2 - part**2).sum())
         return max(total, 0.0)
 
 
@@ -188,12 +206,12 @@ def select_leaves(tree: octree.Octree, pieces: list[dict[int, CellReadouts]], on
 
 
 def _take_columns(arrays: list[np.ndarray], place: np.ndarray) -> NDArray[np.float32]:
-    """Columns `place` of the arrays laid side by side, without joining them first."""
-    taken = np.empty((arrays[0].shape[0], len(place)), dtype=np.float32)
+    """Columns `place` of the arrays laid side by side, without joining them first; leaf by leaf in memory."""
+    taken = np.empty((len(place), arrays[0].shape[0]), dtype=np.float32)
     start = 0
     for array in arrays:
         stop = start + array.shape[1]
         here = np.flatnonzero((place >= start) & (place < stop))
-        taken[:, here] = array[:, place[here] - start]
+        taken[here] = array.T[place[here] - start]
         start = stop
-    return taken
+    return taken.T

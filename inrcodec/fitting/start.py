@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from inrcodec_kernels.backend import REFERENCE, Backend
+
 from ..models.tinc import TincLayout, TincModel
 from ..options import TincOptions
 from ..partition import octree
@@ -88,15 +90,26 @@ def crops(volume: np.ndarray, seed: int, voxels: int) -> list[np.ndarray]:
 
 
 def cost_of_edges(
-    boxes: list[np.ndarray], offset: float, options: TincOptions, edges: tuple[int, ...], step: float
+    boxes: list[np.ndarray],
+    offset: float,
+    options: TincOptions,
+    edges: tuple[int, ...],
+    step: float,
+    backend: Backend = REFERENCE,
+    limit: float = math.inf,
 ) -> float:
-    """Estimated ``D + lambda R`` a voxel, in squared steps, of the best trees over some boxes."""
-    total = 0.0
+    """Estimated ``D + lambda R`` a voxel, in squared steps, of the best trees over boxes of one shape.
+
+    Once it is clear that it will be above `limit`, what it comes to so far is returned.
+    """
+    layout = search_layout(boxes[0].shape, options, edges)
+    model, everything = TincModel.initial(layout), np.ones(layout.grid(layout.top), dtype=bool)
+    total, voxels = 0.0, sum(box.size for box in boxes)
     for box in boxes:
-        layout = search_layout(box.shape, options, edges)
-        everything = np.ones(layout.grid(layout.top), dtype=bool)
-        total += CellAnalysis(TincModel.initial(layout), box, offset, everything).best_cost(step)
-    return total / sum(box.size for box in boxes)
+        total += CellAnalysis(model, box, offset, everything, backend).best_cost(step)
+        if total / voxels > limit:
+            break
+    return total / voxels
 
 
 def neighbouring_edges(shape: tuple[int, ...], edges: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from inrcodec_kernels.backend import REFERENCE, Backend
+
+from ..coding.contexts import Bands
 from ..coding.lanes import lanes_for
 from ..coding.quantise import optimised_rounding
 from ..coding.readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, estimate_bits
@@ -41,22 +44,34 @@ class QuantisedReadouts:
 
 
 def quantise(
-    layout: TincLayout, leaves: LeafReadouts, step: float, turns: int, pressure: float = 1.0
+    geometry: ReadoutGeometry,
+    leaves: LeafReadouts,
+    step: float,
+    turns: int,
+    pressure: float = 1.0,
+    backend: Backend = REFERENCE,
 ) -> QuantisedReadouts:
     """Rate-distortion optimised rounding of all leaves at `step`, which is rounded to float32; see `optimised_rounding`."""
     step = float(np.float32(step))
-    geometry = ReadoutGeometry.of(layout.cells, layout.lattice, leaves.level)
-    return QuantisedReadouts(step, *optimised_rounding(geometry, leaves.coefficients, step, turns, pressure))
+    return QuantisedReadouts(step, *optimised_rounding(geometry, leaves.coefficients, step, turns, pressure, backend))
 
 
 class Trials:
     """Sizes and errors of a sample of the signal at a step, the tree chosen anew for each."""
 
-    def __init__(self, model: TincModel, volume: np.ndarray, offset: float, chosen: NDArray[np.bool_]) -> None:
-        self.layout = model.layout
+    def __init__(
+        self,
+        model: TincModel,
+        volume: np.ndarray,
+        offset: float,
+        chosen: NDArray[np.bool_],
+        backend: Backend = REFERENCE,
+    ) -> None:
+        self.layout, self.backend = model.layout, backend
         self.chosen = chosen
-        self.analysis = CellAnalysis(model, volume, offset, chosen)
+        self.analysis = CellAnalysis(model, volume, offset, chosen, backend)
         self.part = self.analysis.samples / math.prod(self.layout.shape)
+        self._bands = {level: Bands.of_lattice(self.layout.lattice(level)) for level in self.layout.leaf_levels}
 
     def tree(self, step: float) -> octree.Octree:
         """The best tree at a step; meaningful below the chosen cells."""
@@ -66,9 +81,9 @@ class Trials:
     def measure(self, step: float) -> tuple[float, float]:
         """Estimated bits of the whole signal's readouts and mean squared error, at a step."""
         leaves = select_leaves(self.tree(step), [self.analysis.levels], self.chosen)
-        quantised = quantise(self.layout, leaves, step, turns=1)
-        geometry = ReadoutGeometry.of(self.layout.cells, self.layout.lattice, leaves.level)
-        bits = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics)
+        geometry = ReadoutGeometry(self.layout.cells, {v: self._bands[v] for v in leaves.coefficients}, leaves.level)
+        quantised = quantise(geometry, leaves, step, turns=1, backend=self.backend)
+        bits = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics, self.backend)
         error = leaves.distortion(quantised.values, quantised.step) / self.analysis.samples
         return bits / self.part, error
 
@@ -102,15 +117,19 @@ class Sample:
     seed : int
     voxels : int
         About how many samples to use.
+    backend : Backend
+        What tries.
     """
 
     offset: float
     seed: int
     voxels: int
+    backend: Backend = REFERENCE
 
     def trials(self, model: TincModel, volume: np.ndarray) -> Trials:
         """Analyse the sample with a network."""
-        return Trials(model, volume, self.offset, start.sample_cells(model.layout, self.seed, self.voxels))
+        chosen = start.sample_cells(model.layout, self.seed, self.voxels)
+        return Trials(model, volume, self.offset, chosen, self.backend)
 
 
 def choose_layout(
@@ -126,7 +145,7 @@ def choose_layout(
     note(0.05, "finding the step on a sample")
     step = sample.trials(TincModel.initial(layout), volume).step_for(goal, guess)
     boxes = start.crops(volume, sample.seed, sample.voxels)
-    cost = start.cost_of_edges(boxes, sample.offset, options, edges, step)
+    cost = start.cost_of_edges(boxes, sample.offset, options, edges, step, sample.backend)
     tried = {edges}
     for turn in range(4):
         rivals = [e for e in start.neighbouring_edges(volume.shape, edges) if e not in tried]
@@ -134,7 +153,7 @@ def choose_layout(
         best, best_cost = edges, _WORTHWHILE * cost
         for rival in rivals:
             note(0.3 + 0.15 * turn, "trying leaves of " + "x".join(map(str, rival)))
-            rival_cost = start.cost_of_edges(boxes, sample.offset, options, rival, step)
+            rival_cost = start.cost_of_edges(boxes, sample.offset, options, rival, step, sample.backend, limit=best_cost)
             if rival_cost < best_cost:
                 best, best_cost = rival, rival_cost
         if best == edges:
@@ -157,7 +176,7 @@ def fit_segments(
 
 
 def partition(
-    model: TincModel, volume: np.ndarray, offset: float, step: float, note: Note
+    model: TincModel, volume: np.ndarray, offset: float, step: float, note: Note, backend: Backend = REFERENCE
 ) -> tuple[octree.Octree, LeafReadouts]:
     """Choose the whole signal's tree and solve its leaves' readouts, a bounded group of top cells at a time."""
     layout = model.layout
@@ -169,7 +188,7 @@ def partition(
     for first in range(0, count, group):
         chosen = np.zeros(count, dtype=bool)
         chosen[first : first + group] = True
-        analysis = CellAnalysis(model, volume, offset, chosen.reshape(layout.grid(layout.top)))
+        analysis = CellAnalysis(model, volume, offset, chosen.reshape(layout.grid(layout.top)), backend)
         decided = analysis.splits(step)
         for mine, new in zip(splits, decided, strict=True):
             mine |= new
@@ -187,7 +206,8 @@ def _leaves_only(analysis: CellAnalysis, splits: list[NDArray[np.bool_]]) -> dic
     for level, readouts in analysis.levels.items():
         split = splits[level - layout.top] & present if level + 1 < len(layout.cells) else np.zeros_like(present)
         mine = (present & ~split).ravel()[readouts.number]
-        kept[level] = CellReadouts(readouts.number[mine], readouts.coefficients[:, mine].copy(), readouts.energy[mine])
+        coefficients = readouts.coefficients.T[mine].T
+        kept[level] = CellReadouts(readouts.number[mine], coefficients, readouts.energy[mine])
         if level + 1 < len(layout.cells):
             present = octree.refine(split, octree.fan_of(layout.cells, level), layout.grid(level + 1))
     return kept
@@ -218,7 +238,12 @@ def allocate(
 
 
 def chunk_bounds(
-    geometry: ReadoutGeometry, quantised: QuantisedReadouts, least_bytes: int, most_bytes: int, most_leaves: int = 1024
+    geometry: ReadoutGeometry,
+    quantised: QuantisedReadouts,
+    least_bytes: int,
+    most_bytes: int,
+    most_leaves: int = 1024,
+    backend: Backend = REFERENCE,
 ) -> tuple[list[int], int]:
     """Cut the leaves into runs that code into 1/256 of the stream, within limits.
 
@@ -232,7 +257,7 @@ def chunk_bounds(
     weight = np.zeros(len(geometry.level))
     for level in geometry.levels:
         weight[geometry.level == level] = 6.0 + 5.0 * (quantised.values[level] != 0).sum(axis=0)
-    size = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics) / 8
+    size = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics, backend) / 8
     wanted = min(max(size / 256, least_bytes), most_bytes)
     chunk = np.floor(np.cumsum(weight) * (size / weight.sum()) / wanted).astype(np.int64)
     bounds = [0]

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrcodec_kernels.backend import REFERENCE, Backend
+from inrcodec_kernels.projection import project
 from inrcodec_kernels.separable import along_axes, sine_waves
 
 RIDGE = 1e-7
@@ -31,7 +33,7 @@ class Readout(Protocol):
     `W` coefficients a leaf, in the order of the layout's lattice; float32 unless said otherwise.
     """
 
-    def project(self, samples: Tensor) -> Tensor:
+    def project(self, samples: Tensor, backend: Backend = REFERENCE) -> Tensor:
         """Best coefficients (B, W) of blocks' samples (B, N)."""
         ...
 
@@ -67,10 +69,10 @@ class SeparableReadout:
         self._factors = [whitening(w[None])[0] for w in waves]
         self._bases = [w.float() for w in map(_unfactored, waves, self._factors)]
 
-    def project(self, samples: Tensor) -> Tensor:
+    def project(self, samples: Tensor, backend: Backend = REFERENCE) -> Tensor:
         """Best coefficients (B, W) of blocks' samples (B, N)."""
-        spectrum = along_axes(samples.reshape(-1, *self.cell), self._bases)
-        return spectrum.reshape(len(samples), -1)[:, self._place]
+        bases, place = [basis.numpy() for basis in self._bases], self._place.numpy()
+        return torch.from_numpy(project(samples.numpy(), bases, place, backend=backend))
 
     def reconstruct(self, coefficients: Tensor, window: Window | None = None) -> Tensor:
         """Samples (B, N) of coefficients (B, W), or those of a window."""
@@ -126,7 +128,7 @@ class DenseReadout:
             self._factor = whitening(at_samples)
             self._basis = _unfactored(at_samples, self._factor).float()
 
-    def project(self, samples: Tensor) -> Tensor:
+    def project(self, samples: Tensor, backend: Backend = REFERENCE) -> Tensor:
         """Best coefficients (B, W) of blocks' samples (B, N)."""
         return torch.matmul(samples.unsqueeze(-2), self._basis).squeeze(-2)
 

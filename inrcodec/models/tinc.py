@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -102,6 +102,16 @@ class TincLayout:
 
         For a dense root there is no frequency: the first column counts the features in bands, the others are 0.
         """
+        if level not in self._lattices:
+            self._lattices[level] = self._lattice(level)
+            self._lattices[level].flags.writeable = False
+        return self._lattices[level]
+
+    @cached_property
+    def _lattices(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _lattice(self, level: int) -> np.ndarray:
         cell = self.cells[level]
         most = min(self.features, math.prod(cell))
         if self.root == "dense":

@@ -34,15 +34,15 @@ def gather(volume: np.ndarray, origin: np.ndarray, cell: tuple[int, ...]) -> np.
     ndarray of float32, shape (B, prod(cell))
     """
     block = np.empty((len(origin), *cell), dtype=np.float32)
-    fits = np.all((origin >= 0) & (origin + np.asarray(cell) <= np.asarray(volume.shape)), axis=1)
-    for i, start in enumerate(origin):
-        if fits[i]:
-            block[i] = volume[tuple(slice(o, o + e) for o, e in zip(start, cell, strict=True))]
-        else:
-            axes = [
-                np.clip(np.arange(o, o + e), 0, n - 1) for o, e, n in zip(start, cell, volume.shape, strict=True)
-            ]
-            block[i] = volume[np.ix_(*axes)]
+    shape = np.asarray(volume.shape)
+    fits = np.all((origin >= 0) & (origin + np.asarray(cell) <= shape), axis=1)
+    if fits.any():
+        # A view of all boxes of this extent, of which those wanted are copied.
+        boxes = np.lib.stride_tricks.sliding_window_view(volume, cell)
+        block[fits] = boxes[tuple(origin[fits].T)]
+    for i in np.flatnonzero(~fits):
+        axes = [np.clip(np.arange(o, o + e), 0, n - 1) for o, e, n in zip(origin[i], cell, volume.shape, strict=True)]
+        block[i] = volume[np.ix_(*axes)]
     return block.reshape(len(origin), math.prod(cell))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -51,7 +52,7 @@ class Network:
     tree: Octree
     leaves: LeafReadouts
 
-    @property
+    @cached_property
     def geometry(self) -> ReadoutGeometry:
         """What the readout coder needs."""
         return ReadoutGeometry.of(self.layout.cells, self.layout.lattice, self.leaves.level)
@@ -111,7 +112,8 @@ class TincSystem:
 
     def _sample(self) -> tinc.Sample:
         options = self.task.options
-        return tinc.Sample(start.typical_value(self.task.volume), options.seed, options.sample_voxels)
+        offset = start.typical_value(self.task.volume)
+        return tinc.Sample(offset, options.seed, options.sample_voxels, self.task.backend)
 
     def _fit(
         self, layout: TincLayout, sample: tinc.Sample, step: float
@@ -124,7 +126,8 @@ class TincSystem:
         return TincModel(layout, dequantised(parameters)), parameters
 
     def _solve(self, model: TincModel, sample: tinc.Sample, step: float) -> tuple[Octree, LeafReadouts]:
-        return tinc.partition(model, self.task.volume, sample.offset, step, self.task.note("readout"))
+        task = self.task
+        return tinc.partition(model, task.volume, sample.offset, step, task.note("readout"), task.backend)
 
     def _step_after_fit(
         self, model: TincModel, parameters: dict[str, QuantisedTensor], sample: tinc.Sample, step: float, goal: Goal
@@ -145,17 +148,16 @@ class TincSystem:
 
     def draft(self, step: float, pressure: float) -> Draft:
         """Quantise all readouts at a step and code them."""
-        network = self.network
-        quantised = tinc.quantise(network.layout, network.leaves, step, self.task.options.turns, pressure)
-        geometry = network.geometry
-        bounds, lanes = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES)
+        network, geometry, backend = self.network, self.network.geometry, self.task.backend
+        quantised = tinc.quantise(geometry, network.leaves, step, self.task.options.turns, pressure, backend)
+        bounds, lanes = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES, backend=backend)
         statistics = replace(quantised.statistics, lanes=lanes)
         stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.task.low, self.task.high)
         sections = [Section("TREE", stream.tree_section())]
         if network.parameters is not None:
             sections.append(Section("NETW", network_section(network.parameters)))
         sections.append(Section("STAT", compress(statistics.to_bytes())))
-        coder = ReadoutCoder(geometry, statistics, self.task.backend)
+        coder = ReadoutCoder(geometry, statistics, backend)
 
         def chunk(number: int) -> tuple[int, bytes]:
             start, stop = bounds[number], bounds[number + 1]

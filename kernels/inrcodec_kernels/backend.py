@@ -48,6 +48,10 @@ class Backend:
         return {"reference": "torch", "numba": "Numba", "triton": "Triton"}[self.name] + f" on {where}"
 
 
+REFERENCE = Backend("reference")
+"""The definitions, on the CPU."""
+
+
 def choose(device: str = "auto") -> Backend:
     """Find the fastest backend there is on a device.
 

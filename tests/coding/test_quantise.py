@@ -7,7 +7,8 @@ import pytest
 
 from inrcodec.coding.contexts import Bands
 from inrcodec.coding.quantise import LAMBDA, optimised_rounding, plain_rounding
-from inrcodec.coding.readouts import Coefficients, ReadoutCoder, ReadoutGeometry, band_counts, estimate_bits
+from inrcodec.coding.readouts import ReadoutCoder, ReadoutGeometry, band_counts, estimate_bits
+from inrcodec_kernels.backend import Backend
 
 LEVELS = [1, 2, 2, 2] * 150
 
@@ -76,16 +77,33 @@ def test_no_turns_are_plain_rounding() -> None:
     geometry = geometry_of(LEVELS)
     exact = coefficients_of(geometry, 4)
     values, widths, _ = optimised_rounding(geometry, exact, 1.5, 0)
-    plain = plain_rounding(exact, 1.5)
+    plain, used = plain_rounding(geometry, exact, 1.5)
     for level in plain:
-        assert np.array_equal(values[level], plain[level])
+        assert np.array_equal(values[level], plain[level]) and np.array_equal(widths[level], used[level])
         assert np.array_equal(widths[level], band_counts(geometry.bands[level], plain[level]))
 
 
 def test_plain_rounding_of_known_values() -> None:
     part = np.array([[2.6, -2.6, 0.5], [1.09, -1.11, 0.9], [0.0, 7.2, -3.05]], dtype=np.float32)
-    plain: Coefficients = plain_rounding({0: part}, 2.0, threshold=0.55)
-    assert plain[0].tolist() == [[1, -1, 0], [0, -1, 0], [0, 4, -1]]
+    geometry = ReadoutGeometry(((3,),), {0: Bands.of_lattice(np.arange(3)[:, None])}, np.zeros(3, dtype=np.int64))
+    values, widths = plain_rounding(geometry, {0: part}, 2.0)
+    assert values[0].tolist() == [[1, -1, 0], [0, -1, 0], [0, 4, -1]]
+    assert widths[0].tolist() == [0, 2, 2]
+
+
+@pytest.mark.parametrize(("turns", "pressure"), [(0, 1.0), (1, 1.0), (3, 0.5)])
+def test_backends_agree(turns: int, pressure: float) -> None:
+    pytest.importorskip("numba")
+    geometry = geometry_of(LEVELS)
+    exact = coefficients_of(geometry, 5)
+    numpy, numba = (
+        optimised_rounding(geometry, exact, 3.0, turns, pressure, Backend(name)) for name in ("reference", "numba")
+    )
+    for level in exact:
+        assert np.array_equal(numpy[0][level], numba[0][level]) and np.array_equal(numpy[1][level], numba[1][level])
+    assert numpy[2].to_bytes() == numba[2].to_bytes()
+    estimates = [estimate_bits(geometry, *numpy, backend=Backend(name)) for name in ("reference", "numba")]
+    assert estimates[0] == estimates[1]
 
 
 def test_zeros_stay_zeros() -> None:
