@@ -11,6 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.siren import Samples, draw, fit
+
 from ..coding.networks import DRAWS
 from ..models.sci import Widths, first_layers, forward, funnel, half_octaves, weight_count, weight_shapes
 from ..options import SciOptions
@@ -18,7 +21,6 @@ from ..partition import octree, spectrum
 from ..partition.allocation import leaf_widths
 from ..partition.blocks import batches, gather
 from .descent import Note
-from .soap import Soap
 
 IntArray = NDArray[np.int64]
 
@@ -292,6 +294,7 @@ class ClassFit:
     widths : tuple of int
     options : SciOptions
     seed : int
+    backend : Backend
     """
 
     def __init__(
@@ -305,10 +308,13 @@ class ClassFit:
         widths: Widths,
         options: SciOptions,
         seed: int,
+        backend: Backend,
     ) -> None:
+        self.backend = backend
         self.tree, self.leaves, self.widths, self.options, self.seed = tree, leaves, widths, options, seed
         self.bandwidth, self.ndim = bandwidth, len(tree.shape)
         self._random = torch.Generator().manual_seed(seed)
+        self._keys = np.random.default_rng(seed)
         self._prepare(volume, offset, facts)
 
     def _prepare(self, volume: np.ndarray, offset: int, facts: BlockFacts) -> None:
@@ -325,26 +331,25 @@ class ClassFit:
             pieces.append(((box - np.float32(offset + facts.mean[leaves[i]])) / np.float32(spread[i])).ravel())
             starts.append(at)
             at += pieces[-1].size
-        self._samples = torch.from_numpy(np.concatenate(pieces))
-        self._start = torch.tensor(starts)[:, None]
-        self._low = torch.from_numpy(low)
-        self._extent = torch.from_numpy(high - low)
-        strides = np.cumprod(np.concatenate([np.ones((len(leaves), 1)), (high - low)[:, :0:-1]], axis=1), axis=1)[
-            :, ::-1
-        ]
-        self._strides = torch.from_numpy(np.ascontiguousarray(strides).astype(np.int64))
-        self._shift = torch.from_numpy(low - tree.origin[leaves]).float() + 0.5
-        self._unit = 2.0 / torch.from_numpy(tree.extent[leaves]).float()
+        self._samples = Samples(
+            np.concatenate(pieces),
+            np.array(starts),
+            high - low,
+            (low - tree.origin[leaves]).astype(np.float32) + np.float32(0.5),
+            np.float32(2.0) / tree.extent[leaves].astype(np.float32),
+            np.zeros(len(leaves), dtype=np.uint32),
+        )
+
+    def _fresh_samples(self) -> Samples:
+        """The samples with new keys: a block's depend on nothing but the seed, the block and how often this was asked."""
+        every = self._keys.integers(0, 1 << 32, self.tree.count, dtype=np.uint32)
+        return self._samples._replace(key=every[self.leaves])
 
     def draw_points(self, count: int, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Random samples of each block: block coordinates (n, count, d) and targets (n, count)."""
-        pick = slice(None) if which is None else which
-        extent = self._extent[pick]
-        uniform = torch.rand((len(extent), count, self.ndim), generator=self._random)
-        index = torch.minimum((uniform * extent[:, None]).long(), extent[:, None] - 1)
-        place = (index * self._strides[pick][:, None]).sum(-1) + self._start[pick]
-        points = (index + self._shift[pick][:, None]) * self._unit[pick][:, None] - 1
-        return points, self._samples[place]
+        values, begin, box, shift, unit, key = self._fresh_samples()
+        pick = slice(None) if which is None else which.numpy()
+        return draw(Samples(values, begin[pick], box[pick], shift[pick], unit[pick], key[pick]), 0, count)
 
     def initial(self, draw: IntArray) -> list[Tensor]:
         """Weights to start from."""
@@ -386,24 +391,11 @@ class ClassFit:
 
     def descend(self, weights: list[Tensor], steps: int, note: Note) -> NDArray[np.float64]:
         """SOAP with a cosine schedule, in place; returns each block's smoothed loss."""
-        for weight in weights:
-            weight.requires_grad_(True)
-        optimiser, points = Soap(weights), self._points
-        smooth = torch.ones(len(self.leaves))
-        for step in range(steps):
-            x, target = self.draw_points(points)
-            errors = (forward(weights, x) - target).square().mean(1)
-            for weight in weights:
-                weight.grad = None
-            errors.sum().backward()
-            optimiser.step(LEARNING_RATE * _schedule((step + 1) / steps))
-            smooth.lerp_(errors.detach(), max(0.05, 1 / (step + 1)))
-            if step % 20 == 0:
-                note((step + 1) / steps, f"error {float(smooth.mean()):.4f} of the variance")
-        for weight in weights:
-            weight.requires_grad_(False)
-            weight.grad = None
-        return smooth.double().numpy()
+        rates = LEARNING_RATE * np.array([_schedule((step + 1) / steps) for step in range(steps)])
+        return fit(
+            weights, self._fresh_samples(), self._points, rates.astype(np.float32),
+            lambda fraction, loss: note(fraction, f"error {loss:.4f} of the variance"), self.backend,
+        )  # fmt: skip
 
     @property
     def _points(self) -> int:

@@ -18,27 +18,31 @@ Sitzmann et al. 2020, arXiv:2006.09661; w0 is folded into the stored weights.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from inrcodec_kernels.siren import sine_chain
+from inrcodec_kernels.siren import forward
+from inrcodec_kernels.siren import layer_shapes as weight_shapes
+
+__all__ = [
+    "LEAST_WIDTH",
+    "MAX_WIDTH",
+    "Widths",
+    "first_layers",
+    "forward",
+    "funnel",
+    "half_octaves",
+    "weight_count",
+    "weight_shapes",
+]
 
 Widths = tuple[int, ...]
 LEAST_WIDTH = 2
 """Narrower layers carry nothing."""
 MAX_WIDTH = 512
 """Widest layer that a decoder accepts."""
-
-
-def weight_shapes(ndim: int, widths: Widths) -> list[tuple[int, int]]:
-    """Shape of each layer's weights, bias row included, the linear output last."""
-    return [(n_in + 1, n_out) for n_in, n_out in itertools.pairwise((ndim, *widths, 1))]
 
 
 def weight_count(ndim: int, widths: Widths) -> int:
@@ -122,22 +126,3 @@ def _uniform(key: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
         x *= np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)
     return (x >> np.uint64(40)).astype(np.float64) / (1 << 23) - 1
-
-
-def forward(weights: Sequence[Tensor], points: Tensor) -> Tensor:
-    """Outputs of n networks of one class.
-
-    Parameters
-    ----------
-    weights : sequence of Tensor, shapes (n, n_in + 1, n_out)
-    points : Tensor, shape (n or 1, N, d)
-        Block coordinates.
-
-    Returns
-    -------
-    Tensor, shape (n, N)
-        In units of each block's scale, the mean taken off.
-    """
-    hidden = sine_chain(points, [(w[:, :-1], w[:, -1]) for w in weights[:-1]])
-    last = weights[-1]
-    return (torch.matmul(hidden, last[:, :-1]) + last[:, -1:]).squeeze(-1)

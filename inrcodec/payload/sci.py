@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_formats.errors import ContainerError
+from inrcodec_kernels.siren import Networks, dequantised
 
 from ..coding.networks import BlockNetworks, NetworkShapes
 from ..coding.splits import write_flags
@@ -87,24 +88,24 @@ class SciStream:
         key = np.uint64(self.seed) << np.uint64(32) | (leaves * 4 + draw).astype(np.uint64)
         return first_layers(bandwidth, self.classes[kind][0], key)
 
+    def networks(self, kind: int, leaves: NDArray[np.int64], blocks: BlockNetworks, first: int) -> Networks:
+        """Quantised networks of blocks of one class; `first` is the chunk's first leaf."""
+        if not kind:
+            return _constants(len(leaves))
+        place = leaves - first
+        rank = np.cumsum(blocks.kind > 0) - 1
+        quantised = np.stack([blocks.weights[r] for r in rank[place]]).astype(np.int32)
+        # Hostile steps may exceed float32; what they give is refused where it shows.
+        with np.errstate(over="ignore"):
+            steps = self.steps(kind, self.tree.level[leaves], blocks.scale[place]).astype(np.float32)
+        start = self.starts(kind, leaves, blocks.bandwidth[place], blocks.draw[place]).reshape(len(leaves), -1)
+        return Networks(self.classes[kind], quantised, steps, start)
+
     def weights(
         self, kind: int, leaves: NDArray[np.int64], blocks: BlockNetworks, first: int
     ) -> list[NDArray[np.float32]]:
-        """Weights of blocks of one class, layer by layer, shapes (n, n_in + 1, n_out); `first` is the chunk's first leaf."""
-        place = leaves - first
-        rank = np.cumsum(blocks.kind > 0) - 1
-        flat = np.stack([blocks.weights[r] for r in rank[place]])
-        steps = self.steps(kind, self.tree.level[leaves], blocks.scale[place])
-        start = self.starts(kind, leaves, blocks.bandwidth[place], blocks.draw[place])
-        layers, at = [], 0
-        for layer, shape in enumerate(weight_shapes(self.ndim, self.classes[kind])):
-            size = math.prod(shape)
-            # Hostile numbers may exceed float32; what they give is refused where it shows.
-            with np.errstate(over="ignore"):
-                part = (flat[:, at : at + size] * steps[:, layer : layer + 1]).astype(np.float32).reshape(-1, *shape)
-            layers.append(part + start if layer == 0 else part)
-            at += size
-        return layers
+        """Weights of blocks of one class, layer by layer, shapes (n, n_in + 1, n_out)."""
+        return dequantised(self.networks(kind, leaves, blocks, first), self.ndim)
 
     def tree_section(self) -> bytes:
         """Pack everything but the statistics."""
@@ -164,6 +165,11 @@ class SciStream:
             raise ContainerError(f"expected widths of 1 to {MAX_WIDTH}, found others; get a fresh copy of the file")
         tree = _tree(data[at:], shape, finest, top, leaves)
         return cls(tree, tuple(classes), tuple(exponents), seed, step, offset, low, high, halo)
+
+
+def _constants(count: int) -> Networks:
+    none = np.zeros((count, 0), dtype=np.float32)
+    return Networks((), none.astype(np.int32), none, none)
 
 
 def _tree(flags: bytes, shape: tuple[int, ...], finest: tuple[int, ...], top: int, leaves: int) -> Octree:

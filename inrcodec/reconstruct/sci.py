@@ -14,6 +14,7 @@ from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.zstd import decompress_bounded
 from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.siren import LARGEST, BlendedBox, Blocks
 
 from ..coding.networks import BlockNetworks, NetworkStatistics, block_bits, read_networks
 from ..models.sci import forward, half_octaves
@@ -24,8 +25,7 @@ from .base import BlockCosts, Chunk, Chunks
 
 _BATCH = 1 << 21
 """Activations of a layer at a time."""
-_LARGEST = 1e20
-"""What a network gives stays far below this, in units of its block's spread."""
+_UNSOUND = "expected networks of finite values, found others; get a fresh copy of the file"
 
 Axes = tuple[NDArray[np.float32], ...]
 
@@ -91,10 +91,42 @@ class SciReconstruction:
 
     def box(self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks) -> NDArray[np.float32]:
         """Samples of the box [start, stop), not rounded."""
-        return self.grid([np.arange(a, b, dtype=np.float64) for a, b in zip(start, stop, strict=True)], chunks)
+        halo = self.stream.halo
+        box = BlendedBox(tuple((stop - start).tolist()), halo, self.backend)
+        for chunk in chunks(self.tree.overlapping(start - halo, stop + halo)):
+            wanted = chunk.first + np.flatnonzero(chunk.wanted)
+            kinds = chunk.decoded.kind[wanted - chunk.first]
+            for kind in np.unique(kinds).tolist():
+                self._add_blocks(box, chunk, kind, wanted[kinds == kind], start, stop)
+        return box.finish(self.stream.offset)
+
+    def _add_blocks(
+        self,
+        box: BlendedBox,
+        chunk: Chunk[BlockNetworks],
+        kind: int,
+        leaves: NDArray[np.int64],
+        start: NDArray[np.int64],
+        stop: NDArray[np.int64],
+    ) -> None:
+        decoded, place, halo = chunk.decoded, leaves - chunk.first, self.stream.halo
+        origin, extent = self.tree.origin[leaves], self.tree.extent[leaves]
+        scale, mean = half_octaves(decoded.scale[place]).astype(np.float32), decoded.mean[place].astype(np.float32)
+        if kind:
+            inside = np.minimum(origin + extent + halo, stop) - np.maximum(origin - halo, start)
+            self.evaluated += int(np.maximum(inside, 0).prod(axis=1).sum())
+        try:
+            box.add(
+                Blocks(origin - start, extent, scale, mean), self.stream.networks(kind, leaves, decoded, chunk.first)
+            )
+        except ValueError as error:
+            raise ContainerError(_UNSOUND) from error
 
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
         """Values on a grid of positions: the blocks' values, weighted by how far inside the block a point lies."""
+        if all(np.array_equal(g, np.arange(g[0], g[0] + len(g))) and g[0] == int(g[0]) for g in grids):
+            start = np.array([int(g[0]) for g in grids])
+            return self.box(start, start + np.array([len(g) for g in grids]), chunks)
         total = np.zeros([len(g) for g in grids], dtype=np.float32)
         share = np.zeros_like(total)
         reach = self.stream.halo + 0.5
@@ -205,6 +237,6 @@ class SciReconstruction:
 
 def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Refuse what only hostile weights can give: NaN is no sample, and no clipping removes it."""
-    if not np.all(np.abs(values) < _LARGEST):
-        raise ContainerError("expected networks of finite values, found others; get a fresh copy of the file")
+    if not np.all(np.abs(values) < LARGEST):
+        raise ContainerError(_UNSOUND)
     return values

@@ -192,7 +192,7 @@ class SciSystem:
         for (kind, leaves), (before, after) in zip(groups, pairwise((work / max(work[-1], 1.0)).tolist()), strict=True):
             fit = sci.ClassFit(
                 self.task.volume, self.offset, networks.tree, networks.facts, networks.bandwidth, leaves,
-                networks.classes[kind], self.options, self.seed,
+                networks.classes[kind], self.options, self.seed, self.task.backend,
             )  # fmt: skip
 
             def part(fraction: float, text: str, a: float = before, b: float = after) -> None:

@@ -75,9 +75,14 @@ def choose(device: str = "auto") -> Backend:
         return Backend("triton", _device(device))
     if device not in ("auto", "cpu"):
         raise RuntimeError(f"expected a CUDA device and Triton for device={device!r}, found {lacks_gpu}; use device='auto'")
+    return best_on_cpu(lacks_gpu)
+
+
+def best_on_cpu(reason: str = "") -> Backend:
+    """The fastest backend of the CPU; `reason` says why it is the CPU."""
     if lacks := missing("numba"):
-        return Backend("reference", "cpu", f"{lacks_gpu}; {lacks}")
-    return Backend("numba", "cpu", lacks_gpu)
+        return Backend("reference", "cpu", "; ".join(filter(None, [reason, lacks])))
+    return Backend("numba", "cpu", reason)
 
 
 def _forced(name: str, device: str) -> Backend:

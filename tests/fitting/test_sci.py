@@ -18,6 +18,7 @@ from inrcodec.models.sci import forward, half_octaves, weight_count, weight_shap
 from inrcodec.options import NetworkAllocation, SciOptions
 from inrcodec.partition import octree
 from inrcodec.payload.sci import SciStream
+from inrcodec_kernels.backend import choose
 from samples import scan
 
 OPTIONS = SciOptions()
@@ -257,7 +258,7 @@ def fit_of(volume: np.ndarray, tree: octree.Octree, widths: tuple[int, ...], see
     leaves = np.arange(tree.count)
     kind = np.ones(tree.count, dtype=np.int64)
     bandwidth = sci.bandwidth_exponents(facts, ((), widths), kind, choices, volume.ndim)
-    return ClassFit(volume, 5, tree, facts, bandwidth, leaves, widths, choices, seed)
+    return ClassFit(volume, 5, tree, facts, bandwidth, leaves, widths, choices, seed, choose("cpu"))
 
 
 @pytest.mark.parametrize("halo", [0, 1, 3])

@@ -264,7 +264,7 @@ def linear_view(slope: tuple[float, ...], halo: int) -> View:
     shape = (16, 16)
     cells = octree.cell_pyramid(shape, (8, 8))
     tree = octree.build(shape, cells, 1, [])
-    small, step = 0.01, 2.0**-20
+    small, step = 0.01, 2.0**-16
     stream = SciStream(tree, ((), (2,)), ((), (0, 0)), 0, step, 100, -1000, 1000, halo)
     count = tree.count
     none, level = np.zeros(count, dtype=np.int64), tree.level

@@ -1,5 +1,176 @@
-"""Sine networks: batched chains of sine layers. See README.md for the mathematics."""
+"""Sine networks: chains of sine layers, blended blocks of them, and their fit. See README.md for the mathematics."""
 
-from .reference import sine_chain
+from __future__ import annotations
 
-__all__ = ["sine_chain"]
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..backend import Backend, best_on_cpu
+from . import reference
+from .reference import (
+    LARGEST,
+    Blocks,
+    Networks,
+    Note,
+    Quantiser,
+    Samples,
+    dequantised,
+    draw,
+    forward,
+    layer_shapes,
+    sine_chain,
+)
+
+__all__ = [
+    "LARGEST", "BlendedBox", "Blocks", "Networks", "Note", "Quantiser", "Samples", "accumulate", "dequantised", "draw", "fit", "forward",
+    "layer_shapes", "loss_and_gradients", "sine_chain",
+]  # fmt: skip
+
+LEAST_SHARE = 1e-6
+"""Samples that no block reaches are divided by this."""
+
+
+def accumulate(total: Any, share: Any, blocks: Blocks, networks: Networks, halo: int, backend: Backend) -> None:
+    """Add blocks of one class to a box: their samples weighted by how far inside a block they lie, and the weights.
+
+    Sample i of an axis of a block of extent e has the block coordinate ``(2 i + 1) / e - 1``, i from ``-halo`` to
+    ``e + halo - 1``; what lies outside the box is left out.
+
+    Parameters
+    ----------
+    total, share : ndarray of float32, shape of the box
+        Changed in place. For Triton, sums as its `accumulate` has them, on its device, and so all other arrays.
+    blocks : Blocks
+    networks : Networks
+    halo : int
+        Samples by which blocks overlap their neighbours; 0 cuts sharply.
+    backend : Backend
+
+    Raises
+    ------
+    ValueError
+        If a network gives what is not finite or not below `LARGEST`. `total` is then of no use.
+    """
+    if backend.name == "triton":
+        _module("triton").accumulate(total, share, blocks, networks, halo)
+    elif backend.name == "numba":
+        _module("cpu").accumulate(total, share, blocks, networks, halo)
+    else:
+        reference.accumulate(total, share, blocks, networks, halo)
+
+
+class BlendedBox:
+    """A box of samples to which blocks are added, class after class.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    halo : int
+        As in `accumulate`.
+    backend : Backend
+    """
+
+    def __init__(self, shape: tuple[int, ...], halo: int, backend: Backend) -> None:
+        self.halo, self.backend = halo, _on_cpu(backend)
+        self._total = np.zeros(shape, dtype=np.float32)
+        self._share = np.zeros(shape, dtype=np.float32)
+
+    def add(self, blocks: Blocks, networks: Networks) -> None:
+        """Add blocks of one class; raises as `accumulate`."""
+        accumulate(self._total, self._share, blocks, networks, self.halo, self.backend)
+
+    def finish(self, offset: float) -> NDArray[np.float32]:
+        """Samples (ends the use of this object): sums over shares, plus `offset`."""
+        np.maximum(self._share, np.float32(LEAST_SHARE), out=self._share)
+        self._total /= self._share
+        self._total += np.float32(offset)
+        return self._total
+
+
+def loss_and_gradients(
+    weights: Sequence[Tensor], points: Tensor, targets: Tensor, backend: Backend
+) -> tuple[Tensor, list[Tensor]]:
+    """Mean squared errors of n networks of one class, and the gradients of their sum.
+
+    Parameters
+    ----------
+    weights : sequence of Tensor, shapes (n, n_in + 1, n_out), float32
+    points : Tensor, shape (n, N, d), float32
+    targets : Tensor, shape (n, N), float32
+    backend : Backend
+
+    Returns
+    -------
+    errors : Tensor, shape (n,)
+    gradients : list of Tensor, shapes of the weights
+    """
+    module = _module({"triton": "triton", "numba": "cpu", "reference": "reference"}[backend.name])
+    errors, gradients = module.loss_and_gradients(weights, points, targets)
+    return errors, gradients
+
+
+def fit(
+    weights: list[Tensor],
+    samples: Samples,
+    points: int,
+    rates: NDArray[np.float32],
+    note: Note,
+    backend: Backend,
+    quantiser: Quantiser | None = None,
+) -> NDArray[np.float64]:
+    """Fit n networks of one class by SOAP, each to samples of its block that are drawn anew in every step.
+
+    The same samples are drawn whatever the backend and the number of threads. SOAP runs on the CPU also where the
+    backend is Triton.
+
+    Parameters
+    ----------
+    weights : list of Tensor, shapes (n, n_in + 1, n_out), float32
+        On the CPU, changed in place.
+    samples : Samples
+    points : int
+        Drawn from every block in a step.
+    rates : ndarray of float32, shape (steps,)
+        Learning rates. SOAP's first step only looks at the curvature.
+    note : callable
+        ``note(fraction, loss)``, now and then.
+    backend : Backend
+    quantiser : Quantiser or None
+        What quantisation will do to the weights, and its price; None fits as if there were none.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Mean squared error of each block, smoothed over the last steps; without the price of the weights.
+
+    Raises
+    ------
+    ValueError
+        If a layer has a price but no noise.
+
+    References
+    ----------
+    Vyas et al. 2024, arXiv:2409.11321.
+    """
+    if quantiser is not None and np.any((quantiser.price > 0) & ~(quantiser.noise > 0)):
+        raise ValueError("expected noise in every layer that has a price, found none; give its quantisation step")
+    module = _module("cpu_fit" if _on_cpu(backend).name == "numba" else "reference")
+    loss: NDArray[np.float64] = module.fit(weights, samples, points, rates, note, quantiser)
+    return loss
+
+
+def _module(name: str) -> Any:
+    """An implementation, imported when it is needed: Numba and Triton may not be installed."""
+    return importlib.import_module(f".{name}", __name__)
+
+
+def _on_cpu(backend: Backend) -> Backend:
+    """The backend, or the best one of the CPU where that one is for devices."""
+    if backend.name != "triton":
+        return backend
+    return best_on_cpu()

@@ -1,0 +1,99 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for many small networks at once.
+
+The curvature of a layer's weights is approximated by a product of one matrix per side (Kronecker); in the eigenbases
+of the two, Adam's scaling of single weights is close to a Newton step. The matrices of these networks are tiny, and
+all blocks' are factored in one batch.
+
+References
+----------
+Vyas et al. 2024, "SOAP: Improving and Stabilizing Shampoo using Adam", arXiv:2409.11321.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MOMENTUM, DECAY, CURVATURE_DECAY, EVERY = 0.95, 0.95, 0.95, 10
+"""Averaging of gradients, of their squares and of the curvature; steps between updates of the eigenbases."""
+LEAST_SCALE = 1e-12
+"""Smaller gradients do not move anything."""
+
+
+class Soap:
+    """Optimiser of batched weight matrices.
+
+    Parameters
+    ----------
+    parameters : list of Tensor, shapes (n, rows, columns)
+        A matrix for each of n networks; each is preconditioned by itself.
+    momentum, decay, curvature_decay : float
+        Averaging of gradients, of their squares, and of the curvature's sides.
+    every : int
+        Steps between updates of the eigenbases.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        momentum: float = MOMENTUM,
+        decay: float = DECAY,
+        curvature_decay: float = CURVATURE_DECAY,
+        every: int = EVERY,
+    ) -> None:
+        self.parameters = parameters
+        self.momentum, self.decay, self.curvature_decay, self.every = momentum, decay, curvature_decay, every
+        self.steps = 0
+        self._mean = [torch.zeros_like(p) for p in parameters]
+        self._square = [torch.zeros_like(p) for p in parameters]
+        self._sides: list[list[Tensor]] = [[] for _ in parameters]
+        self._bases: list[list[Tensor]] = [[] for _ in parameters]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Move all parameters by their gradients; the first call only looks at the curvature."""
+        self.steps += 1
+        for i, parameter in enumerate(self.parameters):
+            gradient = parameter.grad
+            assert gradient is not None
+            sides = [gradient @ gradient.mT, gradient.mT @ gradient]
+            if not self._sides[i]:
+                self._sides[i] = sides
+                self._bases[i] = [eigenvectors(side) for side in sides]
+                continue
+            for known, new in zip(self._sides[i], sides, strict=True):
+                known.lerp_(new, 1 - self.curvature_decay)
+            parameter -= rate * self._direction(i, gradient)
+            if self.steps % self.every == 0:
+                self._turn(i)
+
+    def _turn(self, i: int) -> None:
+        """Follow the slowly turning eigenvectors by one step of orthogonal iteration.
+
+        That keeps them in descending order of eigenvalue only: in any other it lets the first ones run to the
+        greatest, away from the squares averaged along them. So they are sorted first, the squares with them.
+        """
+        for side in (0, 1):
+            image = self._sides[i][side] @ self._bases[i][side]
+            order = (self._bases[i][side] * image).sum(-2).argsort(dim=-1, descending=True)
+            self._bases[i][side] = torch.linalg.qr(image.gather(-1, order[:, None].expand_as(image)))[0]
+            square = self._square[i] if side else self._square[i].mT
+            square = square.gather(-1, order[:, None].expand_as(square))
+            self._square[i] = (square if side else square.mT).contiguous()
+
+    def _direction(self, i: int, gradient: Tensor) -> Tensor:
+        left, right = self._bases[i]
+        self._mean[i].lerp_(gradient, 1 - self.momentum)
+        self._square[i].lerp_((left.mT @ gradient @ right) ** 2, 1 - self.decay)
+        seen = self.steps - 1
+        mean = (left.mT @ self._mean[i] @ right) / (1 - self.momentum**seen)
+        scale = (self._square[i] / (1 - self.decay**seen)).sqrt().clamp(min=LEAST_SCALE)
+        return left @ (mean / scale) @ right.mT
+
+
+def eigenvectors(side: Tensor) -> Tensor:
+    """Eigenvectors of symmetric matrices (n, r, r) as columns, the greatest eigenvalue first."""
+    scale = side.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-30)
+    eye = torch.eye(side.shape[-1], dtype=side.dtype, device=side.device)
+    # A little of the identity keeps the solver away from blocks without any gradient.
+    return torch.linalg.eigh(side / scale[:, None, None] + 1e-6 * eye)[1].flip(-1)
