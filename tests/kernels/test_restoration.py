@@ -184,7 +184,7 @@ def test_boxes_agree_to_the_last_bit() -> None:
     samples, p = normal(1, 30, 50, 140).float(), parameters(16, dtype=torch.float32)
     whole, part = torch.empty(samples.shape), torch.full((1, 9, 20, 11), math.nan)
     restore(samples, p, 1.3, 0, 0, whole, (0, 0, 0), NUMBA)
-    restore(samples[:, 3:, 5:, 60:90], p, 1.3, 0, 0, part, (4, 7, 9), NUMBA)
+    restore(samples[:, 3:, 5:, 60:90].contiguous(), p, 1.3, 0, 0, part, (4, 7, 9), NUMBA)
     assert torch.equal(part, whole[:, 7:16, 12:32, 69:80])
 
 

@@ -38,9 +38,10 @@ def correction(samples: Tensor, parameters: Parameters, backend: Backend = _REFE
     """
     _check(samples, parameters)
     if backend.name == "triton":
-        from . import triton
+        from .triton import correction as on_gpu
 
-        return triton.correction(samples, parameters)
+        changes: Tensor = on_gpu(samples, parameters)
+        return changes
     if backend.name == "numba":
         from . import cpu
 
@@ -86,9 +87,9 @@ def restore(
             f"expected {tuple(out.shape)} samples from {tuple(before)} on, found a box of {tuple(samples.shape)}; read a larger box"
         )
     if backend.name == "triton":
-        from . import triton
+        from .triton import restore as on_gpu
 
-        triton.restore(samples, parameters, unit, low, high, out, before)
+        on_gpu(samples, parameters, unit, low, high, out, before)
     elif backend.name == "numba":
         from . import cpu
 

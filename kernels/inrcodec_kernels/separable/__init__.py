@@ -53,9 +53,9 @@ def synthesise(
     """
     _check(out, corner, values, lattice, bases)
     if backend.name == "triton":
-        from . import triton
+        from .triton import synthesise as on_gpu
 
-        triton.synthesise(out, corner, values, lattice, bases, step, offset, low, high)
+        on_gpu(out, corner, values, lattice, bases, step, offset, low, high)
     elif backend.name == "numba":
         from . import cpu
 

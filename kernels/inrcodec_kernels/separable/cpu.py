@@ -109,15 +109,15 @@ def _place(spectrum, values, lattice, m, step):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _leaf(out, corner, spectrum, m, waves, start, end, offset, rounded, low, high):  # type: ignore[no-untyped-def]
     """Write the part [start, end) of a leaf."""
-    cube, plane = m[1] * m[2] * m[3], m[2] * m[3]
+    cube, plane, zero = m[1] * m[2] * m[3], m[2] * m[3], np.int64(0)
     cubes, planes = _room(waves[0].shape[1], cube), _room(waves[1].shape[1], plane)
     lines, samples = _room(m[3], waves[2].shape[1]), _room(waves[2].shape[1], waves[3].shape[1])
-    _products(cubes, waves[0], spectrum, m[0], cube, start[0], end[0], 0, cube)
+    _products(cubes, waves[0], spectrum, m[0], cube, start[0], end[0], zero, cube)
     for q0 in range(start[0], end[0]):
-        _products(planes, waves[1], cubes[q0], m[1], plane, start[1], end[1], 0, plane)
+        _products(planes, waves[1], cubes[q0], m[1], plane, start[1], end[1], zero, plane)
         for q1 in range(start[1], end[1]):
             weights = planes[q1, :plane].reshape(m[2], m[3])
-            _products(lines, weights, waves[2].ravel(), m[2], waves[2].shape[1], 0, m[3], start[2], end[2])
+            _products(lines, weights, waves[2].ravel(), m[2], waves[2].shape[1], zero, m[3], start[2], end[2])
             _products(samples, lines, waves[3].ravel(), m[3], waves[3].shape[1], start[2], end[2], start[3], end[3])
             for q2 in range(start[2], end[2]):
                 row = out[corner[0] + q0, corner[1] + q1, corner[2] + q2, corner[3] + start[3] : corner[3] + end[3]]
