@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.restoration import Parameters, correction, restore
+from inrcodec_kernels.restoration import Parameters, loss_and_gradients, restore
 
 UNITS = 3.0
 """The network's unit is the quantisation step over this: what quantising leaves of samples is then of order 1."""
@@ -109,9 +109,12 @@ class Restoration:
         """Samples needed around a box on each side of each axis, 0 or 2."""
         return self.layout.radius
 
-    def forward(self, samples: Tensor) -> Tensor:
-        """Correction of samples (B, n_z, n_y, n_x), both in the network's units; smaller by the ring."""
-        return correction(samples, Parameters(**self.parameters))
+    def loss_and_gradients(
+        self, samples: Tensor, wanted: Tensor, backend: Backend = REFERENCE
+    ) -> tuple[float, dict[str, Tensor]]:
+        """Mean squared error of corrections, and its gradients, see `inrcodec_kernels.restoration.loss_and_gradients`."""
+        loss, gradients = loss_and_gradients(samples, wanted, Parameters(**self.parameters), backend)
+        return loss, gradients._asdict()
 
     def correct(self, box: np.ndarray, step: float, backend: Backend = REFERENCE) -> np.ndarray:
         """Corrected samples of a box.

@@ -1,13 +1,14 @@
 """Products of small matrices with long rows, held in vector registers: the inner loops of several operations.
 
 Over flat arrays, where a tap of a kernel is a shift of a row and a channel is a row of its own, layers of small networks
-and transforms along an axis are one product, a block of neighbouring n at a time:
+and transforms along an axis are one product, a block of neighbouring n at a time, and gradients another:
 
-    out[outs[m] + n] = f(sum_k matrix[k, m] inputs[ins[k] + n])
+    out[outs[m] + n] = f(sum_k matrix[k, m] inputs[ins[k] + n])                    (product)
+    out[i, j]       += sum_n left[lefts[i] + n] right[rights[j] + n]               (dots)
 
-It is written as LLVM vectors, because a compiled loop over n loads again what 12 registers can hold: the sums of
+They are written as LLVM vectors, because a compiled loop over n loads again what 12 registers can hold: the sums of
 4 rows by 3 vectors take 7 loads for 12 multiply-adds, and so run at the rate of the multiply-adds. LLVM makes any width
-of vectors from it, whatever the processor. Every sum is taken in the order of k, wherever a block begins.
+of vectors from them, whatever the processor. Every sum of a product is taken in the order of k, wherever a block begins.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def float32_limits(low: int, high: int) -> tuple[np.float32, np.float32]:
 
 
 class _Writer:
-    """The few instructions that a product is made of."""
+    """The few instructions that both are made of."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         self.context, self.builder = context, builder
@@ -72,9 +73,10 @@ class _Writer:
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         return self.builder.call(self._fma, [a, b, c])
 
-    def leaky(self, values: Any, slope: float) -> Any:
+    def sloped(self, sign: Any, values: Any, slope: float) -> Any:
+        """The values where `sign` is positive, else the values by the slope."""
         constant = ir.Constant(_VECTOR, [float(np.float32(slope))] * LANES)
-        positive = self.builder.fcmp_ordered(">", values, _ZERO)
+        positive = self.builder.fcmp_ordered(">", sign, _ZERO)
         return self.builder.select(positive, values, self.builder.fmul(values, constant))
 
     def loop(self, count: Any, step: int, start: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
@@ -102,7 +104,8 @@ def product(rows: int, vectors: int, kind: str, slope: float = 0.0) -> Any:
     rows, vectors : int
         Extents of a block, the second in vectors of `LANES`.
     kind : str
-        ``"plain"``: written; ``"added"``: added to what `out` holds; ``"hidden"``: a bias added first, then a leaky ReLU.
+        ``"plain"``: written; ``"added"``: added to what `out` holds; ``"hidden"``: a bias added first, then a leaky ReLU;
+        ``"gated"``: by the slope that the leaky ReLU had whose results `out` holds.
     slope : float
         Of the leaky ReLU.
 
@@ -137,10 +140,55 @@ def product(rows: int, vectors: int, kind: str, slope: float = 0.0) -> Any:
 
             for place, value in zip(places, w.loop(w.extent(ins, 0), 1, sums, body), strict=True):
                 if kind == "hidden":
-                    value = w.leaky(value, slope)
+                    value = w.sloped(value, value, slope)
+                elif kind == "gated":
+                    value = w.sloped(w.vector(place), value, slope)
                 builder.store(value, place, align=4)
             return context.get_dummy_value()
 
         return types.void(out, outs, to, matrix, bias, first, inputs, ins, at), generate
+
+    return block
+
+
+def dots(rows: int, columns: int) -> Any:
+    """Make ``f(out, left, lefts, i, right, rights, j, at, count)``: add dot products over [at, at + count) to ``out[i:, j:]``.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Extents of the part of `out` that a call adds to.
+
+    Notes
+    -----
+    As for `product`; `out` has two axes, and `count` is a positive multiple of `LANES`.
+    """
+
+    @intrinsic
+    def block(typing, out, left, lefts, i, right, rights, j, at, count):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            w = _Writer(context, builder, signature, arguments)
+            out, left, lefts, i, right, rights, j, at, count = w.arguments
+            a = [builder.add(w.number(lefts, w.plus(i, m)), at) for m in range(rows)]
+            b = [builder.add(w.number(rights, w.plus(j, m)), at) for m in range(columns)]
+
+            def body(n: Any, sums: list[Any]) -> list[Any]:
+                x = [w.vector(w.place(left, builder.add(start, n))) for start in a]
+                y = [w.vector(w.place(right, builder.add(start, n))) for start in b]
+                pairs = [(p, q) for p in x for q in y]
+                return [w.fma(p, q, s) for (p, q), s in zip(pairs, sums, strict=True)]
+
+            sums = w.loop(count, LANES, [_ZERO] * (rows * columns), body)
+            for m in range(rows):
+                line = builder.add(builder.mul(w.plus(i, m), w.extent(out, 1)), j)
+                for c in range(columns):
+                    place = builder.gep(out.data, [w.plus(line, c)])
+                    total = builder.load(place)
+                    for lane in range(LANES):
+                        total = builder.fadd(total, builder.extract_element(sums[m * columns + c], _LANE(lane)))
+                    builder.store(total, place)
+            return context.get_dummy_value()
+
+        return types.void(out, left, lefts, i, right, rights, j, at, count), generate
 
     return block

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.restoration import Parameters, correction, reference, restore, tiled
+from inrcodec_kernels.restoration import Parameters, correction, loss_and_gradients, reference, restore, tiled
 
 REFERENCE, NUMBA = Backend("reference"), Backend("numba")
 KERNELS = [(3, 3, 3), (1, 3, 3), (1, 1, 3)]
@@ -192,3 +192,31 @@ def test_boxes_that_lack_samples_are_refused() -> None:
     for before in ((0, 0, 2), (-1, 0, 0)):
         with pytest.raises(ValueError, match="read a larger box"):
             restore(normal(1, 5, 5, 5).float(), parameters(2, dtype=torch.float32), 1.0, 0, 0, torch.empty(1, 4, 4, 4), before, NUMBA)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("shape", "width"), [((2, 19, 28, 31), 16), ((3, 5, 7, 6), 5)])
+def test_compiled_gradients_are_those_of_the_definition(kernel: tuple[int, ...], shape: tuple[int, ...], width: int) -> None:
+    samples, p = normal(*shape), parameters(width, kernel)
+    wanted = normal(*reference.correction(samples, p).shape, seed=9)
+    loss, gradients = reference.loss_and_gradients(samples, wanted, p)
+    single = Parameters(*(t.float() for t in p))
+    for backend in (REFERENCE, NUMBA):
+        found, parts = loss_and_gradients(samples.float(), wanted.float(), single, backend)
+        assert found == pytest.approx(loss, rel=1e-5)
+        for part, gradient, parameter in zip(parts, gradients, p, strict=True):
+            assert part.shape == parameter.shape and part.dtype == torch.float32
+            assert float((part - gradient).norm() / gradient.norm()) < 1e-5
+
+
+def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
+    samples, p = normal(3, 9, 9, 9).float(), parameters(4, dtype=torch.float32)
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(loss_and_gradients(samples, samples[:, 2:-2, 2:-2, 2:-2].contiguous(), p, NUMBA))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))

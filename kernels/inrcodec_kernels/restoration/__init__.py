@@ -11,7 +11,7 @@ from ..backend import Backend
 from . import reference, tiled
 from .reference import Parameters
 
-__all__ = ["Parameters", "correction", "restore"]
+__all__ = ["Parameters", "correction", "loss_and_gradients", "restore"]
 
 _REFERENCE = Backend("reference")
 
@@ -96,6 +96,40 @@ def restore(
         cpu.restore(samples.numpy(), parameters, unit, low, high, out.numpy(), before)
     else:
         reference.restore(samples, parameters, unit, low, high, out, before, tiled.correction)
+
+
+def loss_and_gradients(
+    samples: Tensor, wanted: Tensor, parameters: Parameters, backend: Backend = _REFERENCE
+) -> tuple[float, Parameters]:
+    """Mean squared error of the correction, and its gradients, for the fit.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (B, n_z, n_y, n_x)
+        In the network's units, with the ring that the kernels need.
+    wanted : Tensor, shape (B, n_z - 2 (k_z - 1), n_y - 2 (k_y - 1), n_x - 2 (k_x - 1))
+        What the correction should be.
+    parameters : Parameters
+    backend : Backend
+        Numba takes float32 on the CPU; for every other, torch differentiates, where the tensors are.
+
+    Returns
+    -------
+    loss : float
+    gradients : Parameters
+
+    Raises
+    ------
+    ValueError
+        If no sample has its whole neighbourhood in the box.
+    """
+    _check(samples, parameters)
+    if backend.name == "numba":
+        from . import fit
+
+        loss, gradients = fit.loss_and_gradients(samples.numpy(), wanted.numpy(), parameters)
+        return loss, Parameters(*map(torch.from_numpy, gradients))
+    return reference.loss_and_gradients(samples, wanted, parameters, tiled.correction)
 
 
 def _check(samples: Tensor, parameters: Parameters) -> None:

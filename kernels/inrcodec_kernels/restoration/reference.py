@@ -80,3 +80,17 @@ def restore(
     z, y, x = (slice(r, n - r) for r, n in zip(ring, ringed.shape[1:], strict=True))
     result = form(ringed / unit, parameters) * unit + ringed[:, z, y, x]
     out.copy_(result if out.is_floating_point() else result.round_().clamp_(low, high))
+
+
+def loss_and_gradients(
+    samples: Tensor,
+    wanted: Tensor,
+    parameters: Parameters,
+    form: Callable[[Tensor, Parameters], Tensor] = correction,
+) -> tuple[float, Parameters]:
+    """Mean squared error of the correction and its gradients; parameters as `inrcodec_kernels.restoration.loss_and_gradients`."""
+    leaves = Parameters(*(p.detach().requires_grad_(True) for p in parameters))
+    with torch.enable_grad():
+        loss = (form(samples, leaves) - wanted).square().mean()
+        gradients = torch.autograd.grad(loss, leaves)
+    return float(loss.detach()), Parameters(*gradients)
