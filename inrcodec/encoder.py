@@ -167,6 +167,7 @@ class Encoder:
                 stream_bytes=size,
                 steps=options.restoration_steps,
                 seed=options.seed,
+                backend=self.backend,
                 note=lambda fraction, text: self.progress("restore", fraction, text),
             )
         if found is None:

@@ -21,6 +21,7 @@ from .backends import backend_for
 from .payload import restoration
 from .payload.sections import KNOWN_SECTIONS, MAX_CHUNK_BLOCKS
 from .reconstruct import Chunk, Restorer, reconstruction_of
+from .reconstruct.base import rounded
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
@@ -123,8 +124,10 @@ class Image:
     def read_box(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """Decode the coded integers of the box [start, stop), shape ``stop - start``."""
         start, stop = np.asarray(start, dtype=np.int64), np.asarray(stop, dtype=np.int64)
-        read = self.read_plain_box if self.restorer is None else self.restorer.box
-        return self._to_integers(read(start, stop))
+        dtype = np.dtype(self.header.dtype)
+        if self.restorer is None:
+            return self.blocks.integers(start, stop, self._chunks, dtype)
+        return self.restorer.integers(start, stop, dtype, self.blocks.low, self.blocks.high)
 
     def read_plain_box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
         """Samples of a box as the networks give them: not restored, rounded or clipped."""
@@ -161,7 +164,8 @@ class Image:
         values = self.blocks.grid(grids, self._chunks)
         if self.restorer is not None:
             self.restorer.change_on_grid(grids, values)
-        return self.header.to_file_values(self._to_integers(values)).astype(self.dtype, copy=False)
+        integers = rounded(values, self.blocks.low, self.blocks.high, np.dtype(self.header.dtype))
+        return self.header.to_file_values(integers).astype(self.dtype, copy=False)
 
     def sample(self, points: np.ndarray) -> NDArray[np.float64]:
         """Evaluate the networks at any points, without rounding.
@@ -198,10 +202,6 @@ class Image:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _to_integers(self, samples: NDArray[np.float32]) -> np.ndarray:
-        np.rint(samples, out=samples)
-        return np.clip(samples, self.blocks.low, self.blocks.high, out=samples).astype(self.header.dtype)
 
     def _chunks(self, leaves: NDArray[np.int64]) -> Iterator[Chunk[Any]]:
         """The chunks that hold the given blocks."""

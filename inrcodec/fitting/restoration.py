@@ -16,8 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrcodec_kernels.backend import Backend
+
 from ..coding.parameters import QuantisedTensor, write_parameters
-from ..models.restoration import LARGEST_PARAMETER, Read, Restoration, RestorationLayout, padded_box, unit_of
+from ..models.restoration import (
+    LARGEST_PARAMETER,
+    REFERENCE,
+    Read,
+    Restoration,
+    RestorationLayout,
+    padded_box,
+    unit_of,
+)
 from .soap import Soap
 
 TRAINING_VOXELS, HELD_OUT_VOXELS = 3_500_000, 1_000_000
@@ -151,7 +161,13 @@ def read_pairs(read: Read, volume: np.ndarray, layout: RestorationLayout, seed: 
 
 
 def fit_pairs(
-    pairs: Pairs, step: float, layout: RestorationLayout, steps: int, seed: int, note: Note
+    pairs: Pairs,
+    step: float,
+    layout: RestorationLayout,
+    steps: int,
+    seed: int,
+    note: Note,
+    backend: Backend = REFERENCE,
 ) -> dict[str, QuantisedTensor]:
     """Fit a network to boxes of a decoded volume.
 
@@ -165,6 +181,7 @@ def fit_pairs(
     steps, seed : int
     note : callable
         ``note(fraction, text)``, for progress.
+    backend : Backend
 
     Returns
     -------
@@ -173,11 +190,13 @@ def fit_pairs(
     """
     samples, residual = _tiles(pairs, step, layout)
     model = Restoration.initial(layout, seed)
-    _descend(model, samples, residual, steps, seed, note)
+    _descend(model, samples, residual, steps, seed, note, backend)
     return quantised_parameters(model)
 
 
-def gain_db(model: Restoration, pairs: Pairs, step: float, low: int, high: int) -> float:
+def gain_db(
+    model: Restoration, pairs: Pairs, step: float, low: int, high: int, backend: Backend = REFERENCE
+) -> float:
     """Gain in PSNR by the correction, rounded and clipped as the decoder does.
 
     Parameters
@@ -190,6 +209,7 @@ def gain_db(model: Restoration, pairs: Pairs, step: float, low: int, high: int) 
         Quantisation step, in the units of the samples.
     low, high : int
         Range that decoded samples are clipped to.
+    backend : Backend
 
     Returns
     -------
@@ -200,7 +220,7 @@ def gain_db(model: Restoration, pairs: Pairs, step: float, low: int, high: int) 
     for decoded, original in zip(pairs.decoded, pairs.original, strict=True):
         exact = original.astype(np.float64)
         before += _squared_error(model.layout.inner(decoded), exact, low, high)
-        after += _squared_error(model.correct(decoded, step), exact, low, high)
+        after += _squared_error(model.correct(decoded, step, backend), exact, low, high)
     return 10 * math.log10(before / max(after, 1e-12 * before)) if before > 0 else 0.0
 
 
@@ -214,6 +234,7 @@ def choose_restoration(
     stream_bytes: int,
     steps: int,
     seed: int,
+    backend: Backend = REFERENCE,
     note: Note = lambda fraction, text: None,
 ) -> RestorationChoice | None:
     """The network that gains most beyond what its bytes would buy otherwise, or None if none does.
@@ -231,6 +252,7 @@ def choose_restoration(
     stream_bytes : int
         Size of the stream without the network.
     steps, seed : int
+    backend : Backend
     note : callable
         ``note(fraction, text)``, for progress.
     """
@@ -243,9 +265,9 @@ def choose_restoration(
         def part(fraction: float, text: str, number: int = number) -> None:
             note((number + fraction) / len(layouts), text)
 
-        parameters = fit_pairs(training, step, layout, steps, seed, part)
+        parameters = fit_pairs(training, step, layout, steps, seed, part, backend)
         size = OVERHEAD + len(write_parameters(list(parameters.values())))
-        gain = gain_db(restored_model(layout, parameters), held_out, step, low, high)
+        gain = gain_db(restored_model(layout, parameters), held_out, step, low, high, backend)
         surplus = gain - price_db(size, stream_bytes)
         if surplus > 0 and (best is None or surplus > best[0]):
             best = surplus, RestorationChoice(layout, parameters, gain, size)
@@ -285,28 +307,26 @@ def tensor_exponent(tensor: Tensor) -> int:
     return int(np.clip(math.floor(math.log2(rms / FINENESS)), -20, 2))
 
 
-def _descend(model: Restoration, samples: Tensor, residual: Tensor, steps: int, seed: int, note: Note) -> None:
+def _descend(
+    model: Restoration, samples: Tensor, residual: Tensor, steps: int, seed: int, note: Note, backend: Backend
+) -> None:
     """SOAP with one cycle of learning rates; the same seed gives the same steps."""
     random = torch.Generator().manual_seed(seed)
     # One matrix a tensor, of the same memory: its first axis by all others.
-    leaves = {name: p.reshape(1, len(p), -1).requires_grad_(True) for name, p in model.parameters.items()}
+    leaves = {name: p.reshape(1, len(p), -1) for name, p in model.parameters.items()}
     optimisers = {name: Soap([leaf], momentum=0.9) for name, leaf in leaves.items()}
     losses: list[float] = []
-    with torch.enable_grad():
-        for step, picked in zip(range(steps), _batches(len(samples), random), strict=False):
-            network = Restoration(model.layout, {n: p.reshape(model.layout.shapes[n]) for n, p in leaves.items()})
-            if step >= (1 - NOISY_PART) * steps:
-                network = _with_noise(network, random)
-            loss = (network.forward(samples[picked]) - residual[picked]).square().mean()
-            if not float(loss.detach()) < ASTRAY:
-                break
-            loss.backward()
-            for name, optimiser in optimisers.items():
-                optimiser.step(LEARNING_RATES[name] * _cycle((step + 1) / steps))
-                leaves[name].grad = None
-            losses.append(float(loss.detach()))
-            if step % 20 == 0 or step + 1 == steps:
-                note((step + 1) / steps, f"error {np.mean(losses[-20:]):.4f}")
+    for step, picked in zip(range(steps), _batches(len(samples), random), strict=False):
+        network = _with_noise(model, random) if step >= (1 - NOISY_PART) * steps else model
+        loss, gradients = network.loss_and_gradients(samples[picked], residual[picked], backend)
+        if not loss < ASTRAY:
+            break
+        for name, optimiser in optimisers.items():
+            leaves[name].grad = gradients[name].reshape(leaves[name].shape)
+            optimiser.step(LEARNING_RATES[name] * _cycle((step + 1) / steps))
+        losses.append(loss)
+        if step % 20 == 0 or step + 1 == steps:
+            note((step + 1) / steps, f"error {np.mean(losses[-20:]):.4f}")
 
 
 def _cycle(fraction: float) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.projection import project
-from inrcodec_kernels.separable import along_axes, sine_waves
+from inrcodec_kernels.separable import along_axes, sine_waves, synthesise
 
 RIDGE = 1e-7
 """Added to the Gram matrix, relative to its mean diagonal: keeps nearly dependent features harmless."""
@@ -78,6 +78,14 @@ class SeparableReadout:
         """Samples (B, N) of coefficients (B, W), or those of a window."""
         bases = self._bases if window is None else [b[w] for b, w in zip(self._bases, window, strict=True)]
         return self._synthesise(coefficients, bases).reshape(len(coefficients), -1)
+
+    def synthesise(
+        self, out: Tensor, corner: Tensor, values: Tensor, step: float, offset: float, low: int, high: int, backend: Backend
+    ) -> None:
+        """Write samples of leaves into a box, see `inrcodec_kernels.separable.synthesise`; `corner` and `values` on the CPU."""
+        lattice = torch.from_numpy(self.lattice)
+        corner, values, lattice, *bases = (t.to(backend.device) for t in (corner, values, lattice, *self._bases))
+        synthesise(out, corner, values, lattice, bases, step, offset, low, high, backend)
 
     def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
         """Values (B, P) at block coordinates (P, d)."""

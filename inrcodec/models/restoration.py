@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrcodec_kernels.restoration import Parameters, correction
+from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.restoration import Parameters, loss_and_gradients, restore
 
 UNITS = 3.0
 """The network's unit is the quantisation step over this: what quantising leaves of samples is then of order 1."""
@@ -21,6 +22,8 @@ LEAST_STEP = 2.0**-32
 """Smaller steps count as this one, so that no stored step makes samples overflow."""
 LARGEST_PARAMETER = 1024.0
 """Limit of every parameter's magnitude: with it, samples of 32 bits give finite results whatever the parameters and step."""
+
+REFERENCE = Backend("reference")
 
 Read = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """``read(start, stop)``: float32 samples of the box [start, stop), which lies in the signal."""
@@ -106,11 +109,14 @@ class Restoration:
         """Samples needed around a box on each side of each axis, 0 or 2."""
         return self.layout.radius
 
-    def forward(self, samples: Tensor) -> Tensor:
-        """Correction of samples (B, n_z, n_y, n_x), both in the network's units; smaller by the ring."""
-        return correction(samples, Parameters(**self.parameters))
+    def loss_and_gradients(
+        self, samples: Tensor, wanted: Tensor, backend: Backend = REFERENCE
+    ) -> tuple[float, dict[str, Tensor]]:
+        """Mean squared error of corrections, and its gradients, see `inrcodec_kernels.restoration.loss_and_gradients`."""
+        loss, gradients = loss_and_gradients(samples, wanted, Parameters(**self.parameters), backend)
+        return loss, gradients._asdict()
 
-    def correct(self, box: np.ndarray, step: float) -> np.ndarray:
+    def correct(self, box: np.ndarray, step: float, backend: Backend = REFERENCE) -> np.ndarray:
         """Corrected samples of a box.
 
         Parameters
@@ -119,6 +125,7 @@ class Restoration:
             Decoded samples, with a ring of `radius` samples around those wanted.
         step : float
             Quantisation step in the same units as the samples.
+        backend : Backend
 
         Returns
         -------
@@ -129,14 +136,53 @@ class Restoration:
         ValueError
             If the box is no larger than its ring.
         """
-        inner, unit = self.layout.inner(box), unit_of(step)
-        if 0 in inner.shape:
+        inner = self.layout.inner(box).shape
+        if 0 in inner:
             raise ValueError(f"expected a box with a ring of {self.radius}, found {box.shape}; read a larger box")
+        return self.restore(box, self.radius, np.empty(inner, dtype=np.float32), step, 0, 0, backend)
+
+    def restore(
+        self,
+        box: np.ndarray,
+        before: Sequence[int],
+        out: np.ndarray,
+        step: float,
+        low: int,
+        high: int,
+        backend: Backend = REFERENCE,
+    ) -> np.ndarray:
+        """Corrected samples, in an integer box rounded and clipped.
+
+        Parameters
+        ----------
+        box : ndarray of float32, shape (n_1, ..., n_d)
+            Decoded samples: those wanted and what the signal has of the ring of `radius` around them. Beyond, the
+            samples of the edge count.
+        before : sequence of int
+            Samples along each axis before the first of those wanted.
+        out : ndarray of float32 or integers, shape (s_1, ..., s_d)
+            Written.
+        step : float
+            Quantisation step in the same units as the samples.
+        low, high : int
+            Range that integers are clipped to.
+        backend : Backend
+
+        Returns
+        -------
+        ndarray
+            `out`.
+        """
+        lead = (1,) * (4 - self.layout.ndim)
+        samples = torch.from_numpy(box if box.flags.writeable else box.copy()).reshape(lead + box.shape)
+        target = torch.from_numpy(out).reshape(lead + out.shape)
+        place, device = (*(0,) * len(lead), *before)[1:], backend.device
+        parameters = Parameters(**{name: p.to(device) for name, p in self.parameters.items()})
+        written = target.to(device)
         with torch.no_grad():
-            change = self.forward(self.layout.batched(box, unit)).mul_(unit)
-        corrected: np.ndarray = change.numpy().reshape(inner.shape)
-        corrected += inner
-        return corrected
+            restore(samples.to(device), parameters, unit_of(step), low, high, written, place, backend)
+        target.copy_(written)
+        return out
 
 
 def unit_of(step: float) -> float:

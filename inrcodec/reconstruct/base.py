@@ -88,6 +88,12 @@ class Reconstruction(Protocol):
         """Samples of the box [start, stop), not rounded."""
         ...
 
+    def integers(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """Samples of the box [start, stop), rounded and clipped."""
+        ...
+
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
         """Values on the grid of ascending positions along each axis, in voxel indices."""
         ...
@@ -99,3 +105,9 @@ class Reconstruction(Protocol):
     def details(self) -> dict[str, object]:
         """What `inrcodec info` tells of this system."""
         ...
+
+
+def rounded(samples: NDArray[np.float32], low: int, high: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Samples, which are overwritten, rounded and clipped to low..high."""
+    np.rint(samples, out=samples)
+    return np.clip(samples, low, high, out=samples).astype(dtype)

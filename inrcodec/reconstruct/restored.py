@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import Backend
 
-from ..models.restoration import Restoration, padded_box
+from ..models.restoration import Restoration
 
 _TILE = 32
 """Points are corrected together where they fall into the same cube of this edge."""
@@ -43,12 +44,19 @@ class Restorer:
 
     def box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
         """Corrected samples of a box."""
-        return self.network.correct(self._ringed(start, stop), self.strength)
+        return self._restored(start, stop, np.dtype(np.float32), 0, 0)[0]
+
+    def integers(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], dtype: np.dtype[Any], low: int, high: int
+    ) -> NDArray[Any]:
+        """Corrected samples of a box, rounded and clipped."""
+        return self._restored(start, stop, dtype, low, high)[0]
 
     def change(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the correction adds to the samples of a box."""
-        ringed = self._ringed(start, stop)
-        return self.network.correct(ringed, self.strength) - self.network.layout.inner(ringed)
+        restored, plain = self._restored(start, stop, np.dtype(np.float32), 0, 0)
+        change: NDArray[np.float32] = restored - plain
+        return change
 
     def change_on_grid(self, grids: list[NDArray[np.float64]], out: NDArray[np.float32]) -> None:
         """Add the correction to values on the grid of ascending positions along each axis."""
@@ -90,8 +98,16 @@ class Restorer:
             result += weight * values[tuple(place)]
         return result
 
-    def _ringed(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
-        return padded_box(self.read, start, stop, self.shape, self.network.radius)
+    def _restored(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], dtype: np.dtype[Any], low: int, high: int
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Corrected samples of a box, integers rounded and clipped, and the samples that they were."""
+        radius = np.array(self.network.radius)
+        first, last = np.maximum(start - radius, 0), np.minimum(stop + radius, self.shape)
+        box, before = self.read(first, last), (start - first).tolist()
+        out = np.empty(tuple((stop - start).tolist()), dtype=dtype)
+        self.network.restore(box, before, out, self.strength, low, high, self.backend)
+        return out, box[tuple(slice(b, b + n) for b, n in zip(before, out.shape, strict=True))]
 
 
 def _neighbours(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from ..models.sci import forward, half_octaves
 from ..partition.blocks import blend_ramp
 from ..payload.sci import SciStream
 from ..payload.sections import STATISTICS_LIMIT, needed
-from .base import BlockCosts, Chunk, Chunks
+from .base import BlockCosts, Chunk, Chunks, rounded
 
 _BATCH = 1 << 21
 """Activations of a layer at a time."""
@@ -121,6 +122,12 @@ class SciReconstruction:
             )
         except ValueError as error:
             raise ContainerError(_UNSOUND) from error
+
+    def integers(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """Samples of the box [start, stop), rounded and clipped."""
+        return rounded(self.box(start, stop, chunks), self.low, self.high, dtype)
 
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
         """Values on a grid of positions: the blocks' values, weighted by how far inside the block a point lies."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from inrcodec_formats.zstd import decompress_bounded
 from inrcodec_kernels.backend import Backend
 
 from ..coding.readouts import Coefficients, ReadoutCoder, ReadoutStatistics, band_counts, leaf_bits
+from ..models.readout import SeparableReadout
 from ..models.tinc import TincModel
 from ..partition.blocks import batches, scatter
 from ..payload.sections import STATISTICS_LIMIT, needed
 from ..payload.tinc import TincStream, model_from_section
-from .base import BlockCosts, Chunks
+from .base import BlockCosts, Chunks, rounded
 
 Leaves = tuple[int, NDArray[np.int64], NDArray[np.int32]]
 """Level, leaf numbers and quantised readouts (W, n)."""
@@ -89,10 +91,16 @@ class TincReconstruction:
 
     def box(self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks) -> NDArray[np.float32]:
         """Samples of the box [start, stop), not rounded."""
-        box = np.empty(tuple((stop - start).tolist()), dtype=np.float32)
-        for level, leaves, values in self._by_level(self.tree.overlapping(start, stop), chunks):
-            self._fill(box, start, stop, level, leaves, values)
+        box: NDArray[np.float32] = self._written(start, stop, chunks, np.dtype(np.float32))
         return box
+
+    def integers(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """Samples of the box [start, stop), rounded and clipped."""
+        if self._synthesises:
+            return self._written(start, stop, chunks, dtype)
+        return rounded(self.box(start, stop, chunks), self.low, self.high, dtype)
 
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
         """Values on a grid of positions."""
@@ -135,6 +143,42 @@ class TincReconstruction:
             parts.setdefault(level, []).append((members, values))
         for level, pieces in parts.items():
             yield level, np.concatenate([m for m, _ in pieces]), np.concatenate([v for _, v in pieces], axis=1)
+
+    @property
+    def _synthesises(self) -> bool:
+        """Whether a compiled backend writes leaves straight into the box, of any dtype."""
+        return self.layout.root == "separable" and self.backend.name != "reference"
+
+    def _written(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """A box that all its leaves were written into."""
+        box = np.empty(tuple((stop - start).tolist()), dtype=dtype)
+        target = torch.from_numpy(box).to(self.backend.device)
+        for level, leaves, values in self._by_level(self.tree.overlapping(start, stop), chunks):
+            if self._synthesises:
+                self._synthesise(target, start, stop, level, leaves, values)
+            else:
+                self._fill(box, start, stop, level, leaves, values)
+        return box if self.backend.device == "cpu" else target.cpu().numpy()
+
+    def _synthesise(
+        self,
+        box: torch.Tensor,
+        start: NDArray[np.int64],
+        stop: NDArray[np.int64],
+        level: int,
+        leaves: NDArray[np.int64],
+        values: NDArray[np.int32],
+    ) -> None:
+        """Write leaves of one level into the box; of those that it cuts, only the part inside is evaluated."""
+        readout = self.model.readout(level, self.tree.index[leaves])
+        assert isinstance(readout, SeparableReadout)
+        origin, stream = self.tree.origin[leaves], self.stream
+        corner, coefficients = torch.from_numpy(origin - start), torch.from_numpy(values.T)
+        readout.synthesise(box, corner, coefficients, self.step, stream.offset, self.low, self.high, self.backend)
+        inside = np.minimum(stop, origin + self.layout.cells[level]) - np.maximum(start, origin)
+        self.evaluated += int(inside.prod(axis=1).sum())
 
     def _fill(
         self, box: np.ndarray, start: np.ndarray, stop: np.ndarray, level: int, leaves: np.ndarray, values: np.ndarray

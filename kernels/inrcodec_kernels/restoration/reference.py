@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,3 +58,39 @@ def correction(samples: Tensor, parameters: Parameters) -> Tensor:
     hidden = torch.einsum("oc,bczyx->bozyx", middle, hidden) + biases[1][:, None, None, None]
     hidden = functional.leaky_relu(hidden, SLOPE)
     return functional.conv3d(hidden, last[None])[:, 0]
+
+
+def restore(
+    samples: Tensor,
+    parameters: Parameters,
+    unit: float,
+    low: int,
+    high: int,
+    out: Tensor,
+    before: Sequence[int],
+    form: Callable[[Tensor, Parameters], Tensor] = correction,
+) -> None:
+    """Write corrected samples; parameters as `inrcodec_kernels.restoration.restore`, `form` makes the correction."""
+    ring = [k - 1 for k in parameters.first.shape[1:]]
+    places = [
+        torch.arange(b - r, b + n + r, device=samples.device).clamp(0, m - 1)
+        for b, r, n, m in zip(before, ring, out.shape[1:], samples.shape[1:], strict=True)
+    ]
+    ringed = samples[:, places[0][:, None, None], places[1][:, None], places[2]]
+    z, y, x = (slice(r, n - r) for r, n in zip(ring, ringed.shape[1:], strict=True))
+    result = form(ringed / unit, parameters) * unit + ringed[:, z, y, x]
+    out.copy_(result if out.is_floating_point() else result.round_().clamp_(low, high))
+
+
+def loss_and_gradients(
+    samples: Tensor,
+    wanted: Tensor,
+    parameters: Parameters,
+    form: Callable[[Tensor, Parameters], Tensor] = correction,
+) -> tuple[float, Parameters]:
+    """Mean squared error of the correction and its gradients; parameters as `inrcodec_kernels.restoration.loss_and_gradients`."""
+    leaves = Parameters(*(p.detach().requires_grad_(True) for p in parameters))
+    with torch.enable_grad():
+        loss = (form(samples, leaves) - wanted).square().mean()
+        gradients = torch.autograd.grad(loss, leaves)
+    return float(loss.detach()), Parameters(*gradients)

@@ -43,3 +43,27 @@ def along_axes(blocks: Tensor, matrices: Sequence[Tensor]) -> Tensor:
         moved = blocks.movedim(axis, -1)
         blocks = torch.matmul(moved, matrix).movedim(-1, axis)
     return blocks.contiguous()
+
+
+def synthesise(
+    out: Tensor,
+    corner: Tensor,
+    values: Tensor,
+    lattice: Tensor,
+    bases: Sequence[Tensor],
+    step: float,
+    offset: float,
+    low: int,
+    high: int,
+) -> None:
+    """Write the samples of leaves into a box, computed in the bases' dtype; parameters as `inrcodec_kernels.separable.synthesise`."""
+    counts = [basis.shape[1] for basis in bases]
+    for place, coefficients in zip(corner.tolist(), values, strict=True):
+        spectrum = torch.zeros(counts, dtype=bases[0].dtype, device=out.device)
+        spectrum[tuple(lattice.T)] = coefficients.to(spectrum.dtype) * step
+        leaf = along_axes(spectrum[None], [basis.T for basis in bases])[0] + offset
+        inside = [(max(0, -c), min(n, m - c)) for c, n, m in zip(place, leaf.shape, out.shape, strict=True)]
+        if all(a < b for a, b in inside):
+            part = leaf[tuple(slice(a, b) for a, b in inside)]
+            target = out[tuple(slice(a + c, b + c) for (a, b), c in zip(inside, place, strict=True))]
+            target.copy_(part if out.is_floating_point() else part.round().clamp(low, high))
