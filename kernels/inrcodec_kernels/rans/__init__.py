@@ -21,6 +21,7 @@ __all__ = [
     "Tables",
     "check_end",
     "coder",
+    "device_coder",
     "escape_bits",
     "first_states",
     "joined",
@@ -35,3 +36,10 @@ def coder(backend: Backend) -> ModuleType:
     from . import cpu
 
     return cpu
+
+
+def device_coder() -> ModuleType:
+    """The module whose `decode_chunks` decodes many chunks in one launch; only asking for it imports Triton."""
+    from . import triton
+
+    return triton
