@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError, OptionError
 from inrcodec_formats.signal import SignalHeader
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import Backend, in_threads
 
 from .backends import backend_for
 from .payload import restoration
@@ -26,6 +26,8 @@ from .reconstruct.base import rounded
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
 _CACHE_BYTES = 64 << 20
+_TOGETHER = 16
+"""Chunks decoded at a time."""
 
 
 class Image:
@@ -207,27 +209,44 @@ class Image:
         """The chunks that hold the given blocks."""
         chunks = self.container.chunks
         which = np.searchsorted(chunks.first, leaves, side="right") - 1
-        for number in np.unique(which).tolist():
-            first = int(chunks.first[number])
-            stop = first + int(chunks.count[number])
-            wanted = np.zeros(stop - first, dtype=bool)
-            wanted[leaves[which == number] - first] = True
-            yield Chunk(first, stop, self.decoded_chunk(number), wanted)
+        numbers = np.unique(which).tolist()
+        for at in range(0, len(numbers), _TOGETHER):
+            part = numbers[at : at + _TOGETHER]
+            for number, decoded in zip(part, self.decoded_chunks(part), strict=True):
+                first = int(chunks.first[number])
+                stop = first + int(chunks.count[number])
+                wanted = np.zeros(stop - first, dtype=bool)
+                wanted[leaves[which == number] - first] = True
+                yield Chunk(first, stop, decoded, wanted)
 
     def decoded_chunk(self, number: int) -> Any:
-        """The decoded integers of a chunk; the last ones used are kept."""
+        """The decoded integers of a chunk."""
+        return self.decoded_chunks([number])[0]
+
+    def decoded_chunks(self, numbers: list[int]) -> list[Any]:
+        """The decoded integers of chunks, decoded in threads; the last ones used are kept."""
+        found = {number: self._cache[number] for number in numbers if number in self._cache}
+        missing = [number for number in numbers if number not in found]
+        bodies, chunks = [self.container.read_chunk(number) for number in missing], self.container.chunks
+
+        def decode(place: int) -> Any:
+            first = int(chunks.first[missing[place]])
+            return self.blocks.read_chunk(bodies[place], first, first + int(chunks.count[missing[place]]))
+
+        found.update(zip(missing, in_threads(decode, range(len(missing))), strict=True))
+        for number in numbers:
+            self._keep(number, found[number])
+        return [found[number] for number in numbers]
+
+    def _keep(self, number: int, decoded: Any) -> None:
         if number in self._cache:
             self._cache.move_to_end(number)
-            return self._cache[number]
-        chunks = self.container.chunks
-        first = int(chunks.first[number])
-        decoded = self.blocks.read_chunk(self.container.read_chunk(number), first, first + int(chunks.count[number]))
+            return
         self._cache[number] = decoded
         self._cached_bytes += self.blocks.size_of(decoded)
         while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
             self._cached_bytes -= self.blocks.size_of(dropped)
-        return decoded
 
 
 class _Single(list[int]):

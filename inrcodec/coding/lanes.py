@@ -14,7 +14,7 @@ from inrcodec_kernels.rans import CodedError, RawBits, Tables, check_end, coder,
 from .entropy import MagnitudeTable
 
 MAX_LANES = 32
-_BYTES_PER_LANE = 512
+_BYTES_PER_LANE = 1024
 
 
 def lanes_for(chunk_bytes: float) -> int:

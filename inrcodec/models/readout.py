@@ -9,6 +9,7 @@ coefficients, whatever the features are. The stream holds c; decoders find L fro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -65,9 +66,9 @@ class SeparableReadout:
         self.cell, self.lattice = cell, lattice
         self.counts = tuple(int(n) + 1 for n in lattice.max(axis=0))
         self._place = torch.from_numpy(np.ravel_multi_index(tuple(lattice.T), self.counts))
-        waves = [sine_waves(cell_axis(n), m) for n, m in zip(cell, self.counts, strict=True)]
-        self._factors = [whitening(w[None])[0] for w in waves]
-        self._bases = [w.float() for w in map(_unfactored, waves, self._factors)]
+        axes = [whitened_axis(n, m) for n, m in zip(cell, self.counts, strict=True)]
+        self._factors, self._bases = [factor for factor, _ in axes], [basis for _, basis in axes]
+        self._frequencies = torch.tensor(lattice)
 
     def project(self, samples: Tensor, backend: Backend = REFERENCE) -> Tensor:
         """Best coefficients (B, W) of blocks' samples (B, N)."""
@@ -83,8 +84,8 @@ class SeparableReadout:
         self, out: Tensor, corner: Tensor, values: Tensor, step: float, offset: float, low: int, high: int, backend: Backend
     ) -> None:
         """Write samples of leaves into a box, see `inrcodec_kernels.separable.synthesise`; `corner` and `values` on the CPU."""
-        lattice = torch.from_numpy(self.lattice)
-        corner, values, lattice, *bases = (t.to(backend.device) for t in (corner, values, lattice, *self._bases))
+        tensors = (corner, values, self._frequencies, *self._bases)
+        corner, values, lattice, *bases = (t.to(backend.device) for t in tensors)
         synthesise(out, corner, values, lattice, bases, step, offset, low, high, backend)
 
     def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
@@ -190,6 +191,17 @@ def whitening(features: Tensor, ridge: float = RIDGE) -> Tensor:
     added = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(-1)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     return torch.linalg.cholesky(gram + added[:, None, None] * eye)
+
+
+@lru_cache(maxsize=128)
+def whitened_axis(count: int, waves: int) -> tuple[Tensor, Tensor]:
+    """Cholesky factor and whitened waves of an axis of `count` samples: float64 (waves, waves), float32 (count, waves).
+
+    The same few axes come again in every stream; do not change what is returned.
+    """
+    exact = sine_waves(cell_axis(count), waves)
+    factor = whitening(exact[None])[0]
+    return factor, _unfactored(exact, factor).float()
 
 
 def whitened(features: Tensor, factor: Tensor) -> Tensor:

@@ -134,7 +134,8 @@ class TincReconstruction:
                 members = np.flatnonzero(self.tree.level[chunk.first : chunk.stop] == level)
                 keep = chunk.wanted[members]
                 if keep.any():
-                    yield level, chunk.first + members[keep], values[:, keep]
+                    # Leaf by leaf, as the coder left them: no coefficient is moved across the array.
+                    yield level, chunk.first + members[keep], values if keep.all() else values.T[keep].T
 
     def _by_level(self, leaves: NDArray[np.int64], chunks: Chunks) -> Iterator[Leaves]:
         """The same, the chunks' leaves joined: a few large products are much faster than many small ones."""
@@ -142,7 +143,7 @@ class TincReconstruction:
         for level, members, values in self._readouts(leaves, chunks):
             parts.setdefault(level, []).append((members, values))
         for level, pieces in parts.items():
-            yield level, np.concatenate([m for m, _ in pieces]), np.concatenate([v for _, v in pieces], axis=1)
+            yield level, np.concatenate([m for m, _ in pieces]), np.concatenate([v.T for _, v in pieces]).T
 
     @property
     def _synthesises(self) -> bool:

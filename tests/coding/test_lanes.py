@@ -55,7 +55,7 @@ def test_what_is_left_over_is_refused() -> None:
         LaneReader(b"\0\0\0", 1)
 
 
-@pytest.mark.parametrize(("size", "lanes"), [(0, 1), (1023, 1), (1024, 2), (2047, 2), (2048, 4), (1 << 20, 32)])
+@pytest.mark.parametrize(("size", "lanes"), [(0, 1), (2047, 1), (2048, 2), (4095, 2), (4096, 4), (1 << 20, 32)])
 def test_lanes_follow_the_size(size: int, lanes: int) -> None:
     assert lanes_for(size) == lanes
     assert unpack_lanes(pack_lanes(lanes) + b"more") == lanes
