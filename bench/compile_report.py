@@ -1,7 +1,8 @@
 """What the GPU kernels take of a device, as the compiler counts it: ``python -m bench.compile_report``. Needs no GPU.
 
-Every `triton.py` of the kernels offers ``compile_cases()``: name, kernel, types of its arguments, constants, warps. Each case is
-compiled for each target by Triton, and its PTX once more by the assembler that Triton brings, which prints registers and spills.
+Every `triton.py` of the kernels offers ``compile_cases()``: name, kernel, types of its arguments, constants, warps, and
+further options of the compiler where there are any. Each case is compiled for each target by Triton, and its PTX once more by
+the assembler that Triton brings, which prints registers and spills.
 Triton must not be set to interpret (``TRITON_INTERPRET``) in the process that does this.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 TARGETS = (80, 90)
 """Compute capabilities times 10: A100, H100."""
 
-Case = tuple[str, Any, dict[str, Any], dict[str, Any], int]
+Case = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,13 @@ def compiled(case: Case, target: int) -> Compiled:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    name, kernel, types, constants, warps = case
+    name, kernel, types, constants, warps, *more = case
+    options = {"num_warps": warps} | (more[0] if more else {})
     signature = {argument: types.get(argument, "constexpr") for argument in kernel.arg_names}
     # Tensors are aligned to 16 bytes, and Triton makes use of it.
     aligned = {(i,): [["tt.divisibility", 16]] for i, of in enumerate(signature.values()) if str(of).startswith("*")}
     source = ASTSource(kernel, signature, constants, aligned)
-    result = triton.compile(source, target=GPUTarget("cuda", target, 32), options={"num_warps": warps})
+    result = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
     said = _assemble(result.asm["ptx"])
     registers = re.findall(r"Used (\d+) registers", said)
     spilled = re.findall(r"(\d+) bytes spill", said)

@@ -119,12 +119,13 @@ def _decode_chunk(data, states, level, rows, values, kept, code):  # type: ignor
     for band in range(1, most + 1):
         for v in range(len(code.width)):
             lane = 0
+            mean, neighbours, gains = code.means[v, band], code.neighbours[v], code.gains[v]
             for i in range(n):
                 if level[i] != v or kept[i] < band:
                     continue
                 for place in range(code.begin[v, band], code.begin[v, band + 1]):
                     number = code.order[v, place]
-                    context = _context(values, rows[i], v, band, number, code)
+                    context = _context(values, rows[i], number, mean, neighbours, gains, code.thresholds)
                     symbol, at = step(data, at, states, lane, starts[context], first[context])
                     values[rows[i] + number] = symbol
                     if symbol == code.escape[context]:
@@ -140,15 +141,16 @@ def _decode_chunk(data, states, level, rows, values, kept, code):  # type: ignor
     return at, bit
 
 
-@njit(nogil=True, cache=True)
-def _context(values, row, v, band, number, code):  # type: ignore[no-untyped-def]
-    expected = code.means[v, band]
-    for k in range(code.gains.shape[1]):
-        expected += code.gains[v, k] * values[row + code.neighbours[v, k, number]]
-    low, high = 0, len(code.thresholds)
+@njit(nogil=True, cache=True, inline="always")
+def _context(values, row, number, mean, neighbours, gains, thresholds):  # type: ignore[no-untyped-def]
+    """Takes the arrays one by one: handing over a whole `BandCode` for each coefficient takes longer than the sums."""
+    expected = mean
+    for k in range(len(gains)):
+        expected += gains[k] * values[row + neighbours[k, number]]
+    low, high = 0, len(thresholds)
     while low < high:
         middle = (low + high) >> 1
-        if code.thresholds[middle] <= expected:
+        if thresholds[middle] <= expected:
             low = middle + 1
         else:
             high = middle
@@ -260,12 +262,13 @@ def _intervals(values, kept, level, rows, code, lanes, intervals, lane, bits):  
     for band in range(1, kept.max() + 1 if n else 1):
         for v in range(len(code.width)):
             at = 0
+            mean, neighbours, gains = code.means[v, band], code.neighbours[v], code.gains[v]
             for i in range(n):
                 if level[i] != v or kept[i] < band:
                     continue
                 for place in range(code.begin[v, band], code.begin[v, band + 1]):
                     number = code.order[v, place]
-                    context = _context(seen, rows[i], v, band, number, code)
+                    context = _context(seen, rows[i], number, mean, neighbours, gains, code.thresholds)
                     value = np.int64(values[rows[i] + number])
                     symbol = min(abs(value), np.int64(code.escape[context]))
                     seen[rows[i] + number] = symbol

@@ -371,17 +371,18 @@ def store_constants(values, rows, differences, chunk_leaves, ratios, levels):  #
     return wrong
 
 
-def compile_cases() -> list[tuple[str, Any, dict[str, str], dict[str, int], int]]:
-    """Typical specialisations: name, kernel, signature, constants, warps. Launches have `REGISTERS` for `maxnreg`."""
+def compile_cases() -> list[tuple[str, Any, dict[str, str], dict[str, int], int, dict[str, int]]]:
+    """Typical specialisations: name, kernel, signature, constants, warps, options."""
     kinds = dict.fromkeys(("data", "failed", "first"), "*u8")
     kinds |= dict.fromkeys(("values", "kept", "listed", "order", "band_begin"), "*i32")
     kinds |= dict.fromkeys(("neighbours", "starts", "escape"), "*i32")
     kinds |= dict.fromkeys(("begin", "first_leaf", "level", "rows", "constants", "escaped"), "*i64")
     kinds |= dict.fromkeys(("gains", "means", "thresholds", "ratios"), "*i64")
     kinds |= dict.fromkeys(("lanes", "levels", "bands", "width"), "i32")
-    cases: list[tuple[str, Any, dict[str, str], dict[str, int], int]] = []
+    cases = []
     for lanes in (1, 8, 32):
-        for neighbours in (2, 5, 9, 14):
+        for neighbours in (5, 9, 14):
             constants = {"NEIGHBOURS": neighbours, "CONTEXTS": 32, "LANES": lanes, "LEAVES": LEAVES}
-            cases.append((f"decode {lanes} lanes {neighbours} neighbours", decode, kinds, constants, 1))
+            name = f"decode, {lanes} lanes, {neighbours} neighbours"
+            cases.append((name, decode, kinds, constants, 1, {"maxnreg": REGISTERS}))
     return cases

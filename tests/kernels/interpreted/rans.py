@@ -1,4 +1,4 @@
-"""All chunks in one launch, against the reference chunk by chunk. `../test_rans_triton.py` runs this."""
+"""All chunks in one launch, against the reference chunk by chunk. Run by `test_rans_triton.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from inrcodec_kernels.rans import BandCode, CodedError, Tables, proportional, reference, triton
 
 from ..band_codes import band_code, leaves
+from .device import DEVICE
 
 Leaf = tuple[list[int], int]
 
@@ -39,12 +40,13 @@ def found(
     level = np.concatenate(levels)
     rows, first = code.rows(level), np.cumsum([0, *map(len, levels)])
     # Bytes before the first chunk and behind the last one are none of theirs.
-    begin = torch.from_numpy(3 + np.cumsum([0, *map(len, chunks)]))
-    data = torch.frombuffer(bytearray(b"\xff" * 3 + b"".join(chunks) + b"\xff" * 3), dtype=torch.uint8)
-    values, kept, failed = triton.decode_chunks(
-        data, begin, lanes, torch.from_numpy(level).to(dtype), torch.from_numpy(first),
-        triton.DeviceCode.of(code, "cpu"), torch.from_numpy(rows[:-1]), int(rows[-1]),
-    )  # fmt: skip
+    begin = torch.from_numpy(3 + np.cumsum([0, *map(len, chunks)])).to(DEVICE)
+    data = torch.frombuffer(bytearray(b"\xff" * 3 + b"".join(chunks) + b"\xff" * 3), dtype=torch.uint8).to(DEVICE)
+    level_of, first_of, row_of = (torch.from_numpy(array).to(DEVICE) for array in (level, first, rows[:-1]))
+    decoded = triton.decode_chunks(
+        data, begin, lanes, level_of.to(dtype), first_of, triton.DeviceCode.of(code, DEVICE), row_of, int(rows[-1])
+    )
+    values, kept, failed = (part.cpu() for part in decoded)
     assert values.dtype == kept.dtype == torch.int32 and failed.dtype == torch.bool
     every = by_leaf(code, values.numpy(), kept.numpy(), level, rows)
     return [None if wrong else every[a:b] for wrong, a, b in zip(failed.tolist(), first[:-1], first[1:], strict=True)]
@@ -151,8 +153,9 @@ def test_numbers_out_of_range() -> None:
 
 
 def test_what_cannot_be_decoded_together() -> None:
-    code = triton.DeviceCode.of(band_code(1, 1), "cpu")
-    data, ends, leaf = torch.zeros(9, dtype=torch.uint8), torch.tensor([0, 9]), torch.tensor([0])
+    code = triton.DeviceCode.of(band_code(1, 1), DEVICE)
+    data, ends = torch.zeros(9, dtype=torch.uint8, device=DEVICE), torch.tensor([0, 9], device=DEVICE)
+    leaf = torch.tensor([0], device=DEVICE)
     for lanes in (0, 33):
         with pytest.raises(ValueError, match=rf"expected 1\.\.32 lanes, found {lanes}"):
             triton.decode_chunks(data, ends, lanes, leaf, torch.tensor([0, 1]), code, leaf, 10)
