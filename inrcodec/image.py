@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from inrcodec_formats.container import Container
@@ -22,10 +23,13 @@ from .payload import restoration
 from .payload.sections import KNOWN_SECTIONS, MAX_CHUNK_BLOCKS
 from .reconstruct import Chunk, Restorer, reconstruction_of
 from .reconstruct.base import rounded
+from .reconstruct.device import CodedChunks
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
 _CACHE_BYTES = 64 << 20
+_DEVICE_SAMPLES = 1 << 28
+"""Samples decoded at a time on a GPU."""
 _TOGETHER = 16
 """Chunks decoded at a time."""
 
@@ -54,7 +58,7 @@ class Image:
     """
 
     def __init__(self, source: Source, backend: Backend | None = None) -> None:
-        self.backend = backend or backend_for("auto")
+        self._asked = backend or backend_for("auto")
         self.container = Container.open(source, known=KNOWN_SECTIONS)
         try:
             self._read_sections()
@@ -68,7 +72,7 @@ class Image:
         largest = int(self.container.chunks.count.max(initial=0))
         if largest > MAX_CHUNK_BLOCKS:
             raise ContainerError(f"expected at most {MAX_CHUNK_BLOCKS} blocks in a chunk, found {largest}; get a fresh copy")
-        self.blocks = reconstruction_of(self.container, self.backend)
+        self.blocks = reconstruction_of(self.container, self._asked)
         self.restorer = self._read_restorer()
         self.header: SignalHeader = self.container.signal_header()
         limits = np.iinfo(self.header.dtype)
@@ -77,6 +81,11 @@ class Image:
             raise ContainerError(
                 f"expected samples that fit {self.header.dtype}, found a range of {low} to {high}; get a fresh copy"
             )
+
+    @property
+    def backend(self) -> Backend:
+        """What decodes, and why not something faster."""
+        return self.blocks.backend
 
     def _read_restorer(self) -> Restorer | None:
         if restoration.TAG not in self.container.sections:
@@ -127,20 +136,70 @@ class Image:
         """Decode the coded integers of the box [start, stop), shape ``stop - start``."""
         start, stop = np.asarray(start, dtype=np.int64), np.asarray(stop, dtype=np.int64)
         dtype = np.dtype(self.header.dtype)
+        if self.blocks.on_device is not None:
+            return self._halved_where_too_large(start, stop)
         if self.restorer is None:
             return self.blocks.integers(start, stop, self._chunks, dtype)
         return self.restorer.integers(start, stop, dtype, self.blocks.low, self.blocks.high)
 
+    def read_tensor(self, start: np.ndarray | None = None, stop: np.ndarray | None = None) -> torch.Tensor:
+        """Decode the coded integers of a box, the whole signal unless said otherwise, and leave them on the device.
+
+        Raises
+        ------
+        ContainerError
+            If a chunk is damaged.
+        torch.OutOfMemoryError
+            If the device has not enough memory; ask for smaller boxes then.
+        """
+        first = np.zeros(self.ndim, dtype=np.int64) if start is None else np.asarray(start, dtype=np.int64)
+        last = np.array(self.shape, dtype=np.int64) if stop is None else np.asarray(stop, dtype=np.int64)
+        boxes = self.blocks.on_device
+        if boxes is None:
+            return torch.from_numpy(self.read_box(first, last)).to(self.backend.device)
+        around = (first, last) if self.restorer is None else self.restorer.ringed(first, last)
+        dtype = torch.from_numpy(np.empty(0, dtype=self.header.dtype)).dtype
+        return boxes.integers(first, last, self._coded(*around), dtype, self.restorer)
+
     def read_plain_box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
         """Samples of a box as the networks give them: not restored, rounded or clipped."""
+        if self.blocks.on_device is not None:
+            samples = self.blocks.on_device.samples(start, stop, self._coded(start, stop), torch.float32)
+            return np.asarray(samples.cpu().numpy(), dtype=np.float32)
         return self.blocks.box(start, stop, self._chunks)
+
+    def _halved_where_too_large(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> np.ndarray:
+        """A box from the device, half by half where all of it does not fit the device's memory."""
+        try:
+            return self.read_tensor(start, stop).cpu().numpy()
+        except torch.OutOfMemoryError:
+            axis = int(np.argmax(stop - start))
+            if stop[axis] - start[axis] < 2:
+                raise
+        middle = (start[axis] + stop[axis]) // 2
+        before, after = stop.copy(), start.copy()
+        before[axis] = after[axis] = middle
+        halves = [self._halved_where_too_large(start, before), self._halved_where_too_large(after, stop)]
+        return np.concatenate(halves, axis=axis)
+
+    def _coded(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> CodedChunks:
+        """The chunks that hold the blocks of a box, as they lie in the stream."""
+        chunks, leaves = self.container.chunks, self.blocks.tree.overlapping(start, stop)
+        numbers = np.unique(np.searchsorted(chunks.first, leaves, side="right") - 1)
+        first = np.asarray(chunks.first, dtype=np.int64)[numbers]
+        bodies = [self.container.read_chunk(number) for number in numbers.tolist()]
+        return CodedChunks(bodies, first, first + np.asarray(chunks.count, dtype=np.int64)[numbers])
 
     def slabs(self) -> Iterator[np.ndarray]:
         """Decode the whole signal in consecutive pieces along axis 0, memory bounded by a row of the largest blocks."""
         end = np.array(self.shape)
-        for first in range(0, self.shape[0], self.blocks.rows):
+        rows = self.blocks.rows
+        if self.blocks.on_device is not None:
+            # A device wants much to do at once.
+            rows *= max(1, _DEVICE_SAMPLES // (rows * math.prod(self.shape[1:])))
+        for first in range(0, self.shape[0], rows):
             start, stop = np.zeros_like(end), end.copy()
-            start[0], stop[0] = first, min(first + self.blocks.rows, self.shape[0])
+            start[0], stop[0] = first, min(first + rows, self.shape[0])
             yield self.read_box(start, stop)
 
     def read(self, *, scale: float = 1.0) -> np.ndarray:

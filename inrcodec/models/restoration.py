@@ -173,16 +173,24 @@ class Restoration:
         ndarray
             `out`.
         """
-        lead = (1,) * (4 - self.layout.ndim)
-        samples = torch.from_numpy(box if box.flags.writeable else box.copy()).reshape(lead + box.shape)
-        target = torch.from_numpy(out).reshape(lead + out.shape)
-        place, device = (*(0,) * len(lead), *before)[1:], backend.device
-        parameters = Parameters(**{name: p.to(device) for name, p in self.parameters.items()})
-        written = target.to(device)
-        with torch.no_grad():
-            restore(samples.to(device), parameters, unit_of(step), low, high, written, place, backend)
+        samples, target = torch.from_numpy(box if box.flags.writeable else box.copy()), torch.from_numpy(out)
+        written = target.to(backend.device)
+        self.write(samples.to(backend.device), before, written, step, low, high, backend)
         target.copy_(written)
         return out
+
+    def write(
+        self, box: Tensor, before: Sequence[int], out: Tensor, step: float, low: int, high: int, backend: Backend
+    ) -> None:
+        """As `restore`, with tensors on the backend's device."""
+        lead = (1,) * (4 - self.layout.ndim)
+        parameters = Parameters(**{name: p.to(backend.device) for name, p in self.parameters.items()})
+        place = (*(0,) * len(lead), *before)[1:]
+        with torch.no_grad():
+            restore(
+                box.reshape(lead + box.shape), parameters, unit_of(step), low, high,
+                out.view(lead + out.shape), place, backend,
+            )  # fmt: skip
 
 
 def unit_of(step: float) -> float:

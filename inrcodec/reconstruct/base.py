@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inrcodec_kernels.backend import Backend
+
 from ..partition.octree import Octree
+
+if TYPE_CHECKING:
+    from .device import DeviceBoxes
 
 T = TypeVar("T")
 
@@ -62,6 +67,10 @@ class Reconstruction(Protocol):
         Samples and points evaluated so far.
     shared_weights : int
         Parameters stored once for all blocks.
+    backend : Backend
+        What evaluates; the one asked for, or another with the reason why.
+    on_device : DeviceBoxes or None
+        What decodes boxes on a GPU.
     """
 
     tree: Octree
@@ -71,6 +80,10 @@ class Reconstruction(Protocol):
     rows: int
     evaluated: int
     shared_weights: int
+    backend: Backend
+
+    @property
+    def on_device(self) -> DeviceBoxes | None: ...
 
     def read_chunk(self, data: bytes, first: int, stop: int) -> Any:
         """Decode the integers of the blocks [first, stop)."""

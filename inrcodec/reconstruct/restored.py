@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from inrcodec_kernels.backend import Backend
 
@@ -51,6 +52,15 @@ class Restorer:
     ) -> NDArray[Any]:
         """Corrected samples of a box, rounded and clipped."""
         return self._restored(start, stop, dtype, low, high)[0]
+
+    def ringed(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The box with what the signal has of the ring that its correction needs."""
+        radius = np.array(self.network.radius)
+        return np.maximum(start - radius, 0), np.minimum(stop + radius, self.shape)
+
+    def write(self, box: Tensor, before: list[int], out: Tensor, low: int, high: int) -> None:
+        """Correct samples on the backend's device, see `Restoration.restore`."""
+        self.network.write(box, before, out, self.strength, low, high, self.backend)
 
     def change(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the correction adds to the samples of a box."""
@@ -102,8 +112,7 @@ class Restorer:
         self, start: NDArray[np.int64], stop: NDArray[np.int64], dtype: np.dtype[Any], low: int, high: int
     ) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Corrected samples of a box, integers rounded and clipped, and the samples that they were."""
-        radius = np.array(self.network.radius)
-        first, last = np.maximum(start - radius, 0), np.minimum(stop + radius, self.shape)
+        first, last = self.ringed(start, stop)
         box, before = self.read(first, last), (start - first).tolist()
         out = np.empty(tuple((stop - start).tolist()), dtype=dtype)
         self.network.restore(box, before, out, self.strength, low, high, self.backend)

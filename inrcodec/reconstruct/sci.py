@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class SciReconstruction:
     statistics : NetworkStatistics
     backend : Backend
     """
+
+    on_device: ClassVar[None] = None
 
     def __init__(self, stream: SciStream, statistics: NetworkStatistics, backend: Backend) -> None:
         self.stream, self.statistics, self.backend = stream, statistics, backend

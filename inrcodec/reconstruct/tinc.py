@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.container import Container
 from inrcodec_formats.zstd import decompress_bounded
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import Backend, best_on_cpu
 
 from ..coding.readouts import Coefficients, ReadoutCoder, ReadoutStatistics, band_counts, leaf_bits
 from ..models.readout import SeparableReadout
@@ -21,6 +22,7 @@ from ..partition.blocks import batches, scatter
 from ..payload.sections import STATISTICS_LIMIT, needed
 from ..payload.tinc import TincStream, model_from_section
 from .base import BlockCosts, Chunks, rounded
+from .device import DeviceBoxes
 
 Leaves = tuple[int, NDArray[np.int64], NDArray[np.int32]]
 """Level, leaf numbers and quantised readouts (W, n)."""
@@ -41,7 +43,9 @@ class TincReconstruction:
         self, stream: TincStream, model: TincModel, statistics: ReadoutStatistics, backend: Backend
     ) -> None:
         self.stream, self.model, self.statistics, self.backend = stream, model, statistics, backend
-        self._coder = ReadoutCoder(stream.geometry, statistics, backend)
+        if backend.name == "triton" and stream.layout.root != "separable":
+            self.backend = best_on_cpu("there are no GPU kernels for a dense root")
+        self.coder = ReadoutCoder(stream.geometry, statistics, self.backend)
         self.tree, self.layout = stream.tree, stream.layout
         self.step, self.low, self.high = stream.step, stream.low, stream.high
         self.rows = self.layout.cells[self.layout.top][0]
@@ -60,7 +64,7 @@ class TincReconstruction:
 
     def read_chunk(self, data: bytes, first: int, stop: int) -> Coefficients:
         """Decode the readouts of the leaves [first, stop)."""
-        return self._coder.read(data, first, stop)
+        return self.coder.read(data, first, stop)
 
     def size_of(self, decoded: Coefficients) -> int:
         """Bytes that decoded readouts take."""
@@ -145,23 +149,28 @@ class TincReconstruction:
         for level, pieces in parts.items():
             yield level, np.concatenate([m for m, _ in pieces]), np.concatenate([v.T for _, v in pieces]).T
 
+    @cached_property
+    def on_device(self) -> DeviceBoxes | None:
+        """What decodes boxes on a GPU, if that is the backend."""
+        return DeviceBoxes(self) if self.backend.name == "triton" else None
+
     @property
     def _synthesises(self) -> bool:
         """Whether a compiled backend writes leaves straight into the box, of any dtype."""
-        return self.layout.root == "separable" and self.backend.name != "reference"
+        return self.layout.root == "separable" and self.backend.name == "numba"
 
     def _written(
         self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
     ) -> NDArray[Any]:
         """A box that all its leaves were written into."""
         box = np.empty(tuple((stop - start).tolist()), dtype=dtype)
-        target = torch.from_numpy(box).to(self.backend.device)
+        target = torch.from_numpy(box)
         for level, leaves, values in self._by_level(self.tree.overlapping(start, stop), chunks):
             if self._synthesises:
                 self._synthesise(target, start, stop, level, leaves, values)
             else:
                 self._fill(box, start, stop, level, leaves, values)
-        return box if self.backend.device == "cpu" else target.cpu().numpy()
+        return box
 
     def _synthesise(
         self,

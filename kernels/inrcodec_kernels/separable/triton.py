@@ -25,10 +25,10 @@ PRECISIONS = ("ieee", "tf32")
 
 
 @triton.jit
-def highest(values, lattice, limits, leaves, count, LEAVES: tl.constexpr, SPAN: tl.constexpr):  # type: ignore[no-untyped-def]
+def highest(values, lattice, limits, leaves, count, pitch, LEAVES: tl.constexpr, SPAN: tl.constexpr):  # type: ignore[no-untyped-def]
     """``limits[b, j]``: frequencies of axis j below which all non-zero coefficients of leaf b lie."""
     leaf = tl.program_id(0) * LEAVES + tl.arange(0, LEAVES)
-    row = values + leaf.to(tl.int64)[:, None] * count
+    row = values + leaf.to(tl.int64)[:, None] * pitch
     for axis in tl.static_range(4):
         most = tl.zeros((LEAVES, SPAN), dtype=tl.int32)
         for first in range(0, count, SPAN):
@@ -42,7 +42,7 @@ def highest(values, lattice, limits, leaves, count, LEAVES: tl.constexpr, SPAN: 
 
 @triton.jit
 def synthesis(  # type: ignore[no-untyped-def]
-    out, corner, values, limits, place, basis1, basis2, basis3, basis4, step, offset, low, high, leaves, count,
+    out, corner, values, limits, place, basis1, basis2, basis3, basis4, step, offset, low, high, leaves, count, pitch,
     size1, size2, size3, size4, stride1, stride2, stride3, stride4, n1, n2, n3, n4, m1, m2, m3, m4,
     L: tl.constexpr, Q1: tl.constexpr, Q2: tl.constexpr, Q3: tl.constexpr, Q4: tl.constexpr,
     K: tl.constexpr, INTEGER: tl.constexpr, PRECISION: tl.constexpr,
@@ -69,7 +69,7 @@ def synthesis(  # type: ignore[no-untyped-def]
     limit2 = tl.max(tl.load(limit + 1, mask=leaf < leaves, other=0), 0)
     limit3 = tl.max(tl.load(limit + 2, mask=leaf < leaves, other=0), 0)
     limit4 = tl.max(tl.load(limit + 3, mask=leaf < leaves, other=0), 0)
-    coefficients = values + leaf.to(tl.int64)[:, None] * count
+    coefficients = values + leaf.to(tl.int64)[:, None] * pitch
     pair, single = tl.arange(0, K * K), tl.arange(0, K)
 
     samples = tl.zeros((Q3 * R, Q4), dtype=tl.float32)
@@ -135,7 +135,7 @@ def synthesise(
     corner : Tensor of int, shape (n, d)
         Where each leaf's first sample lies in `out`; what lies outside is left out.
     values : Tensor of int32, shape (n, W)
-        Quantised coefficients.
+        Quantised coefficients; rows may lie apart.
     lattice : array_like of int, shape (W, d)
         Frequency index of each coefficient; no index twice.
     bases : sequence of d Tensors of float32, shapes (extent_j, m_j)
@@ -158,21 +158,24 @@ def synthesise(
     waves = [one] * (AXES - ndim) + [b.to(device, torch.float32).contiguous() for b in bases]
     cell, counts = [len(w) for w in waves], [w.shape[1] for w in waves]
     frequencies = _padded(torch.as_tensor(lattice), device)
-    corners, values = _padded(corner, device), values.to(device).contiguous()
+    corners, values = _padded(corner, device), values.to(device)
     leaves, count = values.shape
     if leaves == 0:
         return
+    if values.stride(1) != 1:
+        values = values.contiguous()
+    pitch = values.stride(0)
     limits = torch.empty((leaves, AXES), dtype=torch.int32, device=device)
     span = min(1024, triton.next_power_of_2(max(1, count)))
     L, *edges = tile_of(tuple(cell))
     tiles = math.prod(triton.cdiv(n, q) for n, q in zip(cell, edges, strict=True))
     with torch.cuda.device_of(out):
         highest[(triton.cdiv(leaves, 1024 // span),)](
-            values, frequencies.T.contiguous(), limits, leaves, count, LEAVES=1024 // span, SPAN=span, num_warps=WARPS
+            values, frequencies.T.contiguous(), limits, leaves, count, pitch, LEAVES=1024 // span, SPAN=span, num_warps=WARPS
         )
         synthesis[(triton.cdiv(leaves, L) * tiles,)](
             shaped, corners, values, limits, _places(frequencies, counts), *waves,
-            float(step), float(offset), int(low), int(high), leaves, count,
+            float(step), float(offset), int(low), int(high), leaves, count, pitch,
             *shaped.shape, *shaped.stride(), *cell, *counts, L, *edges, CHUNK, out.dtype in INTEGERS, precision,
             num_warps=WARPS,
         )  # fmt: skip
@@ -222,7 +225,7 @@ def compile_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]
     """Typical specialisations: name, kernel, signature, constants, warps."""
     cases: list[tuple[str, Any, dict[str, str], dict[str, Any], int]] = []
     for together, span in ((8, 128), (1, 1024)):
-        signature = dict(values="*i32", lattice="*i32", limits="*i32", leaves="i32", count="i32")
+        signature = dict(values="*i32", lattice="*i32", limits="*i32", leaves="i32", count="i32", pitch="i32")
         cases.append((f"highest {together}x{span}", highest, signature, dict(LEAVES=together, SPAN=span), WARPS))
     cells = ((1, 2, 8, 8), (1, 8, 8, 8), (1, 16, 16, 16), (1, 32, 32, 32), (2, 8, 8, 8), (1, 1, 16, 16))
     chosen = [(cell, "*u16", precision) for cell in cells for precision in PRECISIONS]
@@ -237,5 +240,5 @@ def compile_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]
 def _signature(out: str) -> dict[str, str]:
     kinds = dict(out=out, corner="*i32", values="*i32", limits="*i32", place="*i32")
     kinds |= {f"basis{axis}": "*fp32" for axis in range(1, 5)}
-    kinds |= dict(step="fp32", offset="fp32", low="i32", high="i32", leaves="i32", count="i32")
+    kinds |= dict(step="fp32", offset="fp32", low="i32", high="i32", leaves="i32", count="i32", pitch="i32")
     return kinds | {f"{name}{axis}": "i32" for name in ("size", "stride", "n", "m") for axis in range(1, 5)}

@@ -1,0 +1,87 @@
+"""Whole TINC streams on the GPU backend against the CPU's samples. Run by `test_tinc_triton.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import inrcodec
+from inrcodec.image import Image
+from inrcodec.models.restoration import Restoration, RestorationLayout
+from inrcodec.options import TincOptions
+from inrcodec.reconstruct import Restorer
+from inrcodec_formats.errors import ContainerError
+from inrcodec_kernels.backend import Backend
+from samples import scan
+
+from .device import DEVICE
+
+GPU, CPU = Backend("triton", DEVICE), Backend("numba")
+
+
+@pytest.fixture(scope="module")
+def stream() -> bytes:
+    return inrcodec.encode(scan((6, 11, 9)), ratio=5, effort=1, restoration=False, device="cpu")
+
+
+def pair(stream: bytes, restored: bool) -> tuple[Image, Image]:
+    """The same stream on the GPU and on the CPU, with a network that changes its samples if wanted."""
+    images = []
+    for backend in (GPU, CPU):
+        image = Image(stream, backend)
+        if restored:
+            network = Restoration.initial(RestorationLayout(width=4, ndim=3), seed=3)
+            network.parameters["last"] = torch.linspace(-0.4, 0.5, network.parameters["last"].numel()).reshape(network.parameters["last"].shape)
+            image.restorer = Restorer(network, 9 * image.blocks.step, image.read_plain_box, image.shape, backend)
+        images.append(image)
+    return images[0], images[1]
+
+
+@pytest.mark.parametrize("restored", [False, True], ids=["plain", "restored"])
+def test_samples_are_those_of_the_cpu(stream: bytes, restored: bool) -> None:
+    there, here = pair(stream, restored)
+    found = there.read_tensor()
+    assert found.device.type == DEVICE and there.backend == GPU
+    difference = np.abs(found.cpu().numpy().astype(int) - here[...])
+    assert difference.max() <= 1 and np.count_nonzero(difference) <= 2
+    start, stop = np.array([1, 2, 3]), np.array([4, 9, 8])
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    assert np.array_equal(there.read_box(start, stop), found.cpu().numpy()[box])
+    assert there.voxels_evaluated >= here.voxels_evaluated > 0
+
+
+def test_a_box_too_large_for_the_device_is_halved(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = pair(stream, False)
+    plain, refused = Image.read_tensor, []
+
+    def small(image: Image, start: np.ndarray, stop: np.ndarray) -> torch.Tensor:
+        if np.prod(stop - start) > 400:
+            refused.append(0)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(image, start, stop)
+
+    monkeypatch.setattr(Image, "read_tensor", small)
+    assert np.array_equal(np.concatenate(list(there.slabs())), here[...]) and refused
+    monkeypatch.setattr(Image, "read_tensor", lambda image, start, stop: small(image, np.zeros(1), np.full(1, 999)))
+    with pytest.raises(torch.OutOfMemoryError):
+        there.read_box(np.zeros(3, dtype=np.int64), np.ones(3, dtype=np.int64))
+
+
+def test_a_damaged_chunk_is_refused(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, _ = pair(stream, False)
+    coded = there._coded(np.zeros(3, dtype=np.int64), np.array(there.shape))
+    broken = coded._replace(bodies=[coded.bodies[0][:4] + b"\xff" + coded.bodies[0][4:], *coded.bodies[1:]])
+    monkeypatch.setattr(Image, "_coded", lambda image, start, stop: broken)
+    with pytest.raises(ContainerError, match="impossible data"):
+        there.read_tensor()
+
+
+def test_a_dense_root_stays_on_the_cpu_and_says_why() -> None:
+    options = TincOptions(root="dense", layers=(1,), level_ratios=(1.0,), leaf_levels=1, starts=1)
+    dense = inrcodec.encode(scan((6, 8, 7)), ratio=2, effort=1, restoration=False, device="cpu", tinc=options)
+    image = Image(dense, GPU)
+    assert image.backend == dataclasses.replace(CPU, reason="there are no GPU kernels for a dense root")
+    assert np.array_equal(image[...], Image(dense, CPU)[...])

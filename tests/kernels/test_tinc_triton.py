@@ -1,0 +1,13 @@
+"""TINC streams on the GPU backend, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+
+from .interpreter import run_cases
+
+pytest.importorskip("triton")
+
+
+def test_interpreted() -> None:
+    run_cases("tinc.py")
