@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.zstd import decompress_bounded
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.siren import LARGEST, BlendedBox, Blocks
+from inrcodec_kernels.siren import LARGEST, BlendedBox, Blocks, Format, suited
 
 from ..coding.networks import BlockNetworks, NetworkStatistics, block_bits, read_networks
 from ..models.sci import forward, half_octaves
 from ..partition.blocks import blend_ramp
 from ..payload.sci import SciStream
 from ..payload.sections import STATISTICS_LIMIT, needed
-from .base import BlockCosts, Chunk, Chunks, rounded
+from .base import BlockCosts, Chunk, Chunks
 
 _BATCH = 1 << 21
 """Activations of a layer at a time."""
@@ -48,12 +50,14 @@ class SciReconstruction:
     stream : SciStream
     statistics : NetworkStatistics
     backend : Backend
+        The attribute of this name may be one of the CPU instead, and say why: devices have no kernels for some classes.
     """
 
     on_device: ClassVar[None] = None
 
     def __init__(self, stream: SciStream, statistics: NetworkStatistics, backend: Backend) -> None:
-        self.stream, self.statistics, self.backend = stream, statistics, backend
+        self.stream, self.statistics = stream, statistics
+        self.backend = suited(backend, stream.ndim, stream.classes)
         self.tree, self.step, self.low, self.high = stream.tree, stream.step, stream.low, stream.high
         self.rows = self.tree.cells[self.tree.top][0]
         self.evaluated = 0
@@ -94,14 +98,34 @@ class SciReconstruction:
 
     def box(self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks) -> NDArray[np.float32]:
         """Samples of the box [start, stop), not rounded."""
+        return self.box_there(start, stop, chunks, np.dtype(np.float32)).cpu().numpy()
+
+    def box_there(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
+    ) -> Tensor:
+        """Samples of the box [start, stop), left on the backend's device; integers rounded and clipped."""
+        box = self._blended(start, stop, chunks, Format(self.stream.offset, dtype, self.low, self.high))
+        with _unsound_refused():
+            return box.finish_there()
+
+    def integers(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """Samples of the box [start, stop), rounded and clipped."""
+        return self.box_there(start, stop, chunks, dtype).cpu().numpy()
+
+    def _blended(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, form: Format
+    ) -> BlendedBox:
+        """A box with all its blocks."""
         halo = self.stream.halo
-        box = BlendedBox(tuple((stop - start).tolist()), halo, self.backend)
+        box = BlendedBox(tuple((stop - start).tolist()), halo, self.backend, form)
         for chunk in chunks(self.tree.overlapping(start - halo, stop + halo)):
             wanted = chunk.first + np.flatnonzero(chunk.wanted)
             kinds = chunk.decoded.kind[wanted - chunk.first]
             for kind in np.unique(kinds).tolist():
                 self._add_blocks(box, chunk, kind, wanted[kinds == kind], start, stop)
-        return box.finish(self.stream.offset)
+        return box
 
     def _add_blocks(
         self,
@@ -118,18 +142,10 @@ class SciReconstruction:
         if kind:
             inside = np.minimum(origin + extent + halo, stop) - np.maximum(origin - halo, start)
             self.evaluated += int(np.maximum(inside, 0).prod(axis=1).sum())
-        try:
+        with _unsound_refused():
             box.add(
                 Blocks(origin - start, extent, scale, mean), self.stream.networks(kind, leaves, decoded, chunk.first)
             )
-        except ValueError as error:
-            raise ContainerError(_UNSOUND) from error
-
-    def integers(
-        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
-    ) -> NDArray[Any]:
-        """Samples of the box [start, stop), rounded and clipped."""
-        return rounded(self.box(start, stop, chunks), self.low, self.high, dtype)
 
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
         """Values on a grid of positions: the blocks' values, weighted by how far inside the block a point lies."""
@@ -242,6 +258,15 @@ class SciReconstruction:
             parts = [forward(weights, coordinates[:, at : at + batch]) for at in range(0, len(points), batch)]
         scale = half_octaves(chunk.decoded.scale[place]).astype(np.float32)[:, None]
         return _finite(torch.cat(parts, dim=1).numpy()) * scale + mean
+
+
+@contextmanager
+def _unsound_refused() -> Iterator[None]:
+    """Blame the file for networks that are not finite."""
+    try:
+        yield
+    except ValueError as error:
+        raise ContainerError(_UNSOUND) from error
 
 
 def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:

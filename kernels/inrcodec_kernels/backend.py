@@ -127,6 +127,27 @@ def missing(package: str) -> str:
     return ""
 
 
+def in_halves(work: Callable[[int, int], None], begin: int, end: int) -> None:
+    """Call ``work(begin, end)``, or where the device's memory does not do, for one half after the other.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If it does not even do for one.
+    """
+    try:
+        work(begin, end)
+        return
+    except torch.OutOfMemoryError:
+        if end - begin < 2:
+            raise
+    # Only here has the failed call given back what it held.
+    torch.cuda.empty_cache()
+    middle = (begin + end) // 2
+    in_halves(work, begin, middle)
+    in_halves(work, middle, end)
+
+
 def in_threads(work: Callable[[int], T], parts: Iterable[int]) -> list[T]:
     """Call ``work(part)`` for every part, in as many threads as torch uses; `work` should release the GIL.
 

@@ -21,6 +21,7 @@ cpu = pytest.importorskip("inrcodec_kernels.siren.cpu")
 cpu_fit = pytest.importorskip("inrcodec_kernels.siren.cpu_fit")
 
 NUMBA, PLAIN = Backend("numba"), Backend("reference")
+FORM = siren.Format(5.0, np.dtype(np.float32), 0, 0)
 
 
 @pytest.fixture(params=[1, 3])
@@ -140,17 +141,17 @@ def test_boxes_are_the_reference_s(
 def test_samples_do_not_depend_on_threads_or_on_the_box(threads: int) -> None:
     shape = (19, 22, 13)
     blocks, nets = blocks_of(shape, (8, 7, 6), (9, 5), shift=0)
-    whole = siren.BlendedBox(shape, 2, NUMBA)
+    whole = siren.BlendedBox(shape, 2, NUMBA, FORM)
     whole.add(blocks, nets)
-    samples = whole.finish(5.0)
+    samples = whole.finish()
     torch.set_num_threads(1)
-    single = siren.BlendedBox(shape, 2, NUMBA)
+    single = siren.BlendedBox(shape, 2, NUMBA, FORM)
     single.add(blocks, nets)
-    assert np.array_equal(samples, single.finish(5.0)) and np.ptp(samples) > 50
+    assert np.array_equal(samples, single.finish()) and np.ptp(samples) > 50
     low = np.array([3, 4, 5])
-    part = siren.BlendedBox((9, 10, 7), 2, NUMBA)
+    part = siren.BlendedBox((9, 10, 7), 2, NUMBA, FORM)
     part.add(blocks._replace(origin=blocks.origin - low), nets)
-    assert np.array_equal(part.finish(5.0), samples[3:12, 4:14, 5:12])
+    assert np.array_equal(part.finish(), samples[3:12, 4:14, 5:12])
 
 
 @pytest.mark.parametrize("backend", [NUMBA, PLAIN], ids=["numba", "reference"])

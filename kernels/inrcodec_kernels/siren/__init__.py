@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,7 +15,9 @@ from ..backend import Backend, best_on_cpu
 from . import reference
 from .reference import (
     LARGEST,
+    UNSOUND,
     Blocks,
+    Format,
     Networks,
     Note,
     Quantiser,
@@ -27,12 +30,31 @@ from .reference import (
 )
 
 __all__ = [
-    "LARGEST", "BlendedBox", "Blocks", "Networks", "Note", "Quantiser", "Samples", "accumulate", "dequantised", "draw", "fit", "forward",
-    "layer_shapes", "loss_and_gradients", "sine_chain",
+    "LARGEST", "BlendedBox", "Blocks", "Format", "Networks", "Note", "Quantiser", "Samples", "accumulate", "dequantised", "draw",
+    "fit", "forward", "layer_shapes", "loss_and_gradients", "sine_chain", "suited",
 ]  # fmt: skip
 
 LEAST_SHARE = 1e-6
 """Samples that no block reaches are divided by this."""
+
+
+def suited(backend: Backend, ndim: int, classes: Iterable[Sequence[int]]) -> Backend:
+    """The backend, or the best one of the CPU where a class of networks is not for devices.
+
+    Parameters
+    ----------
+    backend : Backend
+    ndim : int
+        Axes of the blocks.
+    classes : iterable of sequence of int
+        Widths of the sine layers of each class; none are constants.
+    """
+    if backend.name != "triton":
+        return backend
+    triton = _module("triton")
+    reasons = (triton.lacking(ndim, widths or (2,)) for widths in classes)
+    reason = next(filter(None, reasons), "")
+    return best_on_cpu(f"Triton: {reason}") if reason else backend
 
 
 def accumulate(total: Any, share: Any, blocks: Blocks, networks: Networks, halo: int, backend: Backend) -> None:
@@ -57,7 +79,10 @@ def accumulate(total: Any, share: Any, blocks: Blocks, networks: Networks, halo:
         If a network gives what is not finite or not below `LARGEST`. `total` is then of no use.
     """
     if backend.name == "triton":
-        _module("triton").accumulate(total, share, blocks, networks, halo)
+        unsound = total.new_zeros(1, dtype=torch.int32)
+        _module("triton").accumulate(total, share, blocks, networks, halo, unsound=unsound)
+        if int(unsound):
+            raise ValueError(UNSOUND)
     elif backend.name == "numba":
         _module("cpu").accumulate(total, share, blocks, networks, halo)
     else:
@@ -71,25 +96,59 @@ class BlendedBox:
     ----------
     shape : tuple of int
     halo : int
-        As in `accumulate`.
+        As in `accumulate`. Blocks without a halo must not overlap.
     backend : Backend
+        One that is `suited`.
+    form : Format
     """
 
-    def __init__(self, shape: tuple[int, ...], halo: int, backend: Backend) -> None:
-        self.halo, self.backend = halo, _on_cpu(backend)
+    def __init__(self, shape: tuple[int, ...], halo: int, backend: Backend, form: Format) -> None:
+        if backend.name == "triton":
+            self._box = _module("triton_box").Box(shape, halo, form, backend.device)
+        else:
+            self._box = _Sums(shape, halo, form, backend)
+
+    def add(self, blocks: Blocks, networks: Networks) -> None:
+        """Add blocks of one class.
+
+        Raises
+        ------
+        ValueError
+            As `accumulate`; a device says so only when the samples are asked for.
+        torch.OutOfMemoryError
+            If the device has not the memory for a single block.
+        """
+        self._box.add(blocks, networks)
+
+    def finish(self) -> NDArray[Any]:
+        """Samples (ends the use of this object): sums over shares, plus the offset; raises as `add`."""
+        return self.finish_there().cpu().numpy()
+
+    def finish_there(self) -> Tensor:
+        """The same, left where the backend has them."""
+        samples: Tensor = self._box.finish()
+        return samples
+
+
+class _Sums:
+    """A box on the CPU."""
+
+    def __init__(self, shape: tuple[int, ...], halo: int, form: Format, backend: Backend) -> None:
+        self.halo, self.form, self.backend = halo, form, backend
         self._total = np.zeros(shape, dtype=np.float32)
         self._share = np.zeros(shape, dtype=np.float32)
 
     def add(self, blocks: Blocks, networks: Networks) -> None:
-        """Add blocks of one class; raises as `accumulate`."""
         accumulate(self._total, self._share, blocks, networks, self.halo, self.backend)
 
-    def finish(self, offset: float) -> NDArray[np.float32]:
-        """Samples (ends the use of this object): sums over shares, plus `offset`."""
+    def finish(self) -> Tensor:
         np.maximum(self._share, np.float32(LEAST_SHARE), out=self._share)
         self._total /= self._share
-        self._total += np.float32(offset)
-        return self._total
+        self._total += np.float32(self.form.offset)
+        if self.form.rounded:
+            np.rint(self._total, out=self._total)
+            np.clip(self._total, self.form.low, self.form.high, out=self._total)
+        return torch.from_numpy(self._total.astype(self.form.dtype, copy=False))
 
 
 def loss_and_gradients(
@@ -125,8 +184,8 @@ def fit(
 ) -> NDArray[np.float64]:
     """Fit n networks of one class by SOAP, each to samples of its block that are drawn anew in every step.
 
-    The same samples are drawn whatever the backend and the number of threads. SOAP runs on the CPU also where the
-    backend is Triton.
+    The same samples are drawn whatever the backend and the number of threads. A class that is not for devices is fitted
+    on the CPU. For many steps of Adam in one launch, see `fit_adam` of the Triton kernels.
 
     Parameters
     ----------
@@ -159,18 +218,13 @@ def fit(
     """
     if quantiser is not None and np.any((quantiser.price > 0) & ~(quantiser.noise > 0)):
         raise ValueError("expected noise in every layer that has a price, found none; give its quantisation step")
-    module = _module("cpu_fit" if _on_cpu(backend).name == "numba" else "reference")
-    loss: NDArray[np.float64] = module.fit(weights, samples, points, rates, note, quantiser)
+    backend = suited(backend, samples.box.shape[1], [[w.shape[-1] for w in weights[:-1]]])
+    where = {"device": backend.device} if backend.name == "triton" else {}
+    module = _module({"triton": "triton_fit", "numba": "cpu_fit", "reference": "reference"}[backend.name])
+    loss: NDArray[np.float64] = module.fit(weights, samples, points, rates, note, quantiser, **where)
     return loss
 
 
 def _module(name: str) -> Any:
     """An implementation, imported when it is needed: Numba and Triton may not be installed."""
     return importlib.import_module(f".{name}", __name__)
-
-
-def _on_cpu(backend: Backend) -> Backend:
-    """The backend, or the best one of the CPU where that one is for devices."""
-    if backend.name != "triton":
-        return backend
-    return best_on_cpu()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..backend import in_threads
 from .plan import Plan
-from .reference import LARGEST, Blocks, Networks
+from .reference import LARGEST, UNSOUND, Blocks, Networks
 
 TILE = 128
 """Points evaluated together: a row is 512 bytes, and a network of 60 neurons fills the first-level cache."""
@@ -426,4 +426,4 @@ def accumulate(
         return bool(_accumulate(*sums, *where, quantised, steps, start, plan.table, plan.sizes, halo, *ends))
 
     if not all(in_threads(work, range(len(bounds) - 1))):
-        raise ValueError("expected networks of finite values, found others; correct the weights")
+        raise ValueError(UNSOUND)

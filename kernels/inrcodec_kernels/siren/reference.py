@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from .soap import Soap
 
 LARGEST = 1e20
 """What a network gives stays below this; more, or NaN, comes from hostile weights only."""
+UNSOUND = "expected networks of finite values, found others; correct the weights"
 _BATCH = 1 << 21
 """Activations of a layer at a time."""
 
@@ -43,6 +44,11 @@ class Blocks(NamedTuple):
     scale: NDArray[np.floating]
     mean: NDArray[np.floating]
 
+    def part(self, begin: int, end: int) -> Blocks:
+        """Some of the blocks."""
+        here = slice(begin, end)
+        return Blocks(self.origin[here], self.extent[here], self.scale[here], self.mean[here])
+
 
 class Networks(NamedTuple):
     """Quantised networks of one class; no widths are constants, whose blocks are their means.
@@ -63,6 +69,40 @@ class Networks(NamedTuple):
     quantised: NDArray[np.int32]
     steps: NDArray[np.floating]
     start: NDArray[np.floating]
+
+    def part(self, begin: int, end: int) -> Networks:
+        """Some of the networks."""
+        here = slice(begin, end)
+        return Networks(self.widths, self.quantised[here], self.steps[here], self.start[here])
+
+
+class Format(NamedTuple):
+    """What the samples of a box are to be.
+
+    Attributes
+    ----------
+    offset : float
+        Added to all.
+    dtype : numpy dtype
+        float32, or integers of up to 16 bits: these are rounded half to even and clipped.
+    low, high : int
+        Smallest and largest integer.
+    """
+
+    offset: float
+    dtype: np.dtype[Any]
+    low: int
+    high: int
+
+    @property
+    def rounded(self) -> bool:
+        """Whether samples are integers."""
+        return self.dtype.kind != "f"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The same in torch."""
+        return torch.from_numpy(np.empty(0, self.dtype)).dtype
 
 
 class Samples(NamedTuple):
@@ -201,7 +241,7 @@ def _values(
         parts = [forward(weights, torch.from_numpy(mesh[:, at : at + batch])) for at in range(0, count, batch)]
     found = torch.cat(parts, dim=1).numpy()
     if not np.all(np.abs(found) < LARGEST):
-        raise ValueError("expected networks of finite values, found others; correct the weights")
+        raise ValueError(UNSOUND)
     return found * blocks.scale[members].astype(dtype)[:, None] + mean
 
 

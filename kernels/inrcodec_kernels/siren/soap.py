@@ -53,19 +53,38 @@ class Soap:
     def step(self, rate: float) -> None:
         """Move all parameters by their gradients; the first call only looks at the curvature."""
         self.steps += 1
+        if self.steps == 1:
+            self.look()
+            return
+        self.move(rate, *self.corrections(self.steps))
+        if self.steps % self.every == 0:
+            self.turn()
+
+    def corrections(self, step: int) -> tuple[float, float]:
+        """What the averages of gradients and of their squares are divided by in a step, from 2: they started as zeros."""
+        return 1 - self.momentum ** (step - 1), 1 - self.decay ** (step - 1)
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Take the eigenbases from the first gradients."""
         for i, parameter in enumerate(self.parameters):
-            gradient = parameter.grad
-            assert gradient is not None
-            sides = [gradient @ gradient.mT, gradient.mT @ gradient]
-            if not self._sides[i]:
-                self._sides[i] = sides
-                self._bases[i] = [eigenvectors(side) for side in sides]
-                continue
-            for known, new in zip(self._sides[i], sides, strict=True):
+            self._sides[i] = _sides_of(_gradient(parameter))
+            self._bases[i] = [eigenvectors(side) for side in self._sides[i]]
+
+    @torch.no_grad()
+    def move(self, rate: float | Tensor, of_mean: float | Tensor, of_square: float | Tensor) -> None:
+        """Follow the curvature and move all parameters; tensors of one number make it a launch that can be replayed."""
+        for i, parameter in enumerate(self.parameters):
+            gradient = _gradient(parameter)
+            for known, new in zip(self._sides[i], _sides_of(gradient), strict=True):
                 known.lerp_(new, 1 - self.curvature_decay)
-            parameter -= rate * self._direction(i, gradient)
-            if self.steps % self.every == 0:
-                self._turn(i)
+            parameter -= rate * self._direction(i, gradient, of_mean, of_square)
+
+    @torch.no_grad()
+    def turn(self) -> None:
+        """Let the eigenbases follow the curvature, in place."""
+        for i in range(len(self.parameters)):
+            self._turn(i)
 
     def _turn(self, i: int) -> None:
         """Follow the slowly turning eigenvectors by one step of orthogonal iteration.
@@ -76,19 +95,26 @@ class Soap:
         for side in (0, 1):
             image = self._sides[i][side] @ self._bases[i][side]
             order = (self._bases[i][side] * image).sum(-2).argsort(dim=-1, descending=True)
-            self._bases[i][side] = torch.linalg.qr(image.gather(-1, order[:, None].expand_as(image)))[0]
+            self._bases[i][side].copy_(torch.linalg.qr(image.gather(-1, order[:, None].expand_as(image)))[0])
             square = self._square[i] if side else self._square[i].mT
-            square = square.gather(-1, order[:, None].expand_as(square))
-            self._square[i] = (square if side else square.mT).contiguous()
+            square.copy_(square.gather(-1, order[:, None].expand_as(square)))
 
-    def _direction(self, i: int, gradient: Tensor) -> Tensor:
+    def _direction(self, i: int, gradient: Tensor, of_mean: float | Tensor, of_square: float | Tensor) -> Tensor:
         left, right = self._bases[i]
         self._mean[i].lerp_(gradient, 1 - self.momentum)
         self._square[i].lerp_((left.mT @ gradient @ right) ** 2, 1 - self.decay)
-        seen = self.steps - 1
-        mean = (left.mT @ self._mean[i] @ right) / (1 - self.momentum**seen)
-        scale = (self._square[i] / (1 - self.decay**seen)).sqrt().clamp(min=LEAST_SCALE)
+        mean = (left.mT @ self._mean[i] @ right) / of_mean
+        scale = (self._square[i] / of_square).sqrt().clamp(min=LEAST_SCALE)
         return left @ (mean / scale) @ right.mT
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _sides_of(gradient: Tensor) -> list[Tensor]:
+    return [gradient @ gradient.mT, gradient.mT @ gradient]
 
 
 def eigenvectors(side: Tensor) -> Tensor:

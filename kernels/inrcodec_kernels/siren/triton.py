@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from inrcodec_kernels.backend import interpreted
+from inrcodec_kernels.siren.reference import LARGEST
 
 PRECISIONS = {"fp32": "ieee", "tf32": "tf32", "fp16": "fp16"}
 """How hidden layers are multiplied; sums are float32, and so are the first and the last layer and all sines."""
@@ -32,6 +33,10 @@ _TILES = 8  # tiles of a program, so that weights are read and dequantised once 
 _PROGRAMS = 1024  # programs that fill any device; a constant, so that sums do not depend on the device
 _CHUNK = 256  # parameters at once in Adam's update
 _SAMPLES = 1024  # samples of a program of `finish`
+_MOST_PARTS = 65535  # of a block, as CUDA's grids want
+
+WIDEST, DEEPEST, AXES = 64, 6, (2, 4)
+"""Neurons of a layer, sine layers, and axes that the kernels are made for."""
 
 
 class Blocks(Protocol):
@@ -48,7 +53,7 @@ class Blocks(Protocol):
 
 
 class Networks(Protocol):
-    """Quantised networks of one class.
+    """Quantised networks of one class; those of no widths are zero.
 
     `widths` of the sine layers; `quantised` (n, P) int32: all layers in raster order, the bias as last row; `steps`
     (n, L + 1) float32; `start` (n, (d + 1) w_1) float32, what is added to the first layer.
@@ -268,25 +273,34 @@ def _store_samples(out, offset, value, limits, mask):
 
 @triton.jit
 def _reconstruct_kernel(
-    out, share, limits, box, origin, extent, scale, mean, quantised, steps, start,
+    out, share, unsound, limits, box, origin, extent, scale, mean, quantised, steps, start,
     WIDTHS: tl.constexpr, PADS: tl.constexpr, OFFSETS: tl.constexpr, DEPTH: tl.constexpr, HALO: tl.constexpr,
-    BITS: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr, FAST: tl.constexpr,
+    BITS: tl.constexpr, LARGEST: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr, FAST: tl.constexpr,
 ):  # fmt: skip
     """Every ``num_programs(1)``-th tile of one block: added to the sums `out` and `share`, or without a halo stored."""
     D: tl.constexpr = WIDTHS[0]
     block = tl.program_id(0).to(tl.int64)
-    quantised += block * OFFSETS[DEPTH + 1]
-    layers = _dequantised(
-        quantised, steps + block * (DEPTH + 1), start + block * OFFSETS[1], WIDTHS, PADS, OFFSETS, DEPTH
-    )
+    if DEPTH > 0:
+        quantised += block * OFFSETS[DEPTH + 1]
+        layers = _dequantised(
+            quantised, steps + block * (DEPTH + 1), start + block * OFFSETS[1], WIDTHS, PADS, OFFSETS, DEPTH
+        )
+    found_unsound = 0
     block_scale, block_mean = tl.load(scale + block), tl.load(mean + block)
     axes, count = _axes(origin + block * D, extent + block * D, box, D, HALO)
     for begin in range(tl.program_id(1) * TILE, count, tl.num_programs(1) * TILE):
         index = begin + tl.arange(0, TILE)
         mask = index < count
         points, offset, ramp = _samples(index, axes, box, D, HALO)
-        value = block_mean + block_scale * _evaluate(points, layers, D, DEPTH, PRECISION, FAST)
+        value = block_mean + tl.zeros_like(ramp)
+        if DEPTH > 0:
+            output = _evaluate(points, layers, D, DEPTH, PRECISION, FAST)
+            # NaN is not below anything.
+            found_unsound |= tl.max(tl.where((tl.abs(output) < LARGEST) | ~mask, 0, 1))
+            value += block_scale * output
         if HALO > 0:
+            # Beyond any sample; what hostile weights may give would not fit the sums.
+            value = tl.minimum(tl.maximum(value, -4294967296.0), 4294967296.0)
             # The value is weighted with the rounded share, so that a constant stays that constant.
             weight = tl.floor(ramp * (1 << BITS) + 0.5)
             total = tl.floor(value.to(tl.float64) * weight.to(tl.float64) + 0.5).to(tl.int64)
@@ -294,6 +308,8 @@ def _reconstruct_kernel(
             tl.atomic_add(share + offset, weight.to(tl.int32), mask=mask, sem="relaxed")
         else:
             _store_samples(out, offset, value.to(tl.float64), limits, mask)
+    if DEPTH > 0:
+        tl.store(unsound, 1, mask=found_unsound != 0)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -458,6 +474,41 @@ def _draw(samples, begin, box, shift, unit, stream, index, mask, D: tl.constexpr
 
 
 @triton.jit
+def _key(key, block):
+    return tl.load(key + block).to(tl.uint32, bitcast=True)
+
+
+@triton.jit(do_not_specialize=["count"])
+def _draw_kernel(
+    points, targets, samples, begin, box, shift, unit, key, step, count, D: tl.constexpr, CHUNK: tl.constexpr
+):
+    """A chunk of the points that one block sees in the step whose number is in device memory."""
+    block = tl.program_id(0).to(tl.int64)
+    index = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
+    mask = index < count
+    stream = _mix(_mix(_key(key, block)) + tl.load(step).to(tl.uint32) * 0x9E3779B9)
+    first = tl.load(begin + block).to(tl.int64)
+    at, target = _draw(samples, first, box + block * D, shift + block * D, unit + block * D, stream, index, mask, D)
+    index += block * count
+    tl.store(targets + index, target, mask=mask)
+    for a in tl.static_range(D):
+        tl.store(points + index * D + a, at[a], mask=mask)
+
+
+@triton.jit
+def _disturb_kernel(
+    noisy, weights, noise, key, step, OFFSETS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr
+):
+    """All weights of one block with the noise of the step whose number is in device memory."""
+    block = tl.program_id(0).to(tl.int64)
+    parameters = block * OFFSETS[DEPTH + 1]
+    _disturb(
+        noisy + parameters, weights + parameters, noise + block * (DEPTH + 1), _key(key, block),
+        tl.load(step).to(tl.uint32), OFFSETS, DEPTH, CHUNK,
+    )  # fmt: skip
+
+
+@triton.jit
 def _adam(
     weights, moment, square, gradients, noise, price, start, rate, correction,
     OFFSETS: tl.constexpr, DEPTH: tl.constexpr, PRICED: tl.constexpr, BETA1: tl.constexpr, BETA2: tl.constexpr,
@@ -503,7 +554,7 @@ def _fit_kernel(
         noisy += parameters
         read = noisy
     block_begin = tl.load(begin + block).to(tl.int64)
-    block_key = tl.load(key + block).to(tl.uint32, bitcast=True)
+    block_key = _key(key, block)
     for s in range(done, done + steps):
         step = (first + s).to(tl.uint32)
         if NOISY:
@@ -579,7 +630,7 @@ class Quantiser(NamedTuple):
 
 def accumulate(
     total: Tensor, share: Tensor, blocks: Blocks, networks: Networks, halo: int, *, precision: str = "fp32",
-    fast_sine: bool = False,
+    fast_sine: bool = False, unsound: Tensor | None = None, largest: int | None = None,
 ) -> None:  # fmt: skip
     """Add the weighted samples of blocks that overlap by a halo, and their weights, to a box; `finish` divides.
 
@@ -599,6 +650,11 @@ def accumulate(
         One of `PRECISIONS`.
     fast_sine : bool
         The device's own sine, 5e-7 instead of 2.5e-7; ignored by the interpreter.
+    unsound : Tensor, shape (1,), int32, or None
+        Set to 1 where a network gives what is not finite or not below `LARGEST`; left alone otherwise. The samples are
+        then of no use.
+    largest : int or None
+        Samples of the largest block with its halo; None has the device count them, and waits for it.
 
     Raises
     ------
@@ -610,12 +666,12 @@ def accumulate(
     if total.dtype != torch.int64 or share.dtype != torch.int32 or total.shape != share.shape:
         found = f"{total.dtype} {tuple(total.shape)} and {share.dtype} {tuple(share.shape)}"
         raise ValueError(f"expected sums of int64 and shares of int32 of one shape, found {found}; make them such")
-    _reconstruct(total, share, total, blocks, networks, halo, precision, fast_sine)
+    _reconstruct(total, share, total, blocks, networks, halo, precision, fast_sine, unsound, largest)
 
 
 def place(
     out: Tensor, blocks: Blocks, networks: Networks, offset: float, low: float, high: float, *, precision: str = "fp32",
-    fast_sine: bool = False,
+    fast_sine: bool = False, unsound: Tensor | None = None, largest: int | None = None,
 ) -> None:  # fmt: skip
     """Reconstruct blocks that do not overlap straight into samples of the file.
 
@@ -623,7 +679,7 @@ def place(
     ----------
     out : Tensor, shape of the box (2 to 4 axes)
         One of `SAMPLE_DTYPES`; samples outside all blocks are left as they are.
-    blocks, networks, precision, fast_sine
+    blocks, networks, precision, fast_sine, unsound, largest
         As in `accumulate`.
     offset : float
         Added to every value.
@@ -636,7 +692,8 @@ def place(
         If shapes, dtypes, widths or precision are not such.
     """
     _check_samples(out)
-    _reconstruct(out, out, _limits(out, offset, low, high), blocks, networks, 0, precision, fast_sine)
+    limits = _limits(out, offset, low, high)
+    _reconstruct(out, out, limits, blocks, networks, 0, precision, fast_sine, unsound, largest)
 
 
 def finish(total: Tensor, share: Tensor, offset: float, low: float, high: float, out: Tensor) -> None:
@@ -708,6 +765,56 @@ def loss_and_gradients(
         )  # fmt: skip
     flat = gradients.sum(1).split([w[0].numel() for w in weights], dim=1)
     return errors.sum(1), [g.reshape(w.shape) for g, w in zip(flat, weights, strict=True)]
+
+
+def draw(voxels: Voxels, key: Tensor, step: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The samples that a step of the fit sees of each block, see README.md.
+
+    Parameters
+    ----------
+    voxels : Voxels
+    key : Tensor, shape (n,), int32 or uint32
+    step : Tensor, shape (1,), int32
+        Number of the step, on the device: so a CUDA graph of the launch draws anew.
+    count : int
+
+    Returns
+    -------
+    points : Tensor, shape (n, count, d), float32
+    targets : Tensor, shape (n, count), float32
+    """
+    nodes, axes = voxels.box.shape
+    points, targets = (voxels.samples.new_empty(nodes, count, *shape) for shape in ((axes,), ()))
+    with _on(points):
+        _draw_kernel[(nodes, triton.cdiv(count, _CHUNK))](
+            points, targets, *(tensor.contiguous() for tensor in voxels), key, step, count, D=axes, CHUNK=_CHUNK
+        )
+    return points, targets
+
+
+def disturbed(weights: Tensor, widths: Sequence[int], axes: int, noise: Tensor, key: Tensor, step: Tensor) -> Tensor:
+    """Weights plus the quantiser's noise of a step.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (n, P), float32
+        As in `fit_adam`.
+    widths : sequence of int
+        Of the sine layers.
+    axes : int
+    noise : Tensor, shape (n, L + 1), float32
+        Step of each layer.
+    key, step
+        As in `draw`.
+    """
+    layout = _layout(axes, widths)
+    _check_contiguous(weights, noise)
+    noisy = torch.empty_like(weights)
+    with _on(weights):
+        _disturb_kernel[(len(weights),)](
+            noisy, weights, noise, key, step, OFFSETS=layout["OFFSETS"], DEPTH=layout["DEPTH"], CHUNK=_CHUNK
+        )
+    return noisy
 
 
 def fit_adam(
@@ -794,31 +901,45 @@ def _schedule(rates: Sequence[float], first: int, betas: tuple[float, float]) ->
 
 def _reconstruct(
     out: Tensor, share: Tensor, limits: Tensor, blocks: Blocks, networks: Networks, halo: int, precision: str,
-    fast_sine: bool,
+    fast_sine: bool, unsound: Tensor | None, largest: int | None,
 ) -> None:  # fmt: skip
     nodes, axes = blocks.origin.shape
     if out.ndim != axes:
         raise ValueError(f"expected a box of {axes} axes, as the blocks have, found {out.ndim}; reshape it")
     _check_contiguous(out, share)
-    layout = _layout(axes, networks.widths)
+    layout = _layout(axes, networks.widths, constant=not networks.widths)
     program = _program(layout, training=False)
-    largest = int((blocks.extent.long() + 2 * halo).prod(1).max())
+    if largest is None:
+        largest = int((blocks.extent.long() + 2 * halo).prod(1).max())
+    parts = min(triton.cdiv(largest, program["TILE"] * _TILES), _MOST_PARTS)
+    if unsound is None:
+        unsound = out.new_empty(1, dtype=torch.int32)
+    # Constants have no numbers: the kernel reads none.
+    numbers = (networks.quantised, networks.steps, networks.start) if networks.widths else (blocks.mean,) * 3
     with _on(out):
-        _reconstruct_kernel[(nodes, triton.cdiv(largest, program["TILE"] * _TILES))](
-            out, share, limits, tuple(out.shape),
+        _reconstruct_kernel[(nodes, parts)](
+            out, share, unsound, limits, tuple(out.shape),
             blocks.origin.contiguous(), blocks.extent.contiguous(), blocks.scale.contiguous(), blocks.mean.contiguous(),
-            networks.quantised.contiguous(), networks.steps.contiguous(), networks.start.contiguous(),
-            **layout, **program, HALO=halo, BITS=FRACTION_BITS, PRECISION=_precision(precision),
-            FAST=fast_sine and not interpreted(),
+            *(tensor.contiguous() for tensor in numbers), **layout, **program, HALO=halo, BITS=FRACTION_BITS,
+            LARGEST=LARGEST, PRECISION=_precision(precision), FAST=fast_sine and not interpreted(),
         )  # fmt: skip
 
 
-def _layout(axes: int, widths: Sequence[int]) -> dict[str, Any]:
-    """The constants of a class, as kernels take them."""
-    if not 2 <= axes <= 4:
-        raise ValueError(f"expected 2 to 4 axes, found {axes}; use another backend")
-    if not 1 <= len(widths) <= 6 or not all(2 <= width <= 64 for width in widths):
-        raise ValueError(f"expected 1 to 6 sine layers of 2 to 64 neurons, found {tuple(widths)}; use another backend")
+def lacking(axes: int, widths: Sequence[int]) -> str:
+    """Why a class has no kernels; empty if it has."""
+    if not AXES[0] <= axes <= AXES[1]:
+        return f"expected {AXES[0]} to {AXES[1]} axes, found {axes}"
+    if not 1 <= len(widths) <= DEEPEST or not all(2 <= width <= WIDEST for width in widths):
+        return f"expected 1 to {DEEPEST} sine layers of 2 to {WIDEST} neurons, found {tuple(widths)}"
+    return ""
+
+
+def _layout(axes: int, widths: Sequence[int], constant: bool = False) -> dict[str, Any]:
+    """The constants of a class, as kernels take them; of no layer at all if that is meant."""
+    if reason := lacking(axes, (2,) if constant else widths):
+        raise ValueError(f"{reason}; use another backend")
+    if constant:
+        return {"WIDTHS": (axes,), "PADS": (axes,), "OFFSETS": (0, 0), "DEPTH": 0}
     every = (axes, *widths, 1)
     sizes = [(a + 1) * b for a, b in itertools.pairwise(every)]
     return {
@@ -871,24 +992,22 @@ def compile_cases() -> list[tuple[str, Any, dict[str, Any], dict[str, Any], int]
     See ``bench/compile_report.py``.
     """
     classes = [((16, 16, 16), "fp32"), *(((32, 32, 32, 32), name) for name in PRECISIONS), ((64, 48, 40), "fp32")]
-    return [_finish_case(), *(case for widths, name in classes for case in _class_cases(3, widths, name))]
+    every = [case for widths, name in classes for case in _class_cases(3, widths, name)]
+    return [_finish_case(), _constants_case(3), *_step_cases(3, (32, 32, 32, 32)), *every]
 
 
 def _class_cases(
     axes: int, widths: Sequence[int], precision: str
 ) -> Iterator[tuple[str, Any, dict[str, Any], dict[str, Any], int]]:
     floats = dict.fromkeys(("errors", "gradients", "weights", "points", "targets"), "*fp32")
-    box = {"limits": "*fp64", "box": ("i32",) * axes, "share": "*i32"}
-    blocks = {"origin": "*i32", "extent": "*i32", "scale": "*fp32", "mean": "*fp32"}
-    networks = {"quantised": "*i32", "steps": "*fp32", "start": "*fp32"}
-    rebuilt = {**box, **blocks, **networks}
+    rebuilt = _rebuilt_types(axes)
     fitted = {
-        **dict.fromkeys(("errors", "weights", "moment", "square", "gradients", "noisy", "samples"), "*fp32"),
-        **{"begin": "*i64", "box": "*i32", "shift": "*fp32", "unit": "*fp32", "key": "*i32", "schedule": "*fp32"},
+        **dict.fromkeys(("errors", "weights", "moment", "square", "gradients", "noisy", "schedule"), "*fp32"),
+        **_VOXEL_TYPES,
         **dict.fromkeys(("noise", "price", "start"), "*fp32"),
         **dict.fromkeys(("first", "done", "steps", "all_steps", "count"), "i32"),
     }
-    blend = {"BITS": FRACTION_BITS, "HALO": 2, "FAST": False}
+    blend = _BLEND
     sharp = {"HALO": 0, "FAST": True}
     adam = {"NOISY": True, "PRICED": True, "BETA1": 0.9, "BETA2": 0.999, "EPSILON": 1e-8, "CHUNK": _CHUNK}
     layout = _layout(axes, widths)
@@ -902,6 +1021,36 @@ def _class_cases(
         program = _program(layout, training=training)
         known = {**layout, **constants, "PRECISION": _precision(precision), "TILE": program["TILE"]}
         yield f"{name}, {title}", kernel, types, known, program["num_warps"]
+
+
+_VOXEL_TYPES = {"samples": "*fp32", "begin": "*i64", "box": "*i32", "shift": "*fp32", "unit": "*fp32", "key": "*i32"}
+_BLEND = {"BITS": FRACTION_BITS, "LARGEST": LARGEST, "HALO": 2, "FAST": False}
+
+
+def _rebuilt_types(axes: int) -> dict[str, Any]:
+    box = {"limits": "*fp64", "box": ("i32",) * axes, "share": "*i32", "unsound": "*i32"}
+    blocks = {"origin": "*i32", "extent": "*i32", "scale": "*fp32", "mean": "*fp32"}
+    return {**box, **blocks, "quantised": "*i32", "steps": "*fp32", "start": "*fp32"}
+
+
+def _constants_case(axes: int) -> tuple[str, Any, dict[str, Any], dict[str, Any], int]:
+    layout = _layout(axes, (), constant=True)
+    program = _program(layout, training=False)
+    types = {**_rebuilt_types(axes), "quantised": "*fp32", "out": "*i64"}
+    known = {**layout, **_BLEND, "PRECISION": PRECISIONS["fp32"], "TILE": program["TILE"]}
+    return "accumulate, constants", _reconstruct_kernel, types, known, program["num_warps"]
+
+
+def _step_cases(
+    axes: int, widths: Sequence[int]
+) -> Iterator[tuple[str, Any, dict[str, Any], dict[str, Any], int]]:
+    step = {"step": "*i32"}
+    types = {**_VOXEL_TYPES, **step, "points": "*fp32", "targets": "*fp32", "count": "i32"}
+    yield "draw", _draw_kernel, types, {"D": axes, "CHUNK": _CHUNK}, 4
+    layout = _layout(axes, widths)
+    types = {**dict.fromkeys(("noisy", "weights", "noise"), "*fp32"), **step, "key": "*i32"}
+    known = {"OFFSETS": layout["OFFSETS"], "DEPTH": layout["DEPTH"], "CHUNK": _CHUNK}
+    yield "disturbed", _disturb_kernel, types, known, 4
 
 
 def _finish_case() -> tuple[str, Any, dict[str, Any], dict[str, Any], int]:

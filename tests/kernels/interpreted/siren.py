@@ -458,7 +458,7 @@ def test_refusals() -> None:
         siren.place(out.T, blocks, networks, 0.0, 0, 1)
     with pytest.raises(ValueError, match="shape"):
         siren.finish(total, share, 0.0, 0, 1, out[:3])
-    for widths in ((), (1,), (65,), (8,) * 7):
+    for widths in ((1,), (65,), (8,) * 7):
         with pytest.raises(ValueError, match="sine layers"):
             siren.place(out, blocks, networks._replace(widths=widths), 0.0, 0, 1)
     with pytest.raises(ValueError, match="2 to 4 axes"):
