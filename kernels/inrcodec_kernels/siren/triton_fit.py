@@ -170,8 +170,8 @@ def _replayable(step: Callable[[], None], device: torch.device) -> Callable[[], 
     """
     if device.type != "cuda":
         return step
-    graph = torch.cuda.CUDAGraph()
     try:
+        graph = torch.cuda.CUDAGraph()
         # Other threads may use the device meanwhile.
         with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             step()

@@ -238,6 +238,34 @@ def test_fits_take_fewer_blocks_where_memory_is_short(monkeypatch: pytest.Monkey
     assert fractions == sorted(fractions) and len(fractions) == 3
 
 
+def test_a_step_that_cannot_be_recorded_is_launched_in_parts() -> None:
+    def waits() -> None:
+        torch.zeros(1, device=DEVICE).item()
+
+    with pytest.warns(RuntimeWarning, match="expected a CUDA graph of a step, found"):
+        assert triton_fit._replayable(waits, torch.device("cuda")) is waits
+    assert triton_fit._replayable(waits, torch.device("cpu")) is waits
+
+
+def test_soap_keeps_its_state_where_it_lies() -> None:
+    """What a recorded step reads must not move."""
+    weights = [w.to(DEVICE) for w in layers_of(2, 2, (5, 3))]
+    for number, weight in enumerate(weights):
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)).to(DEVICE)
+    optimiser = soap.Soap(weights)
+    optimiser.look()
+
+    def state() -> list[Tensor]:
+        return [*optimiser._mean, *optimiser._square, *itertools.chain(*optimiser._sides, *optimiser._bases), *weights]
+
+    places, before = [t.data_ptr() for t in state()], [t.clone() for t in state()]
+    for _ in range(2):
+        optimiser.move(torch.tensor(0.1), torch.tensor(0.5), torch.tensor(0.5))
+        optimiser.turn()
+    assert [t.data_ptr() for t in state()] == places
+    assert sum(not torch.equal(a, b) for a, b in zip(state(), before, strict=True)) > len(places) // 2
+
+
 def test_wide_networks_are_fitted_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: Any, **options: Any) -> None:
         raise AssertionError
