@@ -11,6 +11,8 @@ Vyas et al. 2024, "SOAP: Improving and Stabilizing Shampoo using Adam", arXiv:24
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,10 @@ MOMENTUM, DECAY, CURVATURE_DECAY, EVERY = 0.95, 0.95, 0.95, 10
 """Averaging of gradients, of their squares and of the curvature; steps between updates of the eigenbases."""
 LEAST_SCALE = 1e-12
 """Smaller gradients do not move anything."""
+
+
+def _orthonormal(matrices: Tensor) -> Tensor:
+    return torch.linalg.qr(matrices)[0]
 
 
 class Soap:
@@ -31,6 +37,8 @@ class Soap:
         Averaging of gradients, of their squares, and of the curvature's sides.
     every : int
         Steps between updates of the eigenbases.
+    orthonormal : callable
+        From matrices (n, r, r) to the orthonormal columns of their QR decompositions.
     """
 
     def __init__(
@@ -40,8 +48,9 @@ class Soap:
         decay: float = DECAY,
         curvature_decay: float = CURVATURE_DECAY,
         every: int = EVERY,
+        orthonormal: Callable[[Tensor], Tensor] = _orthonormal,
     ) -> None:
-        self.parameters = parameters
+        self.parameters, self._orthonormal = parameters, orthonormal
         self.momentum, self.decay, self.curvature_decay, self.every = momentum, decay, curvature_decay, every
         self.steps = 0
         self._mean = [torch.zeros_like(p) for p in parameters]
@@ -95,7 +104,7 @@ class Soap:
         for side in (0, 1):
             image = self._sides[i][side] @ self._bases[i][side]
             order = (self._bases[i][side] * image).sum(-2).argsort(dim=-1, descending=True)
-            self._bases[i][side].copy_(torch.linalg.qr(image.gather(-1, order[:, None].expand_as(image)))[0])
+            self._bases[i][side].copy_(self._orthonormal(image.gather(-1, order[:, None].expand_as(image))))
             square = self._square[i] if side else self._square[i].mT
             square.copy_(square.gather(-1, order[:, None].expand_as(square)))
 

@@ -582,6 +582,30 @@ def _fit_kernel(
         tl.debug_barrier()
 
 
+@triton.jit(do_not_specialize=["size"])
+def _orthonormal_kernel(out, matrices, size, EDGE: tl.constexpr):
+    """Q of one matrix's QR decomposition by Householder's reflections, which give a whole basis of any matrix."""
+    first = tl.program_id(0).to(tl.int64) * size * size
+    edge = tl.arange(0, EDGE)
+    rows, columns = edge[:, None], edge[None, :]
+    at, there = rows * size + columns, (rows < size) & (columns < size)
+    x = tl.load(matrices + first + at, mask=there, other=0.0)
+    x = x / tl.maximum(tl.max(tl.max(tl.abs(x), axis=1)), 1e-30)
+    q = tl.where(rows == columns, 1.0, tl.zeros_like(x))
+    for k in range(size):
+        column = tl.sum(tl.where(columns == k, x, 0.0), axis=1)
+        column = tl.where(edge >= k, column, 0.0)
+        norm = tl.sqrt(tl.sum(column * column))
+        head = tl.sum(tl.where(edge == k, column, 0.0))
+        moved = tl.where(head < 0, head - norm, head + norm)
+        # Of length sqrt(2), so that a reflection is x - v (v x); a column that vanishes needs none.
+        scale = tl.where(norm > 1e-15, 1.0 / tl.sqrt(tl.maximum(norm * tl.abs(moved), 1e-30)), 0.0)
+        v = tl.where(edge == k, moved, column) * scale
+        x -= v[:, None] * tl.sum(v[:, None] * x, axis=0)[None, :]
+        q -= tl.sum(q * v[None, :], axis=1)[:, None] * v[None, :]
+    tl.store(out + first + at, q, mask=there)
+
+
 # --------------------------------------------------------------------------------------------- what others call
 
 
@@ -817,6 +841,24 @@ def disturbed(weights: Tensor, widths: Sequence[int], axes: int, noise: Tensor, 
     return noisy
 
 
+def orthonormal(matrices: Tensor) -> Tensor:
+    """Orthonormal columns of n square matrices, those of their QR decompositions; torch's solver takes one after the other.
+
+    Parameters
+    ----------
+    matrices : Tensor, shape (n, r, r), float32
+        r at most 128.
+    """
+    size = matrices.shape[-1]
+    edge = max(16, triton.next_power_of_2(size))
+    out = torch.empty_like(matrices, memory_format=torch.contiguous_format)
+    with _on(out):
+        _orthonormal_kernel[(len(matrices),)](
+            out, matrices.contiguous(), size, EDGE=edge, num_warps=1 if edge < 32 else edge // 8
+        )
+    return out
+
+
 def fit_adam(
     weights: Tensor, moment: Tensor, square: Tensor, widths: Sequence[int], voxels: Voxels, key: Tensor,
     rates: Sequence[float], *, points: int, first: int = 0, quantiser: Quantiser | None = None,
@@ -1046,6 +1088,9 @@ def _step_cases(
 ) -> Iterator[tuple[str, Any, dict[str, Any], dict[str, Any], int]]:
     step = {"step": "*i32"}
     types = {**_VOXEL_TYPES, **step, "points": "*fp32", "targets": "*fp32", "count": "i32"}
+    for edge, warps in ((32, 4), (64, 8), (128, 16)):
+        arrays = {"out": "*fp32", "matrices": "*fp32", "size": "i32"}
+        yield f"orthonormal, {edge}", _orthonormal_kernel, arrays, {"EDGE": edge}, warps
     yield "draw", _draw_kernel, types, {"D": axes, "CHUNK": _CHUNK}, 4
     layout = _layout(axes, widths)
     types = {**dict.fromkeys(("noisy", "weights", "noise"), "*fp32"), **step, "key": "*i32"}

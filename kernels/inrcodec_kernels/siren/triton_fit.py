@@ -77,7 +77,7 @@ class _Descent:
         self.points, self.steps, self.device = points, len(rates), torch.device(device)
         self.weights = [w.detach().to(self.device, copy=True) for w in weights]
         self.widths = [w.shape[-1] for w in weights[:-1]]
-        self.soap = Soap(self.weights)
+        self.soap = Soap(self.weights, orthonormal=triton.orthonormal)
         self.voxels = triton.Voxels(
             self._up(samples.values, np.float32), self._up(samples.begin, np.int64), self._up(samples.box, np.int32),
             self._up(samples.shift, np.float32), self._up(samples.unit, np.float32),
@@ -166,13 +166,12 @@ def _schedule(rates: NDArray[np.float32], soap: Soap) -> NDArray[np.float64]:
 def _replayable(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """A step recorded as a CUDA graph, which the host launches as one; where that cannot be, the step itself.
 
-    Recording does not compute anything. Basis turns stay outside: their solvers wait for the device.
+    Recording does not compute anything. Other threads may use the device meanwhile.
     """
     if device.type != "cuda":
         return step
     try:
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile.
         with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             step()
     except RuntimeError as error:

@@ -214,7 +214,7 @@ def test_fits_are_the_reference_s(priced: bool, monkeypatch: pytest.MonkeyPatch)
     before, results = layers_of(n, 3, widths), []
     for backend in (HERE, REFERENCE):
         weights = [w.clone() for w in before]
-        loss = siren.fit(weights, samples, 90, rates_of(12), silent, backend, quantiser)
+        loss = siren.fit(weights, samples, 60, rates_of(11), silent, backend, quantiser)
         results.append((loss, torch.cat([(w - b).flatten() for w, b in zip(weights, before, strict=True)])))
     (loss, moved), (expected_loss, expected_moved) = results
     assert relative(loss, expected_loss) <= 1e-4
@@ -247,12 +247,24 @@ def test_a_step_that_cannot_be_recorded_is_launched_in_parts() -> None:
     assert triton_fit._replayable(waits, torch.device("cpu")) is waits
 
 
+@pytest.mark.parametrize("size", [1, 5, 33, 65])
+def test_bases_of_anything_are_orthonormal(size: int) -> None:
+    """Also of columns that depend on each other, or vanish."""
+    matrix = torch.randn(size, size, generator=torch.Generator().manual_seed(size))
+    matrices = torch.stack([matrix, 1e-18 * matrix, matrix[:, :1] @ matrix[:1], torch.zeros_like(matrix)])
+    q = triton.orthonormal(matrices.to(DEVICE)).cpu().double()
+    assert (q.mT @ q - torch.eye(size)).abs().max() <= 1e-5
+    triangles = q.mT @ matrices.double()
+    largest = matrices.double().abs().amax((1, 2), keepdim=True)
+    assert (triangles.tril(-1).abs() <= 1e-5 * size * largest).all()
+
+
 def test_soap_keeps_its_state_where_it_lies() -> None:
     """What a recorded step reads must not move."""
     weights = [w.to(DEVICE) for w in layers_of(2, 2, (5, 3))]
     for number, weight in enumerate(weights):
         weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)).to(DEVICE)
-    optimiser = soap.Soap(weights)
+    optimiser = soap.Soap(weights, orthonormal=triton.orthonormal)
     optimiser.look()
 
     def state() -> list[Tensor]:
