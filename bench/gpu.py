@@ -39,12 +39,15 @@ class Timed:
     work : callable
     expected : ndarray or None
         Samples that `work` must return, up to one unit; None where they stay on the device.
+    repeats : int
+        Of the work, when it is timed.
     """
 
     name: str
     bits_per_voxel: float
     work: Callable[[], np.ndarray | None]
     expected: np.ndarray | None
+    repeats: int = REPEATS
 
 
 def ours(signal: BenchSignal) -> Iterator[Timed]:
@@ -59,10 +62,42 @@ def ours(signal: BenchSignal) -> Iterator[Timed]:
     yield Timed("inrcodec TINC, with the copy to the host", _rate(stream, signal), lambda: inrcodec.decode(stream, device="cuda").samples, expected)
 
 
-def ours_resident(signal: BenchSignal) -> Iterator[Timed]:
-    """Our decoder with voxels left on the device."""
-    raise PeerError("no decoder leaves its voxels on the device yet")
-    yield  # a generator like the others
+def ours_resident(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
+    """Our decoder from compressed bytes on the host to voxels left on the device."""
+
+    def timed(signal: BenchSignal) -> Iterator[Timed]:
+        import inrcodec
+
+        stream = inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
+        expected = inrcodec.decode(stream, device="cpu").samples
+        with inrcodec.open(stream, device="cuda") as image:
+            found = image.read_tensor().cpu().numpy()
+        if int(np.abs(found.astype(np.int64) - expected).max()) > 1:
+            raise PeerError("the device's samples differ from the CPU's by more than 1")
+
+        def work() -> None:
+            with inrcodec.open(stream, device="cuda") as image:
+                image.read_tensor()
+
+        yield Timed(f"inrcodec {method.upper()}, device-resident", _rate(stream, signal), work, None)
+
+    return timed
+
+
+def ours_encoding(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
+    """Our encoder at its default effort; what it is compared with is its own decoder, in the report."""
+
+    def timed(signal: BenchSignal) -> Iterator[Timed]:
+        import inrcodec
+
+        stream = inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
+
+        def work() -> None:
+            inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
+
+        yield Timed(f"inrcodec {method.upper()}, encode", _rate(stream, signal), work, None, repeats=3)
+
+    return timed
 
 
 def nvjpeg2000(signal: BenchSignal) -> Iterator[Timed]:
@@ -120,8 +155,11 @@ def nvdec(signal: BenchSignal) -> Iterator[Timed]:
 
 
 DECODERS = {
-    "inrcodec TINC, device-resident": ours_resident,
+    "inrcodec TINC, device-resident": ours_resident("tinc"),
+    "inrcodec SCI, device-resident": ours_resident("sci"),
     "inrcodec TINC, with the copy to the host": ours,
+    "inrcodec TINC, encode": ours_encoding("tinc"),
+    "inrcodec SCI, encode": ours_encoding("sci"),
     "nvJPEG2000": nvjpeg2000,
     "NVDEC": nvdec,
 }
@@ -148,7 +186,7 @@ def _row(timed: Timed, signal: BenchSignal) -> str:
         largest = int(np.abs(found.astype(np.int64) - timed.expected.astype(np.int64)).max())
         if largest > 1:
             raise PeerError(f"differs from the CPU decoder by up to {largest}")
-    middle, low, high = median_seconds(timed.work, "cuda", REPEATS)
+    middle, low, high = median_seconds(timed.work, "cuda", timed.repeats)
     speeds = [signal.samples / seconds / 1e9 for seconds in (middle, high, low)]
     return f"| {timed.name} | {timed.bits_per_voxel:.4f} | {1e3 * middle:.2f} | {speeds[0]:.3f} ({speeds[1]:.3f} to {speeds[2]:.3f}) |"
 

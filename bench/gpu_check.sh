@@ -45,14 +45,32 @@ tests() {
   "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= -m "not slow" $files
 }
 
-export -f environment tests
+# The cases that the suite gives to Triton's interpreter, on the device.
+device_tests() {
+  "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= tests/kernels/interpreted/*.py
+}
+
+# Memory errors and races of every kernel, once, on the smallest cases; silent where the tool is not installed.
+sanitizer() {
+  local tool
+  tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
+  [ -n "$tool" ] || { echo "compute-sanitizer is not installed"; return 0; }
+  "$tool" --tool memcheck --error-exitcode 9 "$PYTHON" -m pytest -q -x -p no:cacheprovider -o addopts="--import-mode=importlib" \
+    -o filterwarnings= tests/kernels/interpreted/*.py -k "empty or limits or misfit or halves or samples_are"
+}
+
+export -f environment tests device_tests sanitizer
 export PYTHON
 step environment 30 bash -c environment > "$FOLDER/environment.txt"
-step tests 240 bash -c tests > "$FOLDER/tests.txt"
+step device-tests 130 bash -c device_tests > "$FOLDER/tests.txt"
+DEVICE=$?
+step kernels 60 "$PYTHON" -m bench.kernels --out "$FOLDER"
+step gpu-decoders 130 "$PYTHON" -m bench.gpu --edge "$EDGE" --out "$FOLDER"
+step sanitizer 60 bash -c sanitizer >> "$FOLDER/tests.txt"
+step tests 130 bash -c tests >> "$FOLDER/tests.txt"
 RESULT=$?
-step kernels 100 "$PYTHON" -m bench.kernels --out "$FOLDER"
-step gpu-decoders 150 "$PYTHON" -m bench.gpu --edge "$EDGE" --out "$FOLDER"
-step throughput 200 "$PYTHON" -m bench throughput --signals "synthetic:$((EDGE / 2))" --repeats 3 --process-repeats 1 --out "$FOLDER"
+[ "$DEVICE" -eq 0 ] || RESULT=$DEVICE
+step throughput 80 "$PYTHON" -m bench throughput --signals "synthetic:$((EDGE / 2))" --repeats 3 --process-repeats 1 --out "$FOLDER"
 tail -n 3 "$FOLDER/tests.txt"
 cat "$FOLDER/log.txt"
 exit "$RESULT"

@@ -17,6 +17,8 @@ from bench.peers.sperr import Sperr
 from bench.readme import BEGIN, block, split, update
 from bench.signals import load_signal
 from bench.timing import repeated, warm
+from inrcodec_kernels import siren
+from inrcodec_kernels.backend import choose
 
 ROOT = Path(__file__).parents[2]
 SIGNAL = "synthetic:16"
@@ -87,16 +89,38 @@ def test_spread_is_median_and_percentiles() -> None:
 
 
 def test_kernel_rows_compare_with_the_counted_floor() -> None:
-    case = kernels.Case("x", 1000, operations=2_000_000, moved=4000, work=lambda: torch.ones(1000).sum())
+    case = kernels.Case("x", 1000, operations=2_000_000, moved=4000, ours=lambda: torch.ones(1000).sum(), torchs=lambda: torch.ones(9).sum())
     row = kernels.measure(case, "cpu", bandwidth=1e9, rate=1e12)
     assert row["floor_ms"] == pytest.approx(0.004) and row["bound"] == "memory"
     assert row["fraction_of_floor"] == pytest.approx(row["floor_ms"] / row["ms"])
+    assert row["times_torch"] == pytest.approx(row["torch_ms"] / row["ms"])
     assert len(kernels.table([row])) == 3
 
 
-def test_every_kernel_case_computes_what_it_counts() -> None:
-    for case in kernels.cases("cpu"):
-        assert case.work().numel() == case.samples
+def test_every_kernel_case_runs_by_both_and_counts() -> None:
+    backend = choose("cpu")
+    for case in (
+        kernels._reconstruct(backend, 8, (5, 4)),
+        kernels._gradients(backend, 2, (5,), 16),
+        kernels._fit(backend, 2, (5,), 16, steps=2, edge=4),
+        kernels._synthesis(backend, 3, 4),
+        kernels._restoration(backend, 9, 4),
+    ):
+        assert case.samples > 0 and case.operations > case.samples and case.moved > case.samples
+        assert case.torchs is not None
+        case.ours(), case.torchs()
+
+
+def test_what_a_reconstruction_reads_is_what_torch_gives() -> None:
+    """The peer evaluates the very networks that are timed."""
+    networks, weights = kernels._networks(2, (5, 4))
+    box = np.zeros((2, 8, 4, 4), dtype=np.float32)
+    one = np.ones(2, dtype=np.float32)
+    blocks = siren.Blocks(np.array([[0, 0, 0], [4, 0, 0]]), np.full((2, 3), 4), one, 0 * one)
+    siren.accumulate(box[0], box[1], blocks, networks, 0, choose("cpu"))
+    axis = (2 * torch.arange(4) + 1) / 4 - 1
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(1, -1, 3)
+    assert np.allclose(box[0].reshape(2, -1), siren.forward(weights, points), atol=1e-4) and (box[1] == 1).all()
 
 
 def test_without_a_gpu_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
