@@ -154,12 +154,14 @@ class Image:
         """
         first = np.zeros(self.ndim, dtype=np.int64) if start is None else np.asarray(start, dtype=np.int64)
         last = np.array(self.shape, dtype=np.int64) if stop is None else np.asarray(stop, dtype=np.int64)
-        boxes = self.blocks.on_device
+        boxes, dtype = self.blocks.on_device, np.dtype(self.header.dtype)
+        if self.restorer is None and boxes is None and self.backend.name == "triton":
+            return self.blocks.box_there(first, last, self._chunks, dtype)
         if boxes is None:
             return torch.from_numpy(self.read_box(first, last)).to(self.backend.device)
         around = (first, last) if self.restorer is None else self.restorer.ringed(first, last)
-        dtype = torch.from_numpy(np.empty(0, dtype=self.header.dtype)).dtype
-        return boxes.integers(first, last, self._coded(*around), dtype, self.restorer)
+        kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+        return boxes.integers(first, last, self._coded(*around), kind, self.restorer)
 
     def read_plain_box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
         """Samples of a box as the networks give them: not restored, rounded or clipped."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from inrcodec_kernels.backend import Backend
 
@@ -105,6 +106,12 @@ class Reconstruction(Protocol):
         self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
     ) -> NDArray[Any]:
         """Samples of the box [start, stop), rounded and clipped."""
+        ...
+
+    def box_there(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
+    ) -> Tensor:
+        """The same, or samples not rounded where the dtype is float32, left on the backend's device."""
         ...
 
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:

@@ -106,6 +106,13 @@ class TincReconstruction:
             return self._written(start, stop, chunks, dtype)
         return rounded(self.box(start, stop, chunks), self.low, self.high, dtype)
 
+    def box_there(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
+    ) -> torch.Tensor:
+        """The same, or samples not rounded where the dtype is float32, as a tensor on the backend's device; see `on_device`."""
+        box = self.box(start, stop, chunks) if dtype == np.float32 else self.integers(start, stop, chunks, dtype)
+        return torch.from_numpy(box).to(self.backend.device)
+
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
         """Values on a grid of positions."""
         out = np.empty([len(g) for g in grids], dtype=np.float32)
