@@ -125,12 +125,15 @@ def _reconstruct(backend: Backend, blocks: int, widths: tuple[int, ...], edge: i
     axis = (2 * torch.arange(edge) + 1) / edge - 1
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(1, -1, 3).to(backend.device)
     there = [w.to(backend.device) for w in weights]
+    total, share = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
-    def batched() -> Tensor:
-        """In parts whose activations stay in a cache."""
-        part = 8 if backend.device == "cpu" else len(place.mean)
+    def batched() -> None:
+        """What `INRCODEC_BACKEND=reference` runs on a CPU; the networks alone on a device."""
         with torch.no_grad():
-            return torch.cat([siren.forward([w[i : i + part] for w in there], points) for i in range(0, blocks, part)])
+            if backend.device == "cpu":
+                siren.accumulate(total, share, place, networks, 0, REFERENCE)
+            else:
+                siren.forward(there, points)
 
     if backend.name == "triton":
         from inrcodec_kernels.siren.triton import place as on_device
@@ -142,7 +145,6 @@ def _reconstruct(backend: Backend, blocks: int, widths: tuple[int, ...], edge: i
         def work() -> None:
             on_device(out, siren.Blocks(*to[:4]), siren.Networks(widths, *to[4:]), 0.0, 0, 65535)
     else:
-        total, share = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
         def work() -> None:
             siren.accumulate(total, share, place, networks, 0, backend)
