@@ -132,7 +132,7 @@ def codec(monkeypatch):
     fake = FakeCodec()
     for name in ("encode", "decode", "info", "verify", "open"):
         monkeypatch.setattr(inrcodec, name, getattr(fake, name), raising=False)
-    monkeypatch.setattr(comparison, "decode_signal", lambda source, progress: fake.decode(source, progress=progress))
+    monkeypatch.setattr(comparison, "decode_signal", lambda source, backend, progress: fake.decode(source, progress=progress))
     return fake
 
 

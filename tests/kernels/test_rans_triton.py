@@ -11,3 +11,8 @@ pytest.importorskip("triton")
 
 def test_interpreted() -> None:
     run_cases("rans.py")
+
+
+@pytest.mark.slow
+def test_interpreted_slow() -> None:
+    run_cases("rans.py", "-m", "slow")

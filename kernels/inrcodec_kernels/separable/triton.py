@@ -20,6 +20,8 @@ CHUNK = 16
 EDGE, ROWS, SAMPLES = 32, 8, 1024
 """Limits of a program's tile: along each of the last two axes, over all other ones, and altogether."""
 WARPS = 4
+REGISTERS = 168
+"""Most registers of a thread: left alone, the compiler moves some to memory for more programs than there is shared memory for."""
 PRECISIONS = ("ieee", "tf32")
 """Of the products along the last two axes; sums are always float32."""
 
@@ -177,7 +179,7 @@ def synthesise(
             shaped, corners, values, limits, _places(frequencies, counts), *waves,
             float(step), float(offset), int(low), int(high), leaves, count, pitch,
             *shaped.shape, *shaped.stride(), *cell, *counts, L, *edges, CHUNK, out.dtype in INTEGERS, precision,
-            num_warps=WARPS,
+            num_warps=WARPS, maxnreg=REGISTERS,
         )  # fmt: skip
 
 
@@ -221,9 +223,9 @@ def _check(out: Tensor, corner: Tensor, values: Tensor, bases: Sequence[Tensor],
         raise ValueError(f"expected precision {' or '.join(PRECISIONS)}, found {precision!r}; choose one of them")
 
 
-def compile_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]]:
-    """Typical specialisations: name, kernel, signature, constants, warps."""
-    cases: list[tuple[str, Any, dict[str, str], dict[str, Any], int]] = []
+def compile_cases() -> list[tuple[Any, ...]]:
+    """Typical specialisations: name, kernel, signature, constants, warps, and the compiler's options."""
+    cases: list[tuple[Any, ...]] = []
     for together, span in ((8, 128), (1, 1024)):
         signature = dict(values="*i32", lattice="*i32", limits="*i32", leaves="i32", count="i32", pitch="i32")
         cases.append((f"highest {together}x{span}", highest, signature, dict(LEAVES=together, SPAN=span), WARPS))
@@ -233,7 +235,7 @@ def compile_cases() -> list[tuple[str, Any, dict[str, str], dict[str, Any], int]
         constants: dict[str, Any] = dict(zip(("L", "Q1", "Q2", "Q3", "Q4"), tile_of(cell), strict=True))
         constants |= dict(K=CHUNK, INTEGER=kind != "*fp32", PRECISION=precision)
         name = f"synthesis {'x'.join(map(str, cell))} {kind[1:]} {precision}"
-        cases.append((name, synthesis, _signature(kind), constants, WARPS))
+        cases.append((name, synthesis, _signature(kind), constants, WARPS, {"maxnreg": REGISTERS}))
     return cases
 
 

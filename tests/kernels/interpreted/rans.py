@@ -124,6 +124,7 @@ def test_truncated_and_longer_chunks() -> None:
     assert refused_alike(code, 4, chunks, [level] * len(chunks)) == [False] + [True] * (len(chunks) - 1)
 
 
+@pytest.mark.slow
 def test_changed_bits() -> None:
     """Those of signs cannot be seen; those of states, words and the lengths of escapes are."""
     code = band_code(1, 4)

@@ -32,7 +32,7 @@ def volume() -> np.ndarray:
 
 
 @pytest.fixture(
-    scope="module", params=[("triton", 1), ("reference", 2), pytest.param(("triton", 2), marks=pytest.mark.slow)]
+    scope="module", params=[pytest.param(("triton", 1), marks=pytest.mark.slow), ("reference", 2), pytest.param(("triton", 2), marks=pytest.mark.slow)]
 )
 def stream(request: pytest.FixtureRequest) -> Iterator[bytes]:
     """Streams encoded by two backends: of one block and one sine layer, and of two."""
