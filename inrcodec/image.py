@@ -22,8 +22,7 @@ from .backends import backend_for
 from .payload import restoration
 from .payload.sections import KNOWN_SECTIONS, MAX_CHUNK_BLOCKS
 from .reconstruct import Chunk, Restorer, reconstruction_of
-from .reconstruct.base import rounded
-from .reconstruct.device import CodedChunks
+from .reconstruct.base import CodedChunks, rounded
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 

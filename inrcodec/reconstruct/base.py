@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from inrcodec_kernels.backend import Backend
 
 from ..partition.octree import Octree
-
-if TYPE_CHECKING:
-    from .device import DeviceBoxes
+from .restored import Restorer
 
 T = TypeVar("T")
 
@@ -49,6 +48,48 @@ class BlockCosts:
 
 Chunks = Callable[[NDArray[np.int64]], Iterable[Chunk[Any]]]
 """``chunks(leaves)``: the chunks that hold the given blocks, decoded."""
+
+
+class CodedChunks(NamedTuple):
+    """Chunks as they lie in a stream.
+
+    Attributes
+    ----------
+    bodies : list of bytes
+    first, stop : ndarray of int, shape (C,)
+        Blocks [first, stop) of each.
+    """
+
+    bodies: list[bytes]
+    first: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+
+class DeviceBoxes(Protocol):
+    """Decodes boxes on a GPU, from compressed bytes to samples that stay there."""
+
+    def integers(
+        self,
+        start: NDArray[np.int64],
+        stop: NDArray[np.int64],
+        coded: CodedChunks,
+        dtype: torch.dtype,
+        restorer: Restorer | None,
+    ) -> Tensor:
+        """Samples of the box [start, stop), corrected, rounded and clipped; `coded` holds all blocks of it and its ring.
+
+        Raises
+        ------
+        ContainerError
+            If a chunk cannot have been written by the encoder.
+        """
+        ...
+
+    def samples(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], coded: CodedChunks, dtype: torch.dtype
+    ) -> Tensor:
+        """Samples of a box before correction: floats, or integers rounded and clipped."""
+        ...
 
 
 class Reconstruction(Protocol):

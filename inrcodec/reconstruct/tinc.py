@@ -22,7 +22,7 @@ from ..partition.blocks import batches, scatter
 from ..payload.sections import STATISTICS_LIMIT, needed
 from ..payload.tinc import TincStream, model_from_section
 from .base import BlockCosts, Chunks, rounded
-from .device import DeviceBoxes
+from .device import TincBoxes
 
 Leaves = tuple[int, NDArray[np.int64], NDArray[np.int32]]
 """Level, leaf numbers and quantised readouts (W, n)."""
@@ -157,9 +157,14 @@ class TincReconstruction:
             yield level, np.concatenate([m for m, _ in pieces]), np.concatenate([v.T for _, v in pieces]).T
 
     @cached_property
-    def on_device(self) -> DeviceBoxes | None:
+    def on_device(self) -> TincBoxes | None:
         """What decodes boxes on a GPU, if that is the backend."""
-        return DeviceBoxes(self) if self.backend.name == "triton" else None
+        if self.backend.name != "triton":
+            return None
+        return TincBoxes(self.stream, self.model, self.coder, self.backend, self._count)
+
+    def _count(self, samples: int) -> None:
+        self.evaluated += samples
 
     @property
     def _synthesises(self) -> bool:
