@@ -57,8 +57,8 @@ def decode_file(
             seconds=seconds,
             mvoxels_per_second=image.header.voxels / seconds / 1e6,
             output=os.fspath(target),
-            backend=backend.title,
-            backend_reason=backend.reason,
+            backend=image.backend.title,
+            backend_reason=image.backend.reason,
         )
 
 

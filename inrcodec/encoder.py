@@ -79,7 +79,7 @@ class Encoder:
 
     def __init__(self, signal: Signal, options: EncodeOptions, progress: Progress) -> None:
         self.signal, self.options, self.progress = signal, options, progress
-        self.backend = backend_for(options.device)
+        self.backend = self.decoded_by = backend_for(options.device)
         self.volume = signal.samples
         self.low, self.high = int(self.volume.min()), int(self.volume.max())
         self.seconds: dict[str, float] = {}
@@ -299,7 +299,7 @@ class Encoder:
         """Decode the stream as a user would, slab by slab, and compare."""
         total = ErrorStatistics(0, 0, 0, 0)
         with Image(blob, self.backend) as image:
-            at = 0
+            self.decoded_by, at = image.backend, 0
             for slab in image.slabs():
                 total += error_statistics(self.volume[at : at + len(slab)], slab)
                 at += len(slab)
@@ -323,7 +323,8 @@ class Encoder:
             bits_per_weight=8 * size / max(weights, 1),
             seconds=dict(self.seconds),
             backend=self.backend.title,
-            backend_reason=self.backend.reason,
+            # What has no kernels on a device is decoded elsewhere, with a reason of its own.
+            backend_reason="; ".join(dict.fromkeys(filter(None, (self.backend.reason, self.decoded_by.reason)))),
             seed=self.options.seed,
             effort=self.options.effort,
             choices={**self.system.choices, **self.choices, "step": float(np.float32(result.step))},
