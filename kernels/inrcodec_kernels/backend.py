@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -154,9 +155,25 @@ def in_threads(work: Callable[[int], T], parts: Iterable[int]) -> list[T]:
     Compiled loops are shared out so instead of by Numba's own threads, whose default layer ends the process when two
     threads of a program call it at once.
     """
-    parts = list(parts)
-    threads = min(torch.get_num_threads(), len(parts))
-    if threads < 2:
+    parts, threads = list(parts), torch.get_num_threads()
+    if min(threads, len(parts)) < 2 or getattr(_worker, "busy", False):
         return [work(part) for part in parts]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, parts))
+
+    def marked(part: int) -> T:
+        # Work that itself shares out work would wait for threads that wait for it.
+        _worker.busy = True
+        try:
+            return work(part)
+        finally:
+            _worker.busy = False
+
+    return list(_pool(os.getpid(), threads).map(marked, parts))
+
+
+_worker = threading.local()
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this process: a forked one has none of its parent's, and makes its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="inrcodec")

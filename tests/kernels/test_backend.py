@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 
 import pytest
@@ -99,3 +101,34 @@ def test_an_error_in_a_thread_comes_through() -> None:
 
     with pytest.raises(ValueError, match="part 0"):
         in_threads(work, [0, 1])
+
+
+def test_shared_out_work_may_share_out_work() -> None:
+    """More nested calls than threads: none waits for another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = in_threads(lambda part: sum(in_threads(lambda inner: part * inner, range(5))), range(8))
+    finally:
+        torch.set_num_threads(before)
+    assert found == [10 * part for part in range(8)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_makes_its_own_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        in_threads(lambda part: part, range(4))
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:  # pragma: no cover - in the child
+            os.write(write, bytes(in_threads(lambda part: part + 1, range(4))))
+            os._exit(0)
+        os.close(write)
+        ready, _, _ = select.select([read], [], [], 20)
+        assert ready and os.read(read, 9) == bytes([1, 2, 3, 4])
+        os.waitpid(child, 0)
+    finally:
+        torch.set_num_threads(before)
+        os.close(read)
