@@ -45,21 +45,27 @@ tests() {
   "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= -m "not slow" $files
 }
 
+has_device() {
+  "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "no CUDA device here: $1 not run"; return 1; }
+}
+
 # The cases that the suite gives to Triton's interpreter, on the device.
 device_tests() {
+  has_device "kernels on the device" || return 0
   "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= tests/kernels/interpreted/*.py
 }
 
 # Memory errors and races of every kernel, once, on the smallest cases; silent where the tool is not installed.
 sanitizer() {
   local tool
+  has_device sanitizer || return 0
   tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
   [ -n "$tool" ] || { echo "compute-sanitizer is not installed"; return 0; }
   "$tool" --tool memcheck --error-exitcode 9 "$PYTHON" -m pytest -q -x -p no:cacheprovider -o addopts="--import-mode=importlib" \
     -o filterwarnings= tests/kernels/interpreted/*.py -k "empty or limits or misfit or halves or samples_are"
 }
 
-export -f environment tests device_tests sanitizer
+export -f environment tests has_device device_tests sanitizer
 export PYTHON
 step environment 30 bash -c environment > "$FOLDER/environment.txt"
 step device-tests 130 bash -c device_tests > "$FOLDER/tests.txt"
