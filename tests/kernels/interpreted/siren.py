@@ -19,6 +19,7 @@ from torch import Tensor
 
 from inrcodec.partition.blocks import blend_ramp
 from inrcodec_kernels.siren import triton as siren
+from inrcodec_kernels.siren import triton_network as device
 
 from .device import DEVICE
 
@@ -73,8 +74,8 @@ def on_device(tensor: Tensor) -> Tensor:
 def sines_kernel(x, sine, sine_too, cosine, N: tl.constexpr):
     i = tl.arange(0, N)
     value = tl.load(x + i)
-    s, c = siren._sine_cosine(value)
-    tl.store(sine + i, siren._sine(value, False))
+    s, c = device.sine_and_cosine(value)
+    tl.store(sine + i, device.sine(value, False))
     tl.store(sine_too + i, s)
     tl.store(cosine + i, c)
 
