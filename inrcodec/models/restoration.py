@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.restoration import Parameters, loss_and_gradients, restore
 
 UNITS = 3.0
@@ -22,8 +22,6 @@ LEAST_STEP = 2.0**-32
 """Smaller steps count as this one, so that no stored step makes samples overflow."""
 LARGEST_PARAMETER = 1024.0
 """Limit of every parameter's magnitude: with it, samples of 32 bits give finite results whatever the parameters and step."""
-
-REFERENCE = Backend("reference")
 
 Read = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """``read(start, stop)``: float32 samples of the box [start, stop), which lies in the signal."""

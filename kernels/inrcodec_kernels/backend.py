@@ -99,6 +99,11 @@ def _forced(name: str, device: str) -> Backend:
     return Backend(name, "cpu", reason)
 
 
+def compiled_on_host(backend: Backend) -> bool:
+    """Whether an operation that has no kernel for devices runs compiled: on the CPU, whatever the device."""
+    return backend.name != "reference" and not missing("numba")
+
+
 def interpreted() -> bool:
     """Whether Triton kernels run in Triton's interpreter, on the CPU, as tests have them."""
     return os.environ.get("TRITON_INTERPRET") == "1" and not missing("triton")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inrcodec_kernels import backend
-from inrcodec_kernels.backend import Backend, choose, in_threads
+from inrcodec_kernels.backend import Backend, choose, compiled_on_host, in_threads
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 
@@ -81,6 +81,13 @@ def test_triton_without_a_gpu_needs_its_interpreter(monkeypatch: pytest.MonkeyPa
     lack(monkeypatch)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert choose() == Backend("triton", "cpu", "INRCODEC_BACKEND=triton, interpreted")
+
+
+def test_what_only_the_cpu_has_is_compiled_unless_torch_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compiled_on_host(Backend("numba")) and compiled_on_host(Backend("triton", "cuda"))
+    assert not compiled_on_host(Backend("reference"))
+    lack(monkeypatch, "numba")
+    assert not compiled_on_host(Backend("triton", "cuda"))
 
 
 def test_parts_run_in_several_threads_in_order() -> None:

@@ -5,13 +5,12 @@ Arrays of coefficients are leaf by leaf here, shape (n, W), and copied where the
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Backend
+from ..backend import Backend, compiled_on_host
 from . import reference
 from .reference import BandGraph, Neighbours, band_contexts
 
@@ -20,7 +19,7 @@ __all__ = ["BandGraph", "Neighbours", "band_contexts", "count_contexts", "leaf_c
 
 def _module(backend: Backend) -> ModuleType:
     """Loops over coefficients run on the CPU whatever the device; without Numba, in numpy."""
-    if backend.name == "reference" or importlib.util.find_spec("numba") is None:
+    if not compiled_on_host(backend):
         return reference
     from . import cpu
 

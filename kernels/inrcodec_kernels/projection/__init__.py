@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Backend
+from ..backend import Backend, compiled_on_host
 from . import reference
 
 __all__ = ["project"]
@@ -43,7 +42,7 @@ def project(
         raise ValueError(f"expected blocks of {[len(b) for b in bases]} samples, found {blocks.shape[1]}; cut them to that")
     blocks, bases = np.ascontiguousarray(blocks), [np.ascontiguousarray(basis) for basis in bases]
     long = max(map(len, bases)) > reference.SHORT
-    if backend.name == "reference" or long or importlib.util.find_spec("numba") is None:
+    if long or not compiled_on_host(backend):
         return reference.project(blocks, bases, place)
     from . import cpu
 

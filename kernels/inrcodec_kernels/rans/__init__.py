@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from ..backend import Backend, missing
+from ..backend import Backend, compiled_on_host
 from . import reference
 from .bands import BandCode, CodedError
 from .reference import LEAST_STATE, RawBits, check_end, escape_bits, first_states, joined
@@ -31,7 +31,7 @@ __all__ = [
 
 def coder(backend: Backend) -> ModuleType:
     """The module to code single streams with: the reference, or the same compiled by Numba (for "triton" too: on the host)."""
-    if backend.name == "reference" or (backend.name == "triton" and missing("numba")):
+    if not compiled_on_host(backend):
         return reference
     from . import cpu
 

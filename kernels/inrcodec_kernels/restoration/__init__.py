@@ -7,16 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..backend import Backend
+from ..backend import REFERENCE, Backend
 from . import reference, tiled
 from .reference import Parameters
 
 __all__ = ["Parameters", "correction", "loss_and_gradients", "restore"]
 
-_REFERENCE = Backend("reference")
 
-
-def correction(samples: Tensor, parameters: Parameters, backend: Backend = _REFERENCE) -> Tensor:
+def correction(samples: Tensor, parameters: Parameters, backend: Backend = REFERENCE) -> Tensor:
     """What to add to samples, for those that have their whole neighbourhood in the box.
 
     Parameters
@@ -99,7 +97,7 @@ def restore(
 
 
 def loss_and_gradients(
-    samples: Tensor, wanted: Tensor, parameters: Parameters, backend: Backend = _REFERENCE
+    samples: Tensor, wanted: Tensor, parameters: Parameters, backend: Backend = REFERENCE
 ) -> tuple[float, Parameters]:
     """Mean squared error of the correction, and its gradients, for the fit.
 
