@@ -30,7 +30,7 @@ from .metrics import ErrorStatistics, error_statistics, own_range
 from .options import EncodeOptions
 from .payload import restoration
 from .reports import EncodeReport
-from .systems import Draft, SciSystem, System, TincSystem
+from .systems import Draft, PyramidSystem, SciSystem, System, TincSystem
 from .systems.auto import trial_part, verdict
 from .systems.base import Task
 
@@ -52,7 +52,9 @@ _LEAST_RESTORATION, _MOST_GAIN_DB = 180, 1.5
 """A restoration network takes at least so many bytes and gains at most about so much: small streams do without."""
 _STRENGTH = 9.6
 
-_SYSTEMS: dict[str, Callable[[Task], System]] = {"tinc": TincSystem, "sci": SciSystem}
+_SYSTEMS: dict[str, Callable[[Task], System]] = {"tinc": TincSystem, "sci": SciSystem, "pyramid": PyramidSystem}
+_TRIED = ("tinc", "sci")
+"""What `auto` chooses from."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Encoder:
         self.system = _SYSTEMS[name](self._task())
         self._timed("partition", lambda: self.system.prepare(goal))
         result = self._timed("code", lambda: self._reach_target(self.system.step))
-        if self.options.restoration and self._timed("restore", lambda: self._fit_restoration(result)):
+        if self.options.restoration and self.system.restorable and self._timed("restore", lambda: self._fit_restoration(result)):
             result = self._timed("code", lambda: self._restored(result))
         self.result = result
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
@@ -129,8 +131,8 @@ class Encoder:
             # The part's own header must not count for more than the whole signal's does.
             target = Quality("bits_per_voxel", 8 * self.signal.header.raw_bytes / target.value / self.signal.header.voxels)
         outcomes = {}
-        for number, name in enumerate(_SYSTEMS):
-            self.progress("trial", number / len(_SYSTEMS), name)
+        for number, name in enumerate(_TRIED):
+            self.progress("trial", number / len(_TRIED), name)
             effort = max(1, self.options.effort - 2)
             options = replace(self.options, target=target, method=name, effort=effort, restoration=False)  # type: ignore[arg-type]
             try:

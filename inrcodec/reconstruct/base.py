@@ -14,6 +14,7 @@ from torch import Tensor
 from inrcodec_kernels.backend import Backend
 
 from ..partition.octree import Octree
+from ..partition.tiles import TilePyramid
 from .restored import Restorer
 
 T = TypeVar("T")
@@ -97,8 +98,8 @@ class Reconstruction(Protocol):
 
     Attributes
     ----------
-    tree : Octree
-        Its leaves are the blocks, in file order.
+    tree : Octree or TilePyramid
+        Its leaves, or its tiles, are the blocks, in file order.
     step : float
         The quantisation step as an error of samples, in stored units: what a correction of the samples is measured in.
     low, high : int
@@ -115,7 +116,7 @@ class Reconstruction(Protocol):
         What decodes boxes on a GPU.
     """
 
-    tree: Octree
+    tree: Octree | TilePyramid
     step: float
     low: int
     high: int

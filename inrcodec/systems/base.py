@@ -83,6 +83,8 @@ class System(Protocol):
     step_bounds : tuple of float
     size_slope : float
         Octaves by which the size falls when the step doubles, negative.
+    restorable : bool
+        Whether decoded samples gain from a restoration network; not where the system has such a network itself.
     blocks : int
     decoder_bytes : int
         Memory that a decoder needs for a batch of blocks.
@@ -95,6 +97,7 @@ class System(Protocol):
     name: ClassVar[str]
     step_bounds: ClassVar[tuple[float, float]]
     size_slope: ClassVar[float]
+    restorable: ClassVar[bool]
     step: float
     choices: dict[str, object]
 

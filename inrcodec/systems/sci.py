@@ -74,6 +74,7 @@ class SciSystem:
     name: ClassVar[str] = "sci"
     step_bounds: ClassVar[tuple[float, float]] = (1e-4, 1e9)
     size_slope: ClassVar[float] = -0.2
+    restorable: ClassVar[bool] = True
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.sci

@@ -69,6 +69,7 @@ class TincSystem:
     name: ClassVar[str] = "tinc"
     step_bounds: ClassVar[tuple[float, float]] = tinc.STEP_BOUNDS
     size_slope: ClassVar[float] = -1.0
+    restorable: ClassVar[bool] = True
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.tinc

@@ -1,0 +1,323 @@
+"""The descent on a pyramid: latents and both networks together, for rate and distortion.
+
+In units of the step the cost is ``squared error + FAIR * bits``: the step is the one that uniform quantisation would take at this
+exchange rate. So the step is what decides the size, and everything else stays
+the same from the finest to the coarsest.
+
+While latents are still real numbers, they are rounded softly with noise (`inrcodec_kernels.pyramid.soften`); the last part of
+the steps rounds them, and gradients pass as if it had not. Without noise latents would hide between integers, where no symbol is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.pyramid import Context, Synthesis, adam, distortion, rate, soften
+
+from ..models.pyramid import PyramidLayout, initial_networks
+from .goal import Goal
+
+Floats = NDArray[np.float32]
+Note = Callable[[float, str], None]
+
+FAIR = math.log(2) / 6
+"""Squared error that a bit is worth, in units of the step: the slope of ``step^2 / 12`` over the bits it costs."""
+_SLOWER = {"gains": 0.0, "filters": 0.1}
+"""Of the networks' learning rate. Gains keep still: skips and first weights can do what they could."""
+LARGEST = float(1 << 19)
+"""Latents stay below this."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How rounding and learning rates change; pairs are the values at the beginning and at the end of soft rounding.
+
+    Attributes
+    ----------
+    temperature, deviation : tuple of float
+        Of `soften`.
+    least : tuple of float
+        Lower limit of log2 of the Laplace scale.
+    latent_rate, network_rate : float
+        Learning rates; they fall to 0 along a cosine.
+    hard : float
+        Part of the steps, the last, that rounds.
+    """
+
+    temperature: tuple[float, float] = (0.35, 0.1)
+    deviation: tuple[float, float] = (0.2, 0.15)
+    least: tuple[float, float] = (-4.3, -4.3)
+    latent_rate: float = 0.1
+    network_rate: float = 0.03
+    hard: float = 0.1
+
+
+class Cost(NamedTuple):
+    """What rounded latents cost: bits of each level, and the mean squared error in units of the step."""
+
+    bits: float
+    error: float
+
+
+@dataclass
+class _Moving:
+    """An array and its two moments."""
+
+    values: Floats
+    moments: tuple[Floats, Floats] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.moments = np.zeros(self.values.size, np.float32), np.zeros(self.values.size, np.float32)
+
+    def move(self, gradient: Floats, step: int, rate: float, backend: Backend) -> None:
+        """A step of Adam."""
+        adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, step, rate, backend=backend)
+
+
+class PyramidFit:
+    """A pyramid in the making.
+
+    Parameters
+    ----------
+    volume : ndarray
+        The signal.
+    offset : float
+        Taken off the samples.
+    step : float
+        First guess.
+    layout : PyramidLayout
+    seed : int
+    backend : Backend
+    """
+
+    def __init__(
+        self, volume: np.ndarray, offset: float, step: float, layout: PyramidLayout, seed: int, backend: Backend
+    ) -> None:
+        self.layout, self.step = layout, step
+        self._seed, self._backend = seed, backend
+        self._target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
+        context, synthesis = initial_networks(layout, seed)
+        self._parts = [[_Moving(np.array(p, np.float32)) for p in network] for network in (context, synthesis)]
+        self._latents = [_Moving(y) for y in first_latents(self._target, layout, synthesis.gains)]
+        self._done = 0
+
+    @property
+    def context(self) -> Context:
+        """The context model as it is now."""
+        return Context(*(p.values for p in self._parts[0]))
+
+    @property
+    def synthesis(self) -> Synthesis:
+        """The synthesis as it is now."""
+        return Synthesis(*(p.values for p in self._parts[1]))
+
+    def set_networks(self, context: Context, synthesis: Synthesis) -> None:
+        """Replace the networks; they keep still from now on if `refine` is all that follows."""
+        self._parts = [[_Moving(p) for p in network] for network in (context, synthesis)]
+
+    @property
+    def rounded(self) -> list[NDArray[np.int32]]:
+        """The latents as integers."""
+        return [np.clip(np.rint(y.values), -LARGEST, LARGEST).astype(np.int32) for y in self._latents]
+
+    def run(self, steps: int, goal: Goal, schedule: Schedule, note: Note) -> None:
+        """Descend; the step follows the goal."""
+        checks = max(10, steps // 24)
+        soft = max(1.0, (1 - schedule.hard) * steps)
+        for number in range(steps):
+            part = min(1.0, number / soft)
+            fade = 0.5 * (1 + math.cos(math.pi * number / steps)) * min(1.0, (number + 1) / 20)
+            if number >= soft:
+                self._move(self._whole(), schedule.least[1], 0.3 * schedule.latent_rate * fade, schedule.network_rate * fade)
+            else:
+                temperature, deviation, least = (
+                    a + part * (b - a) for a, b in (schedule.temperature, schedule.deviation, schedule.least)
+                )
+                softened = self._softened(temperature, deviation)
+                self._move(softened, least, schedule.latent_rate * fade, schedule.network_rate * fade)
+            if (number + 1) % checks == 0:
+                cost = self.cost(schedule.least[1])
+                self._follow(goal, cost, part)
+                note((number + 1) / steps, self._told(cost))
+
+    def bits(self, latents: list[NDArray[np.int32]]) -> float:
+        """Bits of whole latents."""
+        floats = [y.astype(np.float32) for y in latents]
+        return float(rate(floats, self.context, self.layout.kernel, Schedule.least[1], self._backend)[0].sum())
+
+    def slopes(self, latents: list[NDArray[np.int32]]) -> tuple[list[Floats], list[Floats]]:
+        """Gradients of the squared error, in units of the step, and of the bits at whole latents."""
+        floats = [y.astype(np.float32) for y in latents]
+        _, of_error, _ = distortion(floats, self.synthesis, self.layout.kernel, self._target, self._backend)
+        _, of_rate, _ = rate(floats, self.context, self.layout.kernel, Schedule.least[1], self._backend)
+        return of_error, of_rate
+
+    def cost(self, least: float = Schedule.least[1]) -> Cost:
+        """Of the rounded latents."""
+        whole = [y.round() for y, _ in self._whole()]
+        bits, _, _ = rate(whole, self.context, self.layout.kernel, least, self._backend)
+        squares, _, _ = distortion(whole, self.synthesis, self.layout.kernel, self._target, self._backend)
+        return Cost(float(bits.sum()), squares / self._target.size)
+
+    def _told(self, cost: Cost) -> str:
+        return f"{cost.bits / self._target.size:.4f} bits/voxel, RMS error {math.sqrt(cost.error) * self.step:.4g}"
+
+    def _softened(self, temperature: float, deviation: float) -> list[tuple[Floats, Floats | None]]:
+        keys = [(self._seed * 8 + k) * 0x9E3779B1 + self._done * 0x85EBCA6B for k in range(self.layout.levels)]
+        return [
+            soften(y.values, temperature, deviation, key % 2**32, self._backend)
+            for y, key in zip(self._latents, keys, strict=True)
+        ]
+
+    def _whole(self) -> list[tuple[Floats, Floats | None]]:
+        return [(np.rint(y.values), None) for y in self._latents]
+
+    def _move(
+        self, latents: list[tuple[Floats, Floats | None]], least: float, latent_rate: float, network_rate: float
+    ) -> None:
+        """A step down the gradients at some values of the latents, given with their slopes."""
+        values = [value for value, _ in latents]
+        _, of_rate, of_context = rate(values, self.context, self.layout.kernel, least, self._backend)
+        _, of_error, of_synthesis = distortion(values, self.synthesis, self.layout.kernel, self._target, self._backend)
+        weight = np.float32(FAIR)
+        self._done += 1
+        for y, (_, slope), a, b in zip(self._latents, latents, of_rate, of_error, strict=True):
+            a *= weight
+            a += b
+            if slope is not None:
+                a *= slope
+            y.move(a, self._done, latent_rate, self._backend)
+        if network_rate:
+            for network, gradients in zip(self._parts, (of_context, of_synthesis), strict=True):
+                for name, p, gradient in zip(gradients._fields, network, gradients, strict=True):
+                    own = _SLOWER.get(name, 1.0) * network_rate
+                    p.move(np.asarray(gradient, np.float32), self._done, own, self._backend)
+
+    def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
+        """Change the step, as long as rounding is soft, so that the end meets the goal."""
+        if goal.bits is not None:
+            # Soft rounding leaves more symbols than the end will have.
+            excess = cost.bits / (goal.bits * (1 + 0.35 * (1 - part)))
+            finer = excess**0.7
+        else:
+            assert goal.error is not None
+            excess = goal.error / max(cost.error * self.step**2, 1e-30)
+            finer = math.sqrt(excess)
+        limit = 1.02 if part == 1 else 1.5
+        self._rescale(min(max(finer, 1 / limit), limit))
+
+    def _rescale(self, factor: float) -> None:
+        """Multiply the step, which divides everything that is measured in it."""
+        self.step *= factor
+        shrink = np.float32(1 / factor)
+        self._target *= shrink
+        for y in self._latents:
+            y.values *= shrink
+
+
+def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[Floats]:
+    """Differences of means: every level holds what the coarser ones leave, and the finest one nothing yet.
+
+    Parameters
+    ----------
+    target : ndarray, shape of the finest lattice
+    layout : PyramidLayout
+    gains : ndarray, shape (K,)
+    """
+    means = [target]
+    for flags in layout.kernel.halved:
+        means.append(_halved(means[-1], flags))
+    found = [means[-1] / gains[-1]]
+    for level in range(layout.levels - 2, -1, -1):
+        coarse = _doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
+        found.append((means[level] - coarse) / gains[level] if level else np.zeros_like(target))
+    return [np.ascontiguousarray(y, dtype=np.float32) for y in reversed(found)]
+
+
+def _halved(values: Floats, flags: tuple[bool, ...]) -> Floats:
+    """Means of pairs along some axes; an odd last one stands for itself."""
+    for axis in np.flatnonzero(flags).tolist():
+        last = values.take(range(0, values.shape[axis], 2), axis)
+        other = values.take(np.minimum(np.arange(0, values.shape[axis], 2) + 1, values.shape[axis] - 1), axis)
+        values = (last + other) / 2
+    return values
+
+
+def _doubled(values: Floats, flags: tuple[bool, ...], shape: tuple[int, ...]) -> Floats:
+    """Linear interpolation back to a shape."""
+    for axis in np.flatnonzero(flags).tolist():
+        place = np.arange(shape[axis])
+        near = place >> 1
+        other = np.clip(near + 2 * (place & 1) - 1, 0, values.shape[axis] - 1)
+        values = np.float32(0.75) * values.take(near, axis) + np.float32(0.25) * values.take(other, axis)
+    return values
+
+
+def choose_halvings(volume: np.ndarray, most: int, least_extent: int = 4) -> tuple[tuple[bool, ...], ...]:
+    """Axes to halve from level to level: those along which the signal is smoothest first, until all are short.
+
+    Thick slices differ more from one to the next than neighbours within them; there the axis of slices waits until the
+    others have become as coarse.
+
+    Parameters
+    ----------
+    volume : ndarray
+    most : int
+        Most levels.
+    least_extent : int
+        Shorter axes are not halved.
+    """
+    extents = list(volume.shape)
+    rough = [_roughness(volume, axis) for axis in range(volume.ndim)]
+    found: list[tuple[bool, ...]] = []
+    while len(found) < most - 1:
+        live = [axis for axis, n in enumerate(extents) if n > least_extent]
+        if not live:
+            break
+        limit = _UNLIKE * min(rough[axis] for axis in live)
+        flags = tuple(axis in live and rough[axis] <= limit for axis in range(volume.ndim))
+        found.append(flags)
+        extents = [-(-n // 2) if half else n for n, half in zip(extents, flags, strict=True)]
+        rough = [r * 4 if half else r for r, half in zip(rough, flags, strict=True)]
+    return tuple(found)
+
+
+_UNLIKE = 3.0
+"""Axes whose squared differences are within this factor of the smallest are halved together."""
+
+
+def _roughness(volume: np.ndarray, axis: int) -> float:
+    """Mean squared difference of neighbours along an axis, of a part of the signal."""
+    if volume.shape[axis] < 2:
+        return math.inf
+    sparse = tuple(slice(None) if a == axis else slice(n // 2 % max(1, n // 64), None, max(1, n // 64)) for a, n in enumerate(volume.shape))
+    return max(float(np.mean(np.diff(volume[sparse].astype(np.float64), axis=axis) ** 2)), 1e-12)
+
+
+def first_step(volume: np.ndarray, offset: float, layout: PyramidLayout, goal: Goal) -> float:
+    """Guess the step from the goal: for a size, by counting the bits that plain differences of means would take."""
+    if goal.error is not None:
+        return math.sqrt(goal.error / 0.05)
+    assert goal.bits is not None
+    sparse = volume
+    target = (sparse - np.float32(offset)).astype(np.float32).reshape(layout.kernel.shape)
+    gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
+    levels = first_latents(target, layout, gains)
+    coarse = _doubled(_halved(target, layout.kernel.halved[0]), layout.kernel.halved[0], target.shape) if layout.halved else 0
+    levels[0] = target - coarse
+    low, high = -10.0, 20.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        bits = sum(float(np.log2(1 + (y * 2.0**-middle) ** 2).sum()) for y in levels)
+        low, high = (middle, high) if _BITS_OF_COUNT * bits > goal.bits else (low, middle)
+    return float(2.0**middle)
+
+
+_BITS_OF_COUNT = 0.5
