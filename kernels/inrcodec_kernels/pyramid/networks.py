@@ -48,8 +48,9 @@ class Net(NamedTuple):
         Shifts of the inputs; the same, the last one repeated up to a multiple of `INPUTS`.
     skips, skip_rows : ndarray of int64
         Shifts of the inputs that have a skip; the same, repeated up to a multiple of `CHANNELS`.
-    plan : ndarray of int64, shape (n, 3)
-        How gradients by the inputs are added up: first row, shift, and number of rows at successive shifts.
+    plan : ndarray of int64, shape (groups, INPUTS + 1)
+        Shifts of every `INPUTS` inputs, to which their gradients are added, and the number of them, or 0 where they are
+        neighbours along x: those are added up together.
     """
 
     first: Floats
@@ -97,12 +98,12 @@ def repeated(places: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
 
 
 def scatter(shifts: Sequence[int]) -> NDArray[np.int64]:
-    """The plan of a network with inputs at these shifts: neighbours along x are added up together."""
-    found, row = [], 0
-    while row < len(shifts):
-        three = list(shifts[row : row + 3]) == [shifts[row], shifts[row] + 1, shifts[row] + 2]
-        found.append((row, shifts[row], 3 if three else 1))
-        row += found[-1][2]
+    """The plan of a network with inputs at these shifts."""
+    found = []
+    for row in range(0, len(shifts), INPUTS):
+        group = list(shifts[row : row + INPUTS])
+        along_x = group == [group[0], group[0] + 1, group[0] + 2]
+        found.append([*group, *[0] * (INPUTS - len(group)), 0 if along_x else len(group)])
     return np.array(found, dtype=np.int64)
 
 
@@ -113,7 +114,8 @@ class Scratch(NamedTuple):
     ----------
     values : ndarray of float32
     thin, outs, thick, by_inputs : ndarray of int64
-        Where rows begin: first hidden layer, outputs, second hidden layer, gradients by the inputs.
+        Where rows begin: first hidden layer, outputs, second hidden layer, and gradients by the inputs, which are made
+        `INPUTS` at a time in the same rows.
     back : ndarray of int64
         `thin` and `outs`.
     columns : ndarray of int64
@@ -142,7 +144,7 @@ class Scratch(NamedTuple):
     def of(cls, net: Net) -> Scratch:
         """Zeros for a network."""
         thin, outs, thick = len(net.first_bias), len(net.last_bias), len(net.second_bias)
-        every = np.arange(thin + outs + thick + net.first_turned.shape[1]) * ROW + LANES
+        every = np.arange(thin + outs + thick + INPUTS) * ROW + LANES
         columns = repeated(every[:thin], INPUTS)
         sizes = [
             thin * len(net.in_columns) * LANES, thick * len(columns) * LANES,
@@ -150,6 +152,7 @@ class Scratch(NamedTuple):
         ]  # fmt: skip
         cuts = np.cumsum([thin, outs, thick])
         rows = [np.ascontiguousarray(part) for part in np.split(every, cuts)]
+        rows[-1] = np.tile(rows[-1], net.first_turned.shape[1] // INPUTS)
         values = np.zeros(len(every) * ROW + LANES, np.float32)
         sums = [np.zeros(size, np.float32) for size in sizes]
         return cls(values, *rows, every[: thin + outs].copy(), columns, *sums)  # type: ignore[call-arg]
@@ -196,10 +199,10 @@ def back(scratch, unused, inputs, gradient, at, net, span, count):  # type: igno
     _gate(values, thin, net.second_turned, unused, values, thick, span)
     _add_sums(scratch.first_bias, values, thin, span)
     _add_dots(scratch.first, values, thin, inputs, net.in_columns, at, span)
-    for p in range(0, span, BLOCK):
-        for m in range(0, len(scratch.by_inputs), INPUTS):
+    for m in range(0, len(scratch.by_inputs), INPUTS):
+        for p in range(0, span, BLOCK):
             _to_inputs(values, scratch.by_inputs, p, net.first_turned, unused, m, values, scratch.back, p)
-    _add_scattered(gradient, at, values, scratch.by_inputs, net.plan, count)
+        _add_scattered(gradient, at, values, scratch.by_inputs, net.plan[m // INPUTS], count)
 
 
 @njit(nogil=True, cache=True)
@@ -254,15 +257,15 @@ def _add_three(out, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _add_scattered(gradient, at, values, rows, plan, count):  # type: ignore[no-untyped-def]
-    """Add gradients by the inputs where the inputs are, and nowhere else: other threads work on what is there."""
-    for row in rows:
-        values[row + count : row + count + LANES] = 0
-    for k in range(len(plan)):
-        row, to = plan[k, 0], at + plan[k, 1]
-        a = rows[row]
-        if plan[k, 2] == 1:
-            _add(gradient[to : to + count], values[a : a + count])
-            continue
-        n, b, c = count + 2, rows[row + 1] - 1, rows[row + 2] - 2
-        _add_three(gradient[to : to + n], values[a : a + n], values[b : b + n], values[c : c + n])
+def _add_scattered(gradient, at, values, rows, shifts, count):  # type: ignore[no-untyped-def]
+    """Add `INPUTS` gradients where the inputs are, and nowhere else: other threads work on what is there."""
+    a, b, c = rows[0], rows[1], rows[2]
+    if shifts[INPUTS] == 0:
+        for row in (a, b, c):
+            values[row + count : row + count + LANES] = 0
+        to, n = at + shifts[0], count + 2
+        _add_three(gradient[to : to + n], values[a : a + n], values[b - 1 : b - 1 + n], values[c - 2 : c - 2 + n])
+        return
+    for k in range(shifts[INPUTS]):
+        to, row = at + shifts[k], rows[k]
+        _add(gradient[to : to + count], values[row : row + count])
