@@ -1,4 +1,4 @@
-"""The pyramid's float kernels: its definition against plain loops, the compiled one against the definition, and what holds."""
+"""The pyramid's float kernels: the definition against loops, the compiled ones against the definition."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def assert_near(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
 
 
 def poisoned(operation: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What an operation gives where memory holds NaN until it is written; compiled before, for Numba knows the true function."""
+    """What an operation gives where memory holds NaN until it is written; compiled before that."""
     operation()
 
     def empty(shape: Any, dtype: Any = float, order: Any = "C") -> NDArray[Any]:

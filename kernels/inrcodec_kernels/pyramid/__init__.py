@@ -153,7 +153,7 @@ def synthesise_box(
         held = [(o, o + n) for o, n in zip(origin, own.shape, strict=True)]
         if any(a < o or b > e for a, b, (o, e) in zip(low, high, held, strict=True)):
             raise ValueError(
-                f"expected latents {low} to {high} of level {level}, found {own.shape} from {origin} on; read a larger part"
+                f"expected latents {low} to {high} of level {level}, found {own.shape} from {origin} on; read more"
             )
     if compiled_on_host(backend):
         from . import cpu
@@ -244,7 +244,7 @@ def adam(
     """
     if any(a.shape != latents.shape for a in (gradients, *moments)) or step < 1:
         raise ValueError(
-            f"expected arrays of shape {latents.shape} and a step from 1 on, found step {step}; give each lattice its own"
+            f"expected arrays of shape {latents.shape} and a step from 1 on, found step {step}; keep one for each"
         )
     if not all(a.flags.c_contiguous for a in (latents, *moments)):
         raise ValueError("expected contiguous latents and moments, found a view; copy it")

@@ -1,7 +1,7 @@
-"""Dot products of rows whose sums stay in vectors, for gradients of parameters that are collected over many short spans.
+"""Dot products of rows whose sums stay in vectors, for gradients that are collected over many short spans.
 
-`vectors.dots` adds up the lanes of its sums at the end of every call, which on spans that fit the first-level cache takes
-as long as the products themselves. Here a sum of `LANES` parts is kept in memory and added up once, at the very end.
+`vectors.dots` adds up the lanes of its sums at the end of every call, which on spans that fit the first-level cache
+takes as long as the products themselves. Here a sum of `LANES` parts is kept in memory and added up once, at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..vectors import _INT, _ZERO, LANES, _Writer
 
 
 def lane_dots(rows: int, columns: int) -> Any:
-    """Make ``f(out, width, left, lefts, i, left_at, right, rights, j, right_at, count)``: `vectors.dots`, but lanes stay apart.
+    """Make ``f(out, width, left, lefts, i, left_at, right, rights, j, right_at, count)``: `vectors.dots`, lanes apart.
 
     Parameters
     ----------
@@ -30,7 +30,9 @@ def lane_dots(rows: int, columns: int) -> Any:
     """
 
     @intrinsic
-    def block(typing, out, width, left, lefts, i, left_at, right, rights, j, right_at, count):  # type: ignore[no-untyped-def]
+    def block(  # type: ignore[no-untyped-def]
+        typing, out, width, left, lefts, i, left_at, right, rights, j, right_at, count
+    ):  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             w = _Writer(context, builder, signature, arguments)
             out, width, left, lefts, i, left_at, right, rights, j, right_at, count = w.arguments

@@ -1,9 +1,9 @@
 """Rate and distortion of a pyramid with all gradients, and its synthesis, in compiled loops.
 
-Every lattice is held flat with a ring (`frames.py`), so that a tap is a shift. A span of positions goes through a network and
-all the way back before the next one (`networks.py`); what shifts make of the ends of lines is computed, and counts for
-nothing. Threads take slabs, first every second one, then those between: no two that touch the same samples at a time, and
-sums in an order that does not depend on the threads.
+Every lattice is held flat with a ring (`frames.py`), so that a tap is a shift. A span of positions goes through a
+network and all the way back before the next one (`networks.py`); what shifts make of the ends of lines is computed, and
+counts for nothing. Threads take slabs, first every second one, then those between: no two that touch the same samples
+at a time, and sums in an order that does not depend on the threads.
 """
 
 from __future__ import annotations

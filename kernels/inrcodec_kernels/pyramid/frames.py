@@ -109,7 +109,7 @@ class Slab(NamedTuple):
 def slabs(frame: Frame, box: Box) -> list[Slab]:
     """Cut a box of a frame into slabs of two planes or more, however many threads there are.
 
-    Planes are cut along z with all of t, lines along y where there is one plane, samples along x where there is one line.
+    Planes are cut along z with all of t, lines along y where there is one plane, else samples along x.
     """
     (_, *start), extents = box[0], [b - a for a, b in zip(*box, strict=True)]
     axis = next((a for a in (1, 2) if extents[a] > 1), 3)

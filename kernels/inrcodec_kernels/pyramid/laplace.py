@@ -1,7 +1,7 @@
 """Bits of latents under Laplace distributions, and their gradients, in a loop that the compiler makes vectors of.
 
-With ``a = |y - mu|``, ``t1 = exp(-|a - 1/2| / b)`` and ``t2 = exp(-(a + 1/2) / b)`` the probability is ``(t1 - t2) / 2`` for
-a >= 1/2, else ``1 - (t1 + t2) / 2``; its derivatives by a and by 1 / b are the same in both cases:
+With ``a = |y - mu|``, ``t1 = exp(-|a - 1/2| / b)`` and ``t2 = exp(-(a + 1/2) / b)`` the probability is ``(t1 - t2) /
+2`` for a >= 1/2, else ``1 - (t1 + t2) / 2``; its derivatives by a and by 1 / b are the same in both cases:
 
     dP/da = -(t1 - t2) / (2 b),    dP/d(1/b) = ((a + 1/2) t2 - (a - 1/2) t1) / 2
 
@@ -62,7 +62,9 @@ def log2(x: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, fastmath=EXACT, error_model="numpy")
-def bits_and_gradients(latents, location, scale, mask, bits, location_bias, scale_bias, least):  # type: ignore[no-untyped-def]
+def bits_and_gradients(  # type: ignore[no-untyped-def]
+    latents, location, scale, mask, bits, location_bias, scale_bias, least
+):  # fmt: skip
     """Write the bits of every latent, and gradients by location and log2 scale in their places; 0 where the mask is."""
     for i in range(len(bits)):
         s = scale[i] + scale_bias

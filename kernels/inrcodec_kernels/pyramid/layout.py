@@ -75,7 +75,7 @@ class Layout:
 
     @cached_property
     def causal(self) -> tuple[Place, ...]:
-        """Taps on latents of the own level that come before: at t - 1 the centre and its neighbours, then raster order."""
+        """Taps on latents of the own level that come before: at t - 1 centre and neighbours, then raster order."""
         before = [place_of((-1, *tap[1:])) for tap in self._cross(range(1, AXES))] if 0 in self.present else []
         return (*before, *(tap for tap in self._block if tap < CENTRE))
 

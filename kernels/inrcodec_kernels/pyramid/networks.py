@@ -1,7 +1,8 @@
 """The pyramid's small networks over spans of positions: forward, and all the way back, as products in registers.
 
-Rows of a span lie one after the other in scratch that stays in the cache of a core: both hidden layers, the outputs, and the
-gradients by the inputs. Gradients of a hidden layer take the place of its results. Inputs are shifts of a flat array.
+Rows of a span lie one after the other in scratch that stays in the cache of a core: both hidden layers, the outputs,
+and the gradients by the inputs. Gradients of a hidden layer take the place of its results. Inputs are shifts of a flat
+array.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Window(NamedTuple):
 
 
 def upsample(source: Window, taps: Tensor, halved: Sequence[bool], box: Box) -> Tensor:
-    """Values of a box on the next finer level; only halved axes are touched, and indices beyond the lattice are its edge's.
+    """Values of a box on the next finer level; only halved axes are touched. Beyond the lattice its edge counts.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """Upsampling by two along some axes, and its adjoint, in compiled loops that touch the finer level once.
 
-A plane of the finer level is made from the few planes that it depends on, then line by line, and the last pass writes where
-the result is to be. The adjoint goes the same way back: plane by plane along x and y, then along z and t from what that left.
+A plane of the finer level is made from the few planes that it depends on, then line by line, and the last pass writes
+where the result is to be. The adjoint goes the same way back: plane by plane along x and y, then along z and t from
+what that left.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from .layout import Floats, Place
 PART = 1 << 15
 """Samples of the finer level that a thread takes at a time, about."""
 
-# The forward passes are plain multiplications and additions in a fixed order: a sample is the same to the last bit in every
-# box. Gradients may be reordered.
+# The forward passes are plain multiplications and additions in a fixed order: a sample is the same to the last bit in
+# every box. Gradients may be reordered.
 SUMS = {"contract", "reassoc", "nsz"}
 
 
@@ -186,7 +187,9 @@ def _double(out, line, taps):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _upsample(source, origin, taps, halved, start, out, first, strides, extents, begin, end):  # type: ignore[no-untyped-def]
+def _upsample(  # type: ignore[no-untyped-def]
+    source, origin, taps, halved, start, out, first, strides, extents, begin, end
+):  # fmt: skip
     rows, columns = source.shape[2], source.shape[3]
     x, wide = start[3], extents[3]
     left = max(0, -((x >> 1) - 2 + (x & 1))) if halved[3] else 0
@@ -296,7 +299,9 @@ def _taps_of_planes(gradient, source, taps, halved, t, z, of_taps):  # type: ign
 
 
 @njit(nogil=True, cache=True)
-def _back_along_lines(gradient, first, strides, extents, source, taps, halved, learned, between, of_taps, begin, end):  # type: ignore[no-untyped-def]
+def _back_along_lines(  # type: ignore[no-untyped-def]
+    gradient, first, strides, extents, source, taps, halved, learned, between, of_taps, begin, end
+):  # fmt: skip
     """Adjoint along x and y of planes of the finer level; what the taps get, along t and z too."""
     rows, columns = source.shape[2], source.shape[3]
     origin = (0, 0, 0, 0)
