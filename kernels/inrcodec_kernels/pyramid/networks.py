@@ -156,7 +156,7 @@ class Scratch(NamedTuple):
         rows[-1] = np.tile(rows[-1], net.first_turned.shape[1] // INPUTS)
         values = np.zeros(len(every) * ROW + LANES, np.float32)
         sums = [np.zeros(size, np.float32) for size in sizes]
-        return cls(values, *rows, every[: thin + outs].copy(), columns, *sums)  # type: ignore[call-arg]
+        return cls(values, *rows, every[: thin + outs].copy(), columns, *sums)  # type: ignore[call-arg, arg-type]
 
     def gradients(self, net: Net) -> list[Floats]:
         """Those of first, first_bias, second, second_bias, last, last_bias and skip, shapes as the network has them."""
