@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend import Backend, compiled_on_host
-from ..rans import CodedError, RawBits, check_end, escape_bits, first_states, joined, reference
+from ..rans import CodedError, RawBits, Tables, check_end, escape_bits, first_states, joined, reference
 from .context import (
     LIMIT,
     UNITS,
@@ -121,7 +121,10 @@ def decode_tile(data: NDArray[np.uint8], tile: Tile, network: IntegerContext, la
     known, raw, laplace = Surroundings(tile), RawBits(data), laplace_tables()
     for sites in stages(tile.shape):
         centres, table = split(*evaluate(known.rows(sites), tile.level, network))
-        symbols, at = reference.decode(data, at, states, laplace.tables, table)
+        used, which = np.unique(table, return_inverse=True)
+        # Of the tables that occur alone, for the definition makes lists of all that it is given.
+        few = Tables(laplace.tables.starts[used], laplace.tables.first[used])
+        symbols, at = reference.decode(data, at, states, few, which)
         reach = laplace.reach[table].astype(np.int64)
         differences = symbols - reach
         for i in np.flatnonzero(differences > reach):

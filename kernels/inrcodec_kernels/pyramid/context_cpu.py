@@ -24,6 +24,9 @@ from .context import (
 from .context_tables import laplace_tables
 from .context_walk import BLOCK, Ints, Layers, Walk, begin, enter, last_stage, prepare, row_length
 
+MOST_PLAIN_BITS = 28
+"""Of an escape: a sign, and 5 and up to 21 for a number of its size; one to spare."""
+
 
 def parents(
     coarse: NDArray[np.int32], coarser_parents: NDArray[np.int16] | None, halved: Flags, shape: Extents
@@ -36,7 +39,7 @@ def parents(
     if coarser_parents is None:
         return u, None
     v = np.empty(shape, dtype=np.int16)
-    _upsample(coarser_parents, flags, INPUT, 1, v)
+    _upsample(coarser_parents.astype(np.int32), flags, INPUT, 1, v)
     return u, v
 
 
@@ -66,10 +69,12 @@ def encode_tile(latents: NDArray[np.int32], tile: Tile, network: IntegerContext,
     if not latents.any():
         return b""
     order, centres, table, sizes = _all_contexts(latents, tile, network)
-    intervals, bits = np.empty((2, latents.size), dtype=np.uint32), np.empty(32 * latents.size, dtype=np.uint8)
-    lane = np.empty(latents.size, dtype=np.uint8)
+    laplace, flat = laplace_tables(), latents.ravel()
+    escapes = np.count_nonzero(np.abs(flat[order] - centres) > laplace.reach[table])
+    intervals, lane = np.empty((2, latents.size), dtype=np.uint32), np.empty(latents.size, dtype=np.uint8)
+    bits = np.empty(MOST_PLAIN_BITS * escapes, dtype=np.uint8)
     _fill_lanes(sizes, lanes, lane)
-    used = _intervals(latents.ravel(), order, centres, table, laplace_tables(), intervals, bits)
+    used = _intervals(flat, order, centres, table, laplace, intervals, bits)
     return joined(encode(intervals, lane, lanes), bits[:used])
 
 
@@ -107,7 +112,7 @@ def _all_contexts(
 @njit(nogil=True, cache=True)
 def _contexts(latents, walk, layers, order, table, centres, sizes):  # type: ignore[no-untyped-def]
     """As `_all_contexts`, into the arrays given."""
-    begin(walk)
+    begin(walk, layers)
     segments, done, stride = walk.segments, 0, walk.shape[3] - 2
     values = np.empty(len(table), np.int32)
     for w in range(len(sizes)):
@@ -125,7 +130,7 @@ def _contexts(latents, walk, layers, order, table, centres, sizes):  # type: ign
 @njit(nogil=True, cache=True)
 def _decode(data, states, latents, walk, layers, laplace, table, centres):  # type: ignore[no-untyped-def]
     """Fill `latents`; where the next word lies and how many plain bits were read, -1 if they are impossible."""
-    begin(walk)
+    begin(walk, layers)
     at, bit, segments, stride = 4 * len(states), 0, walk.segments, walk.shape[3] - 2
     values = np.empty(len(table), np.int32)
     for w in range(last_stage(walk.shape) + 1):
@@ -271,7 +276,7 @@ def _upsample(coarse, halved, largest, unit, out):  # type: ignore[no-untyped-de
                     )
                     source = coarse[ts[a], zs[b], ys[c]]
                     for x in range(len(line)):
-                        line[x] += weight * min(max(np.int32(source[x]), -most), most)
+                        line[x] += weight * min(max(source[x], -most), most)
                 _upsample_line(line, halved[3], factor, half, down, out[t, z, y])
 
 

@@ -113,6 +113,8 @@ class Walk(NamedTuple):
         A block of the hidden layers and of the last.
     thins : ndarray of int64
         Where their rows begin.
+    quiet : ndarray of int32, shape (2,)
+        Table and centre of a latent that sees nothing but zeros.
     """
 
     shape: Ints
@@ -131,6 +133,7 @@ class Walk(NamedTuple):
     thick: Floats
     out: Floats
     thins: Ints
+    quiet: NDArray[np.int32]
 
     @classmethod
     def of(cls, tile: Tile, width: int) -> Walk:
@@ -158,6 +161,7 @@ class Walk(NamedTuple):
             np.zeros(width * BLOCK, dtype=np.float32),
             np.zeros(2 * BLOCK, dtype=np.float32),
             np.arange(width) * BLOCK,
+            np.empty(2, dtype=np.int32),
         )
 
 
@@ -323,16 +327,36 @@ def _requantise(row, bias, scale):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _evaluate(count, walk, layers, table, centres):  # type: ignore[no-untyped-def]
     """Tables and centres of a stage whose inputs are gathered, whole blocks of them."""
-    rows, ins, thin, thick, out, thins = walk.rows, walk.ins, walk.thin, walk.thick, walk.out, walk.thins
-    first, second, last, skip = layers.first, layers.second, layers.last, layers.skip
-    biases, last_bias, scales = layers.biases, layers.last_bias, layers.scales
+    rows, ins, quiet = walk.rows.view(np.int32), walk.ins, walk.quiet
     for at in range(0, count, BLOCK):
-        narrow = count - at <= LANES
-        _hidden(thin, thins, first, biases[0], scales[0], rows, ins, at, narrow)
-        _hidden(thick, thins, second, biases[1], scales[1], thin, thins, 0, narrow)
-        _pair(out, thins, 0, skip, last_bias, 0, rows, ins, at)
-        _pair_more(out, thins, 0, last, last_bias, 0, thick, thins, 0)
-        _split(out, last_bias, scales, table[at : at + BLOCK], centres[at : at + BLOCK])
+        if _sees_nothing(rows, ins, at):
+            # Most of a sparse tile: all that it takes is looking.
+            table[at : at + BLOCK], centres[at : at + BLOCK] = quiet[0], quiet[1]
+        else:
+            _evaluate_block(at, count - at <= LANES, walk, layers, table[at : at + BLOCK], centres[at : at + BLOCK])
+
+
+@njit(nogil=True, cache=True)
+def _sees_nothing(rows, ins, at):  # type: ignore[no-untyped-def]
+    """Whether all inputs of a block are zero; `rows` are the numbers as integers, of which zero is zero too."""
+    for k in range(len(ins)):
+        seen = np.int32(0)
+        for number in rows[ins[k] + at : ins[k] + at + BLOCK]:
+            seen |= number
+        if seen:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _evaluate_block(at, narrow, walk, layers, table, centres):  # type: ignore[no-untyped-def]
+    rows, ins, thin, thick, out, thins = walk.rows, walk.ins, walk.thin, walk.thick, walk.out, walk.thins
+    biases, last_bias, scales = layers.biases, layers.last_bias, layers.scales
+    _hidden(thin, thins, layers.first, biases[0], scales[0], rows, ins, at, narrow)
+    _hidden(thick, thins, layers.second, biases[1], scales[1], thin, thins, 0, narrow)
+    _pair(out, thins, 0, layers.skip, last_bias, 0, rows, ins, at)
+    _pair_more(out, thins, 0, layers.last, last_bias, 0, thick, thins, 0)
+    _split(out, last_bias, scales, table, centres)
 
 
 @njit(nogil=True, cache=True)
@@ -364,8 +388,9 @@ def _ahead(ring):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def begin(walk):  # type: ignore[no-untyped-def]
-    """Fill the layers that the first stage sees."""
+def begin(walk, layers):  # type: ignore[no-untyped-def]
+    """What there is to do before the first stage: the layers that it sees, and the answer to no inputs."""
+    _evaluate_block(0, True, walk, layers, walk.quiet[:1], walk.quiet[1:])
     ahead = _ahead(walk.ring)
     for w in range(-ahead, ahead):
         _fill_coarse(w, walk)
