@@ -114,7 +114,7 @@ class Walk(NamedTuple):
     thins : ndarray of int64
         Where their rows begin.
     quiet : ndarray of int32, shape (2,)
-        Table and centre of a latent that sees nothing but zeros.
+        Table and centre of a latent that sees nothing but zeros; -1 before they are known.
     """
 
     shape: Ints
@@ -161,7 +161,7 @@ class Walk(NamedTuple):
             np.zeros(width * BLOCK, dtype=np.float32),
             np.zeros(2 * BLOCK, dtype=np.float32),
             np.arange(width) * BLOCK,
-            np.empty(2, dtype=np.int32),
+            np.full(2, -1, dtype=np.int32),
         )
 
 
@@ -327,13 +327,21 @@ def _requantise(row, bias, scale):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _evaluate(count, walk, layers, table, centres):  # type: ignore[no-untyped-def]
     """Tables and centres of a stage whose inputs are gathered, whole blocks of them."""
-    rows, ins, quiet = walk.rows.view(np.int32), walk.ins, walk.quiet
+    rows, ins, thin, thick, out, thins = walk.rows, walk.ins, walk.thin, walk.thick, walk.out, walk.thins
+    first, second, last, skip = layers.first, layers.second, layers.last, layers.skip
+    biases, last_bias, scales = layers.biases, layers.last_bias, layers.scales
+    whole, quiet_table, quiet_centre = rows.view(np.int32), walk.quiet[0], walk.quiet[1]
     for at in range(0, count, BLOCK):
-        if _sees_nothing(rows, ins, at):
+        if quiet_table >= 0 and _sees_nothing(whole, ins, at):
             # Most of a sparse tile: all that it takes is looking.
-            table[at : at + BLOCK], centres[at : at + BLOCK] = quiet[0], quiet[1]
-        else:
-            _evaluate_block(at, count - at <= LANES, walk, layers, table[at : at + BLOCK], centres[at : at + BLOCK])
+            table[at : at + BLOCK], centres[at : at + BLOCK] = quiet_table, quiet_centre
+            continue
+        narrow = count - at <= LANES
+        _hidden(thin, thins, first, biases[0], scales[0], rows, ins, at, narrow)
+        _hidden(thick, thins, second, biases[1], scales[1], thin, thins, 0, narrow)
+        _pair(out, thins, 0, skip, last_bias, 0, rows, ins, at)
+        _pair_more(out, thins, 0, last, last_bias, 0, thick, thins, 0)
+        _split(out, last_bias, scales, table[at : at + BLOCK], centres[at : at + BLOCK])
 
 
 @njit(nogil=True, cache=True)
@@ -346,17 +354,6 @@ def _sees_nothing(rows, ins, at):  # type: ignore[no-untyped-def]
         if seen:
             return False
     return True
-
-
-@njit(nogil=True, cache=True)
-def _evaluate_block(at, narrow, walk, layers, table, centres):  # type: ignore[no-untyped-def]
-    rows, ins, thin, thick, out, thins = walk.rows, walk.ins, walk.thin, walk.thick, walk.out, walk.thins
-    biases, last_bias, scales = layers.biases, layers.last_bias, layers.scales
-    _hidden(thin, thins, layers.first, biases[0], scales[0], rows, ins, at, narrow)
-    _hidden(thick, thins, layers.second, biases[1], scales[1], thin, thins, 0, narrow)
-    _pair(out, thins, 0, layers.skip, last_bias, 0, rows, ins, at)
-    _pair_more(out, thins, 0, layers.last, last_bias, 0, thick, thins, 0)
-    _split(out, last_bias, scales, table, centres)
 
 
 @njit(nogil=True, cache=True)
@@ -390,7 +387,7 @@ def _ahead(ring):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def begin(walk, layers):  # type: ignore[no-untyped-def]
     """What there is to do before the first stage: the layers that it sees, and the answer to no inputs."""
-    _evaluate_block(0, True, walk, layers, walk.quiet[:1], walk.quiet[1:])
+    _evaluate(1, walk, layers, walk.quiet[:1], walk.quiet[1:])
     ahead = _ahead(walk.ring)
     for w in range(-ahead, ahead):
         _fill_coarse(w, walk)
