@@ -37,6 +37,9 @@ SHAPES = [
     ("yx", (1, 1, 33, 18)),
     ("x", (1, 1, 1, 41)),
     ("tx", (6, 1, 1, 9)),
+    # Lines so long that layers 16 stages apart hold latents at the same place.
+    ("tx", (3, 1, 1, 40)),
+    ("tzyx", (2, 2, 3, 25)),
 ]
 
 
