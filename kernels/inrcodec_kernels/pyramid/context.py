@@ -1,7 +1,7 @@
 """What the stream's integers say of a latent before it is read: the definition, in numpy's integers.
 
-A latent's mean and scale come from latents of its own level that come before it, and from the coarser levels, by a network
-of two hidden layers whose weights are integers. CODING.md has the mathematics; `context_cpu` the compiled twin.
+A latent's mean and scale come from latents of its own level that come before it, and from the coarser levels, by a
+network of two hidden layers whose weights are integers. CODING.md has the mathematics; `context_cpu` the compiled twin.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def check(network: IntegerContext) -> None:
     Raises
     ------
     ValueError
-        If shapes do not fit each other, an array holds no integers, H is no multiple of 4, a shift lies outside 0..24, or
-        ``sum |weights| largest input + |bias|`` of an output is not below 2^24.
+        If shapes do not fit each other, an array holds no integers, H is no multiple of 4, a shift lies outside 0..24,
+        or ``sum |weights| largest input + |bias|`` of an output is not below 2^24.
     """
     *arrays, shifts = network
     if any(array.dtype.kind != "i" for array in arrays):
@@ -146,14 +146,14 @@ def _cross(present: tuple[bool, ...]) -> NDArray[np.int64]:
 def causal_taps(present: Flags) -> NDArray[np.int64]:
     """Latents of the own level that a context sees, all of earlier stages; shape (n, 4).
 
-    If there is an axis t, those at t - 1: the one itself, then its neighbours at -1 and +1 along z, y and x. Then those of
-    the 3 x 3 x 3 around it that come before it in raster order.
+    If there is an axis t, those at t - 1: the one itself, then its neighbours at -1 and +1 along z, y and x. Then those
+    of the 3 x 3 x 3 around it that come before it in raster order.
     """
     return _taps(tuple(map(bool, present)))[0]
 
 
 def cross_taps(present: Flags) -> NDArray[np.int64]:
-    """Places of the coarser level's upsampled latents that a context sees: the centre, then -1 and +1 along each axis."""
+    """Places of the upsampled coarser level that a context sees: the centre, then -1 and +1 along each axis."""
     return _taps(tuple(map(bool, present)))[1]
 
 

@@ -30,7 +30,7 @@ ESCAPE_BITS = 6
 
 
 def tile_coder(backend: Backend) -> ModuleType:
-    """The module with `encode_tile`, `decode_tile`, `tile_bits`, `predictions` and `parents`: this one, or its compiled twin."""
+    """The module with `encode_tile`, `decode_tile`, `tile_bits`, `predictions`, `parents`: this one, or compiled."""
     if not compiled_on_host(backend):
         from . import context_coder
 

@@ -1,4 +1,4 @@
-"""Contexts and coding of tiles compiled by Numba; see `context` and `context_coder` for what every function computes."""
+"""Contexts and coding of tiles compiled by Numba; `context` and `context_coder` say what every function computes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The distributions of latents: 512 tables of a Laplace distribution, from integers alone.
 
-Table ``8 j + q + 4`` is that of a latent y whose predicted mean lies q eighths (-4..3) beside the whole number c, with the
-scale ``b_j = 2^(j/6 - 5)``: symbol i stands for ``y = c + i - REACH[j]``, and the last one, ``2 REACH[j] + 1``, for all
+Table ``8 j + q + 4`` is that of a latent y whose predicted mean lies q eighths (-4..3) beside the whole number c, with
+the scale ``b_j = 2^(j/6 - 5)``: symbol i stands for ``y = c + i - REACH[j]``, and the last one, ``2 REACH[j] + 1``, for all
 other y. Machines differ in the last bits of an exponential; so the ratios are literals, and all else is integers.
 """
 
@@ -88,7 +88,7 @@ def laplace_tables() -> LaplaceTables:
 
 
 def _frequencies(j: int) -> list[NDArray[np.int64]]:
-    """The tables of a scale, one for each place of the mean: what 2^32 slots would have, scaled down to `rans.TOTAL`."""
+    """The tables of a scale, one for each place of the mean: shares of 2^32, scaled down to `rans.TOTAL`."""
     half = PHASES // 2
     below = _distribution(RATIOS[j], PHASES * (REACH[j] + 1))
     origin = len(below) // 2

@@ -1,7 +1,7 @@
 """The walk of compiled loops through a tile, stage by stage, and what the network says of each stage.
 
-Latents of a stage, ``8 t + 4 z + 2 y + x = w``, lie in a *layer*, each at its (t, z, y): x follows from w. Along y they are
-neighbours, and so are all their neighbours that a tap meets, in the layer of another w: a stage's inputs are copies of
+Latents of a stage, ``8 t + 4 z + 2 y + x = w``, lie in a *layer*, each at its (t, z, y): x follows from w. Along y they
+are neighbours, and so are all their neighbours that a tap meets, in the layer of another w: a stage's inputs are copies of
 short pieces of layers. Only the latest layers are kept, in a ring that stays in the cache. The network is evaluated as
 products in float32 (`..vectors`), which are exact because `context.check` bounds their sums.
 """
@@ -47,7 +47,7 @@ _pair, _pair_more = product(2, VECTORS, "plain"), product(2, VECTORS, "added")
 
 
 class Layers(NamedTuple):
-    """A network as the loops take it, for one level: taps of own latents, which are not in eighths, have 8 times the weight.
+    """A network as the loops take it, for one level: taps of own latents, not held in eighths, have 8 times the weight.
 
     Attributes
     ----------
