@@ -1,8 +1,9 @@
 """The distributions of latents: 512 tables of a Laplace distribution, from integers alone.
 
-Table ``8 j + q + 4`` is that of a latent y whose predicted mean lies q eighths (-4..3) beside the whole number c, with
-the scale ``b_j = 2^(j/6 - 5)``: symbol i stands for ``y = c + i - REACH[j]``, and the last one, ``2 REACH[j] + 1``, for all
-other y. Machines differ in the last bits of an exponential; so the ratios are literals, and all else is integers.
+Table ``8 j + q + 4`` is that of a latent y whose predicted mean lies q eighths (-4..3) beside the whole number c,
+with the scale ``b_j = 2^(j/6 - 5)``: symbol i stands for ``y = c + i - REACH[j]``, and the last one, ``2 REACH[j] +
+1``, for all other y. Machines differ in the last bits of an exponential; so the ratios are literals, and all else is
+integers.
 """
 
 from __future__ import annotations

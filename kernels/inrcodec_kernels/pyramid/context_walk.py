@@ -1,9 +1,9 @@
 """The walk of compiled loops through a tile, stage by stage, and what the network says of each stage.
 
-Latents of a stage, ``8 t + 4 z + 2 y + x = w``, lie in a *layer*, each at its (t, z, y): x follows from w. Along y they
-are neighbours, and so are all their neighbours that a tap meets, in the layer of another w: a stage's inputs are copies of
-short pieces of layers. Only the latest layers are kept, in a ring that stays in the cache. The network is evaluated as
-products in float32 (`..vectors`), which are exact because `context.check` bounds their sums.
+Latents of a stage, ``8 t + 4 z + 2 y + x = w``, lie in a *layer*, each at its (t, z, y): x follows from w. Along y
+they are neighbours, and so are all their neighbours that a tap meets, in the layer of another w: a stage's inputs are
+copies of short pieces of layers. Only the latest layers are kept, in a ring that stays in the cache. The network is
+evaluated as products in float32 (`..vectors`), which are exact because `context.check` bounds their sums.
 """
 
 from __future__ import annotations
