@@ -29,7 +29,7 @@ Note = Callable[[float, str], None]
 
 FAIR = math.log(2) / 6
 """Squared error that a bit is worth, in units of the step: the slope of ``step^2 / 12`` over the bits it costs."""
-_SLOWER = {"gains": 0.0, "filters": 0.1}
+_SLOWER = {"gains": 0.0, "filters": 0.1, "skip": 0.1}
 """Of the networks' learning rate. Gains keep still: skips and first weights can do what they could."""
 LARGEST = float(1 << 19)
 """Latents stay below this."""

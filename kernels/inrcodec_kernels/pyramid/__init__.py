@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from ..backend import REFERENCE, Backend, compiled_on_host
 from . import reference
+from .context import IntegerContext, Tile
+from .context import check as check_context
+from .context_coder import tile_coder
+from .context_tables import neighbouring_bits
 from .layout import AXES, CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed
 from .reference import CUBIC, LINEAR
 
@@ -18,16 +22,21 @@ __all__ = [
     "LINEAR",
     "Box",
     "Context",
+    "IntegerContext",
     "Layout",
     "Place",
     "Synthesis",
+    "Tile",
     "adam",
+    "check_context",
     "distortion",
     "needed",
+    "neighbouring_bits",
     "rate",
     "soften",
     "synthesise",
     "synthesise_box",
+    "tile_coder",
 ]
 
 

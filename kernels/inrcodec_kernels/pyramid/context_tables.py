@@ -110,3 +110,40 @@ def _distribution(ratio: int, reach: int) -> NDArray[np.int64]:
         powers.append(powers[-1] * ratio >> _ONE)
     tail = np.array(powers, dtype=np.int64) >> (_ONE - 31)
     return np.concatenate([tail[:0:-1], (1 << 32) - tail])
+
+
+def neighbouring_bits(
+    latents: NDArray[np.int32], means: NDArray[np.int32], scales: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Bits that latents would take more if they were one less, and if they were one more.
+
+    Parameters
+    ----------
+    latents, means, scales : ndarray of int32, any shape
+        Means in eighths and numbers of scales, as `predictions` gives them.
+
+    Returns
+    -------
+    ndarray of float32, shape (3, *latents.shape)
+        One less, one more, and the derivative of a latent's own bits by itself. Beyond a table's reach, symbols count as its
+        escape.
+    """
+    half, laplace = PHASES // 2, laplace_tables()
+    centres = means + half >> 3
+    table = PHASES * scales + means - PHASES * centres + half
+    reach = laplace.reach[table]
+    place = latents - centres + reach
+    own, less, more = (laplace.cost[table, np.clip(place + d, -1, 2 * reach + 1) % (2 * reach + 2)] for d in (0, -1, 1))
+    return np.stack([less - own, more - own, _slopes(latents - means / PHASES, scales)])
+
+
+def _slopes(distance: NDArray[np.float64], scales: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Derivatives of the bits of a Laplace distribution over a unit, by the distance of its middle from the mean."""
+    inverse = 2.0 ** (5 - scales / 6)
+    far = np.abs(distance)
+    inside = np.minimum(far, 0.5)
+    right, left = np.exp((inside - 0.5) * inverse), np.exp((-inside - 0.5) * inverse)
+    probability = 1 - 0.5 * (right + left) + 1e-6
+    near = 0.5 * inverse * (right - left) / (probability * np.log(2))
+    found: NDArray[np.float64] = np.sign(distance) * np.where(far < 0.5, near, inverse / np.log(2))
+    return found
