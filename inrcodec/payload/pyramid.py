@@ -17,6 +17,7 @@ from inrcodec_kernels.pyramid import IntegerContext, Synthesis, check_context
 from ..coding.lanes import MAX_LANES
 from ..coding.parameters import QuantisedTensor, read_parameters, write_parameters
 from ..models.pyramid import PLACES, PyramidLayout, integer_context
+from ..models.shipped import shipped
 from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
 
@@ -24,6 +25,8 @@ VERSION = 0
 MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
 LARGEST_PARAMETER = 1024.0
 """Limit of every parameter's magnitude: with it, hostile streams give finite samples."""
+_NAME = 4
+"""Bytes of the name of shipped networks."""
 _FIXED = struct.Struct("<BBBBBBfiii")
 
 
@@ -93,9 +96,9 @@ class PyramidStream:
         return stream
 
 
-def network_section(context: Mapping[str, QuantisedTensor], synthesis: Mapping[str, QuantisedTensor]) -> bytes:
-    """Pack the parameters of both networks."""
-    return write_parameters([*context.values(), *synthesis.values()])
+def network_section(parameters: Mapping[str, QuantisedTensor], base: str) -> bytes:
+    """Pack the parameters of both networks, as differences to the shipped ones called `base`; "" stands for none."""
+    return bytes.fromhex(base or "00000000") + write_parameters(list(parameters.values()))
 
 
 def networks_from_section(data: bytes, layout: PyramidLayout) -> tuple[IntegerContext, Synthesis]:
@@ -104,25 +107,41 @@ def networks_from_section(data: bytes, layout: PyramidLayout) -> tuple[IntegerCo
     Raises
     ------
     ContainerError
-        If a parameter is too large, or the context model's sums would not be whole numbers below 2^24.
+        If the shipped networks are not there, a parameter is too large, or the context model's sums would not be whole
+        numbers below 2^24.
     """
+    base = _base(data[:_NAME], layout)
     of_context, of_synthesis = layout.context_shapes, layout.synthesis_shapes
-    tensors = read_parameters(data, [*of_context.values(), *of_synthesis.values()])
-    stored = dict(zip(of_context, tensors, strict=False))
-    rest = tensors[len(of_context) :]
-    if any(t.exponent < -PLACES[name] for name, t in stored.items()):
+    tensors = read_parameters(data[_NAME:], [*of_context.values(), *of_synthesis.values()])
+    if any(t.exponent < -PLACES[name] for name, t in zip(of_context, tensors, strict=False)):
         raise ContainerError("expected a context model of whole numbers, found fractions; get a fresh copy of the file")
-    values = [t.dequantised() for t in tensors]
-    if any(float(np.abs(v).max(initial=0)) > LARGEST_PARAMETER for v in values):
+    names = [f"context.{name}" for name in of_context] + [f"synthesis.{name}" for name in of_synthesis]
+    values = {name: t.dequantised() + base.get(name, np.float32(0)) for name, t in zip(names, tensors, strict=True)}
+    if any(float(np.abs(v).max(initial=0)) > LARGEST_PARAMETER for v in values.values()):
         raise ContainerError(
             f"expected parameters of at most {LARGEST_PARAMETER:g} in NETW, found larger ones; get a fresh copy of the file"
         )
-    network = integer_context({name: t.dequantised() for name, t in stored.items()})
+    network = integer_context({name: values[f"context.{name}"] for name in of_context})
     try:
         check_context(network)
     except ValueError as error:
         raise ContainerError("expected a context model of small sums, found large ones; get a fresh copy of the file") from error
-    return network, Synthesis(*(t.dequantised() for t in rest))
+    return network, Synthesis(**{name: values[f"synthesis.{name}"] for name in of_synthesis})
+
+
+def _base(name: bytes, layout: PyramidLayout) -> Mapping[str, NDArray[np.float32]]:
+    """Parameters that the stored ones are differences to."""
+    if len(name) < _NAME:
+        raise ContainerError("expected a complete NETW section, found a short one; get a fresh copy")
+    if not any(name):
+        return {}
+    try:
+        found = shipped(name.hex()).fitted_to(layout)
+    except LookupError as error:
+        raise ContainerError(f"{error}; decode with the inrcodec that made the file, or a newer one") from error
+    if found is None:
+        raise ContainerError(f"expected the networks {name.hex()} to fit the pyramid, found other shapes; get a fresh copy")
+    return found
 
 
 def write_chunk(tiles: Sequence[tuple[int, bytes]]) -> bytes:
