@@ -111,7 +111,7 @@ def test_a_dense_root_is_fitted_on_the_device() -> None:
     layout = TincLayout(
         volume.shape, cells, len(cells) - 2, features=16, root="dense", coordinates="global", hidden=(8,), segments=((1, 7),)
     )
-    index = np.argwhere(np.ones(layout.grid(layout.top), dtype=bool))
+    index = np.argwhere(np.ones(layout.grid(layout.top), dtype=bool))[:4]
     found = [
         SegmentFit(layout, volume, 0.0, TrainingCells(np.full(len(index), layout.top), index), 9.0, 3, backend)
         .run(2, 1, lambda fraction, note: None)
