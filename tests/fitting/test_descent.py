@@ -167,7 +167,7 @@ def test_the_compiled_loss_and_its_gradient_are_those_of_torch(kind: dict[str, A
 
 
 def test_the_fit_of_wide_networks_is_for_torch() -> None:
-    layout = layout_of(hidden=(300,))
+    layout = layout_of(hidden=(600,))
     cells = TrainingCells(np.array([layout.top]), np.array([[0, 0, 0]]))
     fit = SegmentFit(layout, waves(), 0.0, cells, 8.0, 0, Backend("numba"))
-    assert fit.backend.name == "reference" and "300" in fit.backend.reason
+    assert fit.backend.name == "reference" and "600" in fit.backend.reason

@@ -90,6 +90,6 @@ def test_refusals() -> None:
 
 def test_what_suits() -> None:
     assert chains.suited(REFERENCE, 3, (9000,)) == REFERENCE
-    assert chains.suited(NUMBA, 3, (64, 256)) == NUMBA
-    wide = chains.suited(NUMBA, 3, (64, 257))
-    assert wide.name == "reference" and "up to 256 neurons" in wide.reason
+    assert chains.suited(NUMBA, 3, (64, 512)) == NUMBA
+    wide = chains.suited(NUMBA, 3, (64, 513))
+    assert wide.name == "reference" and "up to 512 neurons" in wide.reason

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-WIDEST = 256
+WIDEST = 512
 """Neurons of a layer beyond which batched products of torch are as fast as the compiled loops."""
 
 

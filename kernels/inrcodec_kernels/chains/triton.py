@@ -128,7 +128,7 @@ def mix(
     if leaves == 0:
         return
     count = len(basis)
-    grid = (triton.cdiv(count, POINTS), triton.cdiv(leaves, LEAVES))
+    grid = (triton.cdiv(leaves, LEAVES), triton.cdiv(count, POINTS))
     with _on(out):
         mix_kernel[grid](
             *_place(out, corner, cell), basis.contiguous(), coefficients.contiguous(), count, width, leaves,

@@ -266,8 +266,8 @@ def mix_kernel(
     LEAVES: tl.constexpr, POINTS: tl.constexpr, COLUMNS: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
     """A tile of points of several leaves: a product of their coefficients with rows of the basis."""
-    leaf = tl.program_id(1) * LEAVES + tl.arange(0, LEAVES)
-    index = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    leaf = tl.program_id(0) * LEAVES + tl.arange(0, LEAVES)
+    index = tl.program_id(1) * POINTS + tl.arange(0, POINTS)
     samples = tl.full((LEAVES, POINTS), 0.0, tl.float32)
     rows = leaf.to(tl.int64)[:, None] * width
     lines = index.to(tl.int64)[None, :] * width
