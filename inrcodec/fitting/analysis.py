@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.bands import leaf_costs
+from inrcodec_kernels.chains import suited
 
+from ..models.readout import ChainReadout
 from ..models.tinc import TincModel
 from ..partition import octree
 from ..partition.blocks import batches, gather
@@ -86,9 +88,13 @@ def readouts_of(
     width = len(model.layout.lattice(level))
     coefficients = np.empty((len(number), width), dtype=np.float32)
     energy = np.empty(len(number))
-    for part in batches(len(number), int(np.prod(cell)) * (1 if model.layout.shared else width)):
+    networks = suited(backend, model.layout.ndim, model.layout.widths) if model.layout.root == "dense" else backend
+    stored = model.layout.shared or networks.name != "reference"
+    for part in batches(len(number), int(np.prod(cell)) * (1 if stored else width)):
         samples = torch.from_numpy(gather(volume, index[part] * np.asarray(cell), cell) - np.float32(offset))
-        coefficients[part] = model.readout(level, index[part]).project(samples, backend).numpy()
+        readout = model.leaves(level, index[part], networks)
+        found = readout.project(samples) if isinstance(readout, ChainReadout) else readout.project(samples, backend)
+        coefficients[part] = found.numpy()
         energy[part] = np.einsum("bn,bn->b", samples.numpy(), samples.numpy(), dtype=np.float64)
     return CellReadouts(number, coefficients.T, energy)
 

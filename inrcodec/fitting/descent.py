@@ -20,8 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inrcodec_kernels.backend import REFERENCE, Backend
+from inrcodec_kernels.chains import moments, suited
+
 from ..coding.parameters import QuantisedTensor
-from ..models.readout import sample_points, whitened, whitening
+from ..models.readout import factor_of, sample_points
 from ..models.tinc import TincLayout, TincModel
 from ..partition.blocks import gather
 
@@ -68,14 +71,18 @@ class SegmentFit:
     step : float
         Quantisation step that the readouts will have.
     seed : int
+    backend : Backend
+        What evaluates networks and their derivatives, where it is suited.
     """
 
     def __init__(
-        self, layout: TincLayout, volume: np.ndarray, offset: float, cells: TrainingCells, step: float, seed: int
-    ) -> None:
+        self, layout: TincLayout, volume: np.ndarray, offset: float, cells: TrainingCells, step: float, seed: int,
+        backend: Backend = REFERENCE,
+    ) -> None:  # fmt: skip
         self.layout, self.volume, self.offset, self.cells = layout, volume, offset, cells
         self.threshold = (THETA * step) ** 2
         self.seed = seed
+        self.backend = suited(backend, layout.ndim, layout.widths or layout.hidden)
         self._levels = np.unique(cells.level)
         samples = [int((cells.level == v).sum()) * math.prod(layout.cells[v]) for v in self._levels]
         self._chances = np.array(samples) / sum(samples)
@@ -90,13 +97,24 @@ class SegmentFit:
         samples = torch.from_numpy(gather(self.volume, index * np.asarray(cell), cell)) - self.offset
         points = sample_points(cell)
         chosen = self._draw_points(level, len(points), random)
-        features = model.features(level, points[chosen], index)
-        basis = whitened(features, whitening(features, TRAINING_RIDGE))
         drawn = samples[:, chosen] * math.sqrt(len(points) / len(chosen))
-        coefficients = drawn @ basis[0] if len(basis) == 1 else (drawn.unsqueeze(1) @ basis).squeeze(1)
-        outside = ((drawn**2).sum(1) - (coefficients**2).sum(1)).clamp(min=0)
+        coefficients = self._coefficients(model, level, index, points[chosen], drawn)
+        outside = ((drawn.double() ** 2).sum(1) - (coefficients**2).sum(1)).clamp(min=0)
         cost = outside / self.threshold + torch.log1p(coefficients**2 / self.threshold).sum(1)
         return cost.mean() / len(points)
+
+    def _coefficients(
+        self, model: TincModel, level: int, index: NDArray[np.int64], points: Tensor, drawn: Tensor
+    ) -> Tensor:
+        """Best whitened readouts (B, W) of blocks' samples (B, N) at points (N, d): ``L^-1 F^T x``, float64."""
+        layers = model.chains(level, index, self.backend.device)
+        # Chains of their own have one target each, a shared one has all.
+        targets = drawn.unsqueeze(0 if self.layout.shared else 1).to(self.backend.device)
+        gram, products = moments(layers, points.to(self.backend.device), targets, self.backend)
+        width = len(self.layout.lattice(level))
+        factor = factor_of(gram[:, :width, :width], TRAINING_RIDGE)
+        solved = torch.linalg.solve_triangular(factor, products[:, :, :width].mT, upper=False)
+        return solved.mT.flatten(0, 1).cpu()
 
     def _draw_points(self, level: int, count: int, random: np.random.Generator) -> Tensor:
         least = 2 * len(self.layout.lattice(level))

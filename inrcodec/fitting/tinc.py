@@ -172,7 +172,7 @@ def fit_segments(
     tree = trials.tree(step)
     below = trials.chosen.ravel()[tree.ancestor(tree.top)]
     cells = TrainingCells(tree.level[below], tree.index[below])
-    return SegmentFit(layout, volume, sample.offset, cells, step, sample.seed).run(steps, starts, note)
+    return SegmentFit(layout, volume, sample.offset, cells, step, sample.seed, sample.backend).run(steps, starts, note)
 
 
 def partition(

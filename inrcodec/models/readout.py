@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrcodec_kernels import chains
 from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.projection import project
 from inrcodec_kernels.separable import along_axes, sine_waves, synthesise
@@ -23,6 +24,12 @@ from inrcodec_kernels.separable import along_axes, sine_waves, synthesise
 RIDGE = 1e-7
 """Added to the Gram matrix, relative to its mean diagonal: keeps nearly dependent features harmless."""
 
+
+UNSOUND = "expected networks of finite features and readouts, found others; correct the weights"
+LARGEST = 1e20
+"""Readouts stay below this; more, or NaN, comes from hostile weights only."""
+_NUMBERS = 1 << 22
+"""Weights, sums or samples of private networks held at a time."""
 
 Window = tuple[slice, ...]
 """Part of a cell: one slice per axis."""
@@ -40,6 +47,12 @@ class Readout(Protocol):
 
     def reconstruct(self, coefficients: Tensor, window: Window | None = None) -> Tensor:
         """Samples (B, N) of coefficients (B, W); with a window, only those of that part of the cell."""
+        ...
+
+    def synthesise(
+        self, out: Tensor, corner: Tensor, values: Tensor, step: float, offset: float, low: int, high: int, backend: Backend
+    ) -> None:
+        """Write samples of integers (B, W) times the step into a box, leaf b's first at ``corner[b]``; see `chains.write`."""
         ...
 
     def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
@@ -135,7 +148,7 @@ class DenseReadout:
         with torch.no_grad():
             at_samples = features(sample_points(cell))
             self._factor = whitening(at_samples)
-            self._basis = _unfactored(at_samples, self._factor).float()
+            self._basis = whitened(at_samples, self._factor)
 
     def project(self, samples: Tensor, backend: Backend = REFERENCE) -> Tensor:
         """Best coefficients (B, W) of blocks' samples (B, N)."""
@@ -149,6 +162,18 @@ class DenseReadout:
             basis = shaped[(slice(None), *window)].reshape(len(basis), -1, basis.shape[-1])
         return torch.matmul(basis, coefficients.unsqueeze(-1)).squeeze(-1)
 
+    def synthesise(
+        self, out: Tensor, corner: Tensor, values: Tensor, step: float, offset: float, low: int, high: int, backend: Backend
+    ) -> None:
+        """Write samples of leaves into a box; of those that share one basis, see `inrcodec_kernels.chains.mix`."""
+        if len(self._basis) > 1:
+            samples = self.reconstruct(values.float() * step)
+            chains.store(out, corner, self._cell, samples, offset, low, high)
+            return
+        tensors = (corner, self._basis[0], values.float() * step)
+        corner, basis, coefficients = (t.to(backend.device) for t in tensors)
+        chains.mix(out, corner, self._cell, basis, coefficients, offset, low, high, backend)
+
     def evaluate(self, points: Tensor, coefficients: Tensor) -> Tensor:
         """Values (B, P) at block coordinates (P, d)."""
         with torch.no_grad():
@@ -159,6 +184,68 @@ class DenseReadout:
         """Values (B, P_1, ..., P_d) on a grid."""
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
         return self.evaluate(points, coefficients).reshape(-1, *(len(x) for x in axes))
+
+
+class ChainReadout:
+    """Readouts of leaves with a network each, by the operations on chains: features are evaluated and never stored.
+
+    Parameters
+    ----------
+    layers : callable
+        ``layers(part)``: the chains of some of the leaves, see `inrcodec_kernels.chains.moments`.
+    weights : int
+        Numbers of a chain.
+    cell : tuple of int
+        Samples of a leaf along each axis.
+    width : int
+        Coefficients of a leaf: those of the first features.
+    backend : Backend
+        One that is `inrcodec_kernels.chains.suited`.
+    """
+
+    def __init__(
+        self, layers: Callable[[slice], list[Tensor]], weights: int, cell: tuple[int, ...], width: int, backend: Backend
+    ) -> None:
+        self._layers, self._weights, self._cell, self.width, self.backend = layers, weights, cell, width, backend
+        self._points = sample_points(cell).to(backend.device)
+
+    def project(self, samples: Tensor) -> Tensor:
+        """Best coefficients (m, W) of the leaves' samples (m, N)."""
+        found = torch.empty(len(samples), self.width)
+        for part in self._parts(len(samples), samples.shape[1]):
+            targets = samples[part, None].to(self.backend.device)
+            factor, products = self._sums(self._layers(part), targets)
+            found[part] = torch.linalg.solve_triangular(factor, products.mT, upper=False).squeeze(-1).float().cpu()
+        return found
+
+    def synthesise(
+        self, out: Tensor, corner: Tensor, values: Tensor, step: float, offset: float, low: int, high: int, backend: Backend
+    ) -> None:
+        """Write samples of the leaves into a box, see `inrcodec_kernels.chains.write`."""
+        corner = corner.to(backend.device)
+        for part in self._parts(len(values), 0):
+            layers = self._layers(part)
+            coefficients = values[part].to(backend.device, torch.float64) * step
+            readouts = self._unwhitened(layers, coefficients)
+            chains.write(out, corner[part], self._cell, layers, self._points, readouts, offset, low, high, backend)
+
+    def _unwhitened(self, layers: Sequence[Tensor], coefficients: Tensor) -> Tensor:
+        """Weights of all features, float32: ``F a = Q c`` where ``a = L^-T c``."""
+        factor, _ = self._sums(layers, self._points.new_empty(len(coefficients), 0, len(self._points)))
+        solved = torch.linalg.solve_triangular(factor.mT, coefficients.unsqueeze(-1), upper=True).squeeze(-1)
+        if not bool((solved.abs() < LARGEST).all()):
+            raise ValueError(UNSOUND)
+        return torch.nn.functional.pad(solved.float(), (0, layers[-1].shape[-1] + 1 - self.width))
+
+    def _sums(self, layers: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Whitening factor, and products of the targets with the features."""
+        with torch.no_grad():
+            gram, products = chains.moments(layers, self._points, targets, self.backend)
+        return factor_of(gram[:, : self.width, : self.width]), products[:, :, : self.width]
+
+    def _parts(self, count: int, samples: int) -> list[slice]:
+        size = max(1, _NUMBERS // max(self._weights, self.width**2, samples))
+        return [slice(at, min(at + size, count)) for at in range(0, count, size)]
 
 
 def cell_axis(count: int) -> Tensor:
@@ -187,10 +274,23 @@ def whitening(features: Tensor, ridge: float = RIDGE) -> Tensor:
         Lower triangular; ``features = basis @ L^T`` with (nearly) orthonormal columns of `basis`.
     """
     double = features.double()
-    gram = double.transpose(-1, -2) @ double
+    return factor_of(double.transpose(-1, -2) @ double, ridge)
+
+
+def factor_of(gram: Tensor, ridge: float = RIDGE) -> Tensor:
+    """The same from the Gram matrices (m, W, W), float64.
+
+    Raises
+    ------
+    ValueError
+        If features are not finite.
+    """
     added = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(-1)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.cholesky(gram + added[:, None, None] * eye)
+    factor, failed = torch.linalg.cholesky_ex(gram + added[:, None, None] * eye)
+    if bool(((failed != 0) | ~added.isfinite()).any()):
+        raise ValueError(UNSOUND)
+    return factor
 
 
 @lru_cache(maxsize=128)

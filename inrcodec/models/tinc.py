@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.siren import sine_chain
 
-from .readout import DenseReadout, Readout, SeparableReadout
+from .readout import ChainReadout, DenseReadout, Readout, SeparableReadout
 from .siren import coordinate_layer, hidden_layer
 
 
@@ -127,6 +128,11 @@ class TincLayout:
         return index[order[:most]].astype(np.int64)
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Neurons of the layers that each leaf's network has of its own; none where all leaves of a level share features."""
+        return () if self.shared else (*self.hidden, *(width for layers, width in self.segments for _ in range(layers)))
+
+    @property
     def final_width(self) -> int:
         """Width of the activations that the readouts see when the root is dense."""
         return self.segments[-1][1] if self.segments else self.hidden[-1]
@@ -197,6 +203,59 @@ class TincModel:
             self._shared[level] = made
         return made
 
+    def leaves(self, level: int, index: np.ndarray, backend: Backend) -> Readout | ChainReadout:
+        """As `readout`, by a backend that is suited: features that are a leaf's own are evaluated and not stored."""
+        if self.layout.shared or backend.name == "reference":
+            return self.readout(level, index)
+        width = len(self.layout.lattice(level))
+        weights = sum(math.prod(shape[1:]) for shape in parameter_shapes(self.layout).values())
+        return ChainReadout(
+            lambda part: self.chains(level, index[part], backend.device), weights, self.layout.cells[level], width, backend
+        )
+
+    def chains(self, level: int, index: np.ndarray, device: str = "cpu") -> list[Tensor]:
+        """Layers of the network that each leaf has, over its own block coordinates; see `inrcodec_kernels.chains.moments`.
+
+        Coordinates in an ancestor's cell are ``scale x + shift`` of the leaf's own x, so scale and shift go into the
+        weights. Differentiable by the parameters.
+
+        Parameters
+        ----------
+        level, index
+            As in `features`; one chain for all leaves where the features are shared.
+        device : str
+            Where the layers are wanted.
+
+        Returns
+        -------
+        list of Tensor, shapes (m or 1, n_in + 1, n_out)
+        """
+        count, see = 1 if self.layout.shared else len(index), self.layout.coordinates == "global"
+        root = torch.zeros(count, dtype=torch.int64)
+        made = []
+        for i in range(len(self.layout.hidden)):
+            layer = self._stacked(f"root.{i}", root, device)
+            made.append(self._folded(layer, level, index, 0) if see and i == 0 else layer)
+        for network, (layers, _) in enumerate(self.layout.segments, start=1):
+            node = torch.from_numpy(self._ancestor(level, index, network))
+            for i in range(layers):
+                layer = self._stacked(f"segment.{network}.{i}", node, device)
+                made.append(self._folded(layer, level, index, network) if see and i == 0 else layer)
+        return made
+
+    def _stacked(self, name: str, node: Tensor, device: str) -> Tensor:
+        """Weights of a layer of some nodes, the bias the last row."""
+        weight, bias = self.parameters[f"{name}.weight"].to(device), self.parameters[f"{name}.bias"].to(device)
+        whole = torch.cat([weight, bias.unsqueeze(1)], dim=1)
+        return whole.expand(len(node), -1, -1) if len(whole) == 1 else whole[node.to(device)]
+
+    def _folded(self, layer: Tensor, level: int, index: np.ndarray, ancestor: int) -> Tensor:
+        """A layer whose last rows but the bias read coordinates in the ancestor's cell, made to read the leaf's own."""
+        scale, shift = (array.to(layer.device) for array in self._placement(level, index, ancestor))
+        above, coordinates, bias = layer.split([layer.shape[1] - 1 - len(scale), len(scale), 1], dim=1)
+        moved = bias.double() + shift.unsqueeze(1) @ coordinates.double()
+        return torch.cat([above, (scale[:, None] * coordinates).to(layer.dtype), moved.to(layer.dtype)], dim=1)
+
     def features(self, level: int, points: Tensor, index: np.ndarray) -> Tensor:
         """Features of a dense root's network that the readouts of leaves at `level` see, the constant 1 first.
 
@@ -237,12 +296,15 @@ class TincModel:
 
     def _relative_points(self, level: int, points: Tensor, index: np.ndarray, ancestor: int) -> Tensor:
         """Coordinates of a leaf's points inside its ancestor's cell, shape (m, N, d)."""
+        scale, shift = (array.to(points.dtype) for array in self._placement(level, index, ancestor))
+        return points.unsqueeze(0) * scale + shift.unsqueeze(1)
+
+    def _placement(self, level: int, index: np.ndarray, ancestor: int) -> tuple[Tensor, Tensor]:
+        """Scale (d,) and shift (m, d) from leaves' coordinates to those of their ancestor's cell, float64."""
         cell = np.asarray(self.layout.cells[level])
         outer = np.asarray(self.layout.cells[ancestor])
         start = (index * cell) % outer
-        scale = torch.from_numpy(cell / outer).to(points.dtype)
-        shift = torch.from_numpy((2 * start + cell) / outer - 1).to(points.dtype)
-        return points.unsqueeze(0) * scale + shift.unsqueeze(1)
+        return torch.from_numpy(cell / outer), torch.from_numpy((2 * start + cell) / outer - 1)
 
     def _ancestor(self, level: int, index: np.ndarray, network: int) -> np.ndarray:
         place = index * np.asarray(self.layout.cells[level]) // np.asarray(self.layout.cells[network])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
 
 from ..partition.octree import Octree
@@ -18,6 +20,17 @@ from ..partition.tiles import TilePyramid
 from .restored import Restorer
 
 T = TypeVar("T")
+
+UNSOUND = "expected networks of finite values, found others; get a fresh copy of the file"
+
+
+@contextmanager
+def unsound_refused() -> Iterator[None]:
+    """Blame the file for networks that are not finite."""
+    try:
+        yield
+    except ValueError as error:
+        raise ContainerError(UNSOUND) from error
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from inrcodec_kernels.rans import CodedError, device_coder
 
 from ..coding.lanes import impossible
 from ..coding.readouts import ReadoutCoder
-from ..models.readout import SeparableReadout
 from ..models.tinc import TincModel
 from ..payload.tinc import TincStream
-from .base import CodedChunks
+from .base import CodedChunks, unsound_refused
 from .restored import Restorer
 
 IntArray = NDArray[np.int64]
@@ -29,7 +28,6 @@ class TincBoxes:
     Parameters
     ----------
     stream : TincStream
-        With a separable root.
     model : TincModel
     coder : ReadoutCoder
     backend : Backend
@@ -71,12 +69,13 @@ class TincBoxes:
         at = 0
         for kind in stream.geometry.levels:
             own = leaves[level == kind]
-            readout, width = self.model.readout(kind, tree.index[own]), stream.geometry.bands[kind].width + 1
-            assert isinstance(readout, SeparableReadout)
+            width = stream.geometry.bands[kind].width + 1
             part = values[at : at + len(own) * width].view(len(own), width)[:, :-1]
             at += part.shape[0] * width
             corner = torch.from_numpy(tree.origin[own] - start)
-            readout.synthesise(out, corner, part, stream.step, stream.offset, stream.low, stream.high, self.backend)
+            with unsound_refused():
+                readout = self.model.leaves(kind, tree.index[own], self.backend)
+                readout.synthesise(out, corner, part, stream.step, stream.offset, stream.low, stream.high, self.backend)
         self._evaluated(out.numel())
         return out
 

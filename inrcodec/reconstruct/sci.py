@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -24,11 +23,10 @@ from ..models.sci import forward, half_octaves
 from ..partition.blocks import blend_ramp
 from ..payload.sci import SciStream
 from ..payload.sections import STATISTICS_LIMIT, needed
-from .base import BlockCosts, Chunk, Chunks
+from .base import UNSOUND, BlockCosts, Chunk, Chunks, unsound_refused
 
 _BATCH = 1 << 21
 """Activations of a layer at a time."""
-_UNSOUND = "expected networks of finite values, found others; get a fresh copy of the file"
 
 Axes = tuple[NDArray[np.float32], ...]
 
@@ -105,7 +103,7 @@ class SciReconstruction:
     ) -> Tensor:
         """Samples of the box [start, stop), left on the backend's device; integers rounded and clipped."""
         box = self._blended(start, stop, chunks, Format(self.stream.offset, dtype, self.low, self.high))
-        with _unsound_refused():
+        with unsound_refused():
             return box.finish_there()
 
     def integers(
@@ -142,7 +140,7 @@ class SciReconstruction:
         if kind:
             inside = np.minimum(origin + extent + halo, stop) - np.maximum(origin - halo, start)
             self.evaluated += int(np.maximum(inside, 0).prod(axis=1).sum())
-        with _unsound_refused():
+        with unsound_refused():
             box.add(
                 Blocks(origin - start, extent, scale, mean), self.stream.networks(kind, leaves, decoded, chunk.first)
             )
@@ -260,17 +258,8 @@ class SciReconstruction:
         return _finite(torch.cat(parts, dim=1).numpy()) * scale + mean
 
 
-@contextmanager
-def _unsound_refused() -> Iterator[None]:
-    """Blame the file for networks that are not finite."""
-    try:
-        yield
-    except ValueError as error:
-        raise ContainerError(_UNSOUND) from error
-
-
 def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Refuse what only hostile weights can give: NaN is no sample, and no clipping removes it."""
     if not np.all(np.abs(values) < LARGEST):
-        raise ContainerError(_UNSOUND)
+        raise ContainerError(UNSOUND)
     return values

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from inrcodec_formats.container import Container
 from inrcodec_formats.zstd import decompress_bounded
 from inrcodec_kernels.backend import Backend, best_on_cpu
+from inrcodec_kernels.chains import suited
 
 from ..coding.readouts import Coefficients, ReadoutCoder, ReadoutStatistics, band_counts, leaf_bits
-from ..models.readout import SeparableReadout
-from ..models.tinc import TincModel
+from ..models.tinc import TincLayout, TincModel
 from ..partition.blocks import batches, scatter
 from ..payload.sections import STATISTICS_LIMIT, needed
 from ..payload.tinc import TincStream, model_from_section
-from .base import BlockCosts, Chunks, rounded
+from .base import BlockCosts, Chunks, rounded, unsound_refused
 from .device import TincBoxes
 
 Leaves = tuple[int, NDArray[np.int64], NDArray[np.int32]]
@@ -42,9 +42,8 @@ class TincReconstruction:
     def __init__(
         self, stream: TincStream, model: TincModel, statistics: ReadoutStatistics, backend: Backend
     ) -> None:
-        self.stream, self.model, self.statistics, self.backend = stream, model, statistics, backend
-        if backend.name == "triton" and stream.layout.root != "separable":
-            self.backend = best_on_cpu("there are no GPU kernels for a dense root")
+        self.stream, self.model, self.statistics = stream, model, statistics
+        self.backend, self._networks = _backends(backend, stream.layout)
         self.coder = ReadoutCoder(stream.geometry, statistics, self.backend)
         self.tree, self.layout = stream.tree, stream.layout
         self.step, self.low, self.high = stream.step, stream.low, stream.high
@@ -127,7 +126,8 @@ class TincReconstruction:
         for level, leaves, values in self._readouts(np.unique(owner), chunks):
             for leaf, readout in zip(leaves.tolist(), values.T, strict=True):
                 here = np.flatnonzero(owner == leaf)
-                network = self.model.readout(level, self.tree.index[leaf : leaf + 1])
+                with unsound_refused():
+                    network = self.model.readout(level, self.tree.index[leaf : leaf + 1])
                 local = self._local(points[here], leaf, level)
                 result[here] = network.evaluate(local, self._coefficients(readout[:, None]))[0].numpy()
                 self.evaluated += len(here)
@@ -169,7 +169,7 @@ class TincReconstruction:
     @property
     def _synthesises(self) -> bool:
         """Whether a compiled backend writes leaves straight into the box, of any dtype."""
-        return self.layout.root == "separable" and self.backend.name == "numba"
+        return self._networks.name == "numba"
 
     def _written(
         self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
@@ -194,11 +194,11 @@ class TincReconstruction:
         values: NDArray[np.int32],
     ) -> None:
         """Write leaves of one level into the box; of those that it cuts, only the part inside is evaluated."""
-        readout = self.model.readout(level, self.tree.index[leaves])
-        assert isinstance(readout, SeparableReadout)
-        origin, stream = self.tree.origin[leaves], self.stream
+        origin, stream, backend = self.tree.origin[leaves], self.stream, self._networks
         corner, coefficients = torch.from_numpy(origin - start), torch.from_numpy(values.T)
-        readout.synthesise(box, corner, coefficients, self.step, stream.offset, self.low, self.high, self.backend)
+        with unsound_refused():
+            readout = self.model.leaves(level, self.tree.index[leaves], backend)
+            readout.synthesise(box, corner, coefficients, self.step, stream.offset, self.low, self.high, backend)
         inside = np.minimum(stop, origin + self.layout.cells[level]) - np.maximum(start, origin)
         self.evaluated += int(inside.prod(axis=1).sum())
 
@@ -226,7 +226,8 @@ class TincReconstruction:
         each = math.prod(self.layout.cells[level]) * (1 if self.layout.shared else len(values))
         for part in batches(len(index), each):
             coefficients = torch.from_numpy(values[:, part].T.astype(np.float32) * np.float32(self.step))
-            samples = self.model.readout(level, index[part]).reconstruct(coefficients, window)
+            with unsound_refused():
+                samples = self.model.readout(level, index[part]).reconstruct(coefficients, window)
             out[part] = samples.numpy() + np.float32(self.stream.offset)
         return out
 
@@ -262,8 +263,17 @@ class TincReconstruction:
             axes = [torch.from_numpy(np.frombuffer(part).copy()) for part in key[: out.ndim]]
             if any(len(axis) == 0 for axis in axes):
                 continue
-            network = self.model.readout(level, self.tree.index[leaves[members]])
+            with unsound_refused():
+                network = self.model.readout(level, self.tree.index[leaves[members]])
             evaluated = network.evaluate_grid(axes, self._coefficients(values[:, members])).numpy() + self.stream.offset
             self.evaluated += evaluated.size
             for i, block in zip(members, evaluated, strict=True):
                 out[tuple(slice(a, b) for a, b in spans[i])] = block
+
+
+def _backends(backend: Backend, layout: TincLayout) -> tuple[Backend, Backend]:
+    """What decodes, and what evaluates networks: these may be too large for devices, or for compiled loops."""
+    if layout.root == "separable":
+        return backend, backend
+    networks = suited(backend, layout.ndim, layout.widths)
+    return (backend if networks.name == backend.name else best_on_cpu(networks.reason)), networks

@@ -13,6 +13,7 @@ from inrcodec.fitting import descent
 from inrcodec.fitting.descent import SegmentFit, TrainingCells, quantised_parameters, tensor_exponent
 from inrcodec.models.tinc import TincLayout, TincModel
 from inrcodec.partition import octree
+from inrcodec_kernels.backend import REFERENCE, Backend
 
 SHAPE = (16, 16, 16)
 
@@ -140,3 +141,33 @@ def test_quantised_parameters_are_near_the_fitted_ones() -> None:
         step = 2.0 ** tensor_exponent(parameter.numpy())
         assert stored[name].exponent == tensor_exponent(parameter.numpy())
         assert float(np.abs(stored[name].dequantised() - parameter.numpy()).max()) <= step / 2
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [{}, {"coordinates": "global"}, {"segments": ((2, 7),)}, {"segments": ((1, 7), (2, 5)), "coordinates": "global"}],
+    ids=["local", "global", "local, segments", "global, segments"],
+)
+def test_the_compiled_loss_and_its_gradient_are_those_of_torch(kind: dict[str, Any]) -> None:
+    """Against torch's own gradient through features, Gram matrices and Cholesky factors in float64."""
+    pytest.importorskip("numba")
+    layout = layout_of(**kind)
+    losses, gradients = [], []
+    for backend, dtype in ((Backend("numba"), torch.float32), (REFERENCE, torch.float64)):
+        fit = fit_of(layout, waves())
+        fit.backend = backend
+        model = TincModel.initial(layout, seed=5, bandwidth=2.0)
+        model = model.with_parameters({name: p.to(dtype).requires_grad_() for name, p in model.parameters.items()})
+        loss = fit.loss(model, np.random.default_rng(3))
+        losses.append(float(loss.detach()))
+        found = torch.autograd.grad(loss, list(model.parameters.values()))
+        gradients.append(torch.cat([gradient.double().flatten() for gradient in found]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) <= 1e-4
+
+
+def test_the_fit_of_wide_networks_is_for_torch() -> None:
+    layout = layout_of(hidden=(600,))
+    cells = TrainingCells(np.array([layout.top]), np.array([[0, 0, 0]]))
+    fit = SegmentFit(layout, waves(), 0.0, cells, 8.0, 0, Backend("numba"))
+    assert fit.backend.name == "reference" and "600" in fit.backend.reason

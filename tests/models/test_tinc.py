@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from inrcodec.models.readout import sample_points
+from inrcodec.models.readout import ChainReadout, sample_points
 from inrcodec.models.tinc import TincLayout, TincModel, parameter_count, parameter_shapes
+from inrcodec.partition.blocks import scatter
 from inrcodec.partition.octree import cell_pyramid
+from inrcodec_kernels.backend import REFERENCE, Backend
+from inrcodec_kernels.chains import features
 
+NUMBA = Backend("numba")
 DENSE: dict[str, Any] = {"root": "dense", "hidden": (7, 5)}
 KINDS: dict[str, dict[str, Any]] = {
     "separable": {},
@@ -258,3 +262,58 @@ def test_small_cells_have_no_more_readouts_than_samples() -> None:
         readout = TincModel.initial(made).readout(len(cells) - 1, np.array([[0, 0]]))
         samples = torch.tensor([[1.0, -2.0, 5.0, 3.0]])
         torch.testing.assert_close(readout.reconstruct(readout.project(samples)), samples, rtol=0, atol=1e-3)
+
+
+@DENSE_KINDS
+def test_chains_are_the_same_function_over_the_leaf_s_own_coordinates(kind: dict[str, Any]) -> None:
+    made = layout(kind)
+    model = TincModel.initial(made, seed=2)
+    exact = model.with_parameters({name: p.double() for name, p in model.parameters.items()})
+    for level in made.leaf_levels:
+        index = cell_indices(made, level)[::3]
+        points = sample_points(made.cells[level]).double()
+        expected = exact.features(level, points, index)
+        width = expected.shape[-1]
+        assert torch.allclose(features(exact.chains(level, index), points)[..., :width], expected, atol=1e-12)
+        rounded = features(model.chains(level, index), points.float())[..., :width]
+        assert torch.allclose(rounded.double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", [REFERENCE, NUMBA], ids=["reference", "numba"])
+@DENSE_KINDS
+def test_leaves_of_every_backend_are_those_of_torch(kind: dict[str, Any], backend: Backend) -> None:
+    """Readouts of samples, and samples of readouts in a box that cuts leaves."""
+    made = layout(kind)
+    model, level = TincModel.initial(made, seed=3), made.top
+    index, cell = cell_indices(made, level), made.cells[level]
+    blocks = torch.from_numpy(np.random.default_rng(0).normal(0, 50, (len(index), math.prod(cell))).astype(np.float32))
+    plain, leaves = model.readout(level, index), model.leaves(level, index, backend)
+    assert isinstance(leaves, ChainReadout) == (backend == NUMBA and not made.shared)
+    coefficients = plain.project(blocks)
+    assert torch.allclose(leaves.project(blocks), coefficients, atol=1e-2)
+    values, box = coefficients.round().int(), torch.full(tuple(n - 3 for n in made.shape), torch.nan)
+    expected, corner = np.full(box.shape, np.nan, dtype=np.float32), index * np.asarray(cell) - 2
+    scatter(expected, np.zeros(3, dtype=int), corner, cell, plain.reconstruct(values * 0.5).numpy() + 7)
+    leaves.synthesise(box, torch.from_numpy(corner), values, 0.5, 7.0, 0, 1, backend)
+    assert not box.isnan().any() and np.allclose(box.numpy(), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("backend", [REFERENCE, NUMBA], ids=["reference", "numba"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@DENSE_KINDS
+def test_networks_that_are_not_finite_are_refused(kind: dict[str, Any], backend: Backend, value: float) -> None:
+    model = TincModel.initial(layout(kind), seed=3)
+    model.parameters["root.1.bias"][0, 2] = value
+    level, index = model.layout.top, np.array([[0, 0, 0]])
+    out, corner = torch.zeros(4, 4, 4), torch.zeros(1, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="finite"):
+        leaves = model.leaves(level, index, backend)
+        leaves.synthesise(out, corner, torch.ones(1, len(model.layout.lattice(level)), dtype=torch.int32), 1.0, 0.0, 0, 1, backend)
+
+
+def test_readouts_beyond_reason_are_refused() -> None:
+    model = TincModel.initial(layout(KINDS["dense, global"]), seed=3)
+    leaves = model.leaves(model.layout.top, np.array([[0, 0, 0]]), NUMBA)
+    out, corner = torch.zeros(4, 4, 4), torch.zeros(1, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="finite"):
+        leaves.synthesise(out, corner, torch.ones(1, 6, dtype=torch.int32), 1e38, 0.0, 0, 1, NUMBA)

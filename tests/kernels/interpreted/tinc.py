@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import inrcodec
+from inrcodec.fitting.descent import SegmentFit, TrainingCells
 from inrcodec.image import Image
 from inrcodec.models.restoration import Restoration, RestorationLayout
+from inrcodec.models.tinc import TincLayout
 from inrcodec.options import TincOptions
+from inrcodec.partition.octree import cell_pyramid
 from inrcodec.reconstruct import Restorer
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
@@ -79,9 +82,49 @@ def test_a_damaged_chunk_is_refused(stream: bytes, monkeypatch: pytest.MonkeyPat
         there.read_tensor()
 
 
-def test_a_dense_root_stays_on_the_cpu_and_says_why() -> None:
-    options = TincOptions(root="dense", layers=(1,), level_ratios=(1.0,), leaf_levels=1, starts=1)
+DENSE: dict[str, dict[str, Any]] = {
+    "local": {"coordinates": "local", "layers": (1,), "level_ratios": (1.0,)},
+    "global": {"coordinates": "global", "layers": (2,), "level_ratios": (1.0,)},
+    "local, segments": {"coordinates": "local", "layers": (1, 1), "level_ratios": (1.0, 0.8)},
+    "global, segments": {"coordinates": "global", "layers": (1, 2), "level_ratios": (1.0, 0.8)},
+}
+
+
+@pytest.mark.parametrize("kind", DENSE.values(), ids=DENSE.keys())
+def test_dense_roots_are_evaluated_on_the_device(kind: dict[str, Any]) -> None:
+    options = TincOptions(root="dense", network_share=0.3, starts=1, leaf_edge=4, leaf_levels=1, **kind)
     dense = inrcodec.encode(scan((6, 8, 7)), ratio=2, effort=1, restoration=False, device="cpu", tinc=options)
-    image = Image(dense, GPU)
-    assert image.backend == dataclasses.replace(CPU, reason="there are no GPU kernels for a dense root")
-    assert np.array_equal(image[...], Image(dense, CPU)[...])
+    with Image(dense, GPU) as there, Image(dense, CPU) as here:
+        assert there.backend == GPU
+        found, expected = there[...].astype(int), here[...].astype(int)
+        difference = np.abs(found - expected)
+        assert difference.max() <= 1 and np.count_nonzero(difference) <= 2
+        start, stop = np.array([1, 2, 3]), np.array([5, 4, 6])
+        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        assert np.array_equal(there.read_box(start, stop), found[box])
+
+
+def test_a_dense_root_is_fitted_on_the_device() -> None:
+    """The same draws give the same loss and the same gradients, so the same network."""
+    volume = scan((6, 8, 7))
+    cells = cell_pyramid(volume.shape, (2, 2, 2))
+    layout = TincLayout(
+        volume.shape, cells, len(cells) - 2, features=16, root="dense", coordinates="global", hidden=(8,), segments=((1, 7),)
+    )
+    index = np.argwhere(np.ones(layout.grid(layout.top), dtype=bool))[:4]
+    found = [
+        SegmentFit(layout, volume, 0.0, TrainingCells(np.full(len(index), layout.top), index), 9.0, 3, backend)
+        .run(2, 1, lambda fraction, note: None)
+        .parameters
+        for backend in (GPU, CPU)
+    ]
+    for name, parameter in found[0].items():
+        assert torch.allclose(parameter, found[1][name], atol=1e-4)
+
+
+def test_a_dense_root_too_wide_for_kernels_stays_on_the_cpu_and_says_why() -> None:
+    options = TincOptions(root="dense", layers=(8,), level_ratios=(1.0,), leaf_levels=1, starts=1)
+    dense = inrcodec.encode(scan((6, 8, 7)), ratio=2, effort=1, restoration=False, device="cpu", tinc=options)
+    with Image(dense, GPU) as image:
+        assert image.backend.name == "numba" and "Triton: expected 1 to 6 sine layers" in image.backend.reason
+        assert np.array_equal(image[...], Image(dense, CPU)[...])
