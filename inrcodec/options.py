@@ -186,16 +186,21 @@ class PyramidOptions:
         Widths of the synthesis's hidden layers, multiples of 4.
     tile_edge : int
         Latents of a tile along each axis: what is coded, and decoded, by itself.
+    warm_start : bool
+        Whether networks begin as those that come with the package, where there are any for such a signal.
     """
 
     levels: int = 7
     context: int = 24
     synthesis: tuple[int, int] = (16, 16)
     tile_edge: int = 64
+    warm_start: bool = True
 
     def __post_init__(self) -> None:
         _whole("levels", self.levels, 1, 8)
         _whole("tile_edge", self.tile_edge, 8, 256)
+        if not isinstance(self.warm_start, bool):
+            raise OptionError(f"expected warm_start to be True or False, found {self.warm_start!r}")
         if not isinstance(self.synthesis, tuple) or len(self.synthesis) != 2:
             raise OptionError(f"expected synthesis to be two widths, found {self.synthesis!r}")
         for name, width in (("context", self.context), *(("synthesis", w) for w in self.synthesis)):

@@ -1,7 +1,7 @@
 """The descent on a pyramid: latents and both networks together, for rate and distortion.
 
-In units of the step the cost is ``squared error + FAIR * bits``: the step is the one that uniform quantisation would take at this
-exchange rate. So the step is what decides the size, and everything else stays
+In units of the step the cost is ``squared error + pressure * FAIR * bits``: at a pressure of 1 the step is the one that uniform
+quantisation would take at this exchange rate. So the step is what decides the size, and everything else stays
 the same from the finest to the coarsest.
 
 While latents are still real numbers, they are rounded softly with noise (`inrcodec_kernels.pyramid.soften`); the last part of
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Context, Synthesis, adam, distortion, rate, soften
 
-from ..models.pyramid import PyramidLayout, initial_networks
+from ..models.pyramid import PyramidLayout
 from .goal import Goal
 
 Floats = NDArray[np.float32]
@@ -29,6 +29,10 @@ Note = Callable[[float, str], None]
 
 FAIR = math.log(2) / 6
 """Squared error that a bit is worth, in units of the step: the slope of ``step^2 / 12`` over the bits it costs."""
+_EXPECTED = 0.35
+"""Part of the bits that soft rounding loses from its beginning to its end."""
+_FREE, _MOST = 0.3, 2.5
+"""Part of soft rounding before the price of bits changes, and the most it changes by."""
 _SLOWER = {"gains": 0.0, "filters": 0.1, "skip": 0.1}
 """Of the networks' learning rate. Gains keep still: skips and first weights can do what they could."""
 LARGEST = float(1 << 19)
@@ -76,6 +80,12 @@ class _Moving:
     def __post_init__(self) -> None:
         self.moments = np.zeros(self.values.size, np.float32), np.zeros(self.values.size, np.float32)
 
+    def copy(self) -> _Moving:
+        """Another one that moves on from here."""
+        found = _Moving(self.values.copy())
+        found.moments = self.moments[0].copy(), self.moments[1].copy()
+        return found
+
     def move(self, gradient: Floats, step: int, rate: float, backend: Backend) -> None:
         """A step of Adam."""
         adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, step, rate, backend=backend)
@@ -93,19 +103,27 @@ class PyramidFit:
     step : float
         First guess.
     layout : PyramidLayout
+    networks : tuple of Context and Synthesis
+        To begin with.
     seed : int
     backend : Backend
     """
 
     def __init__(
-        self, volume: np.ndarray, offset: float, step: float, layout: PyramidLayout, seed: int, backend: Backend
+        self,
+        volume: np.ndarray,
+        offset: float,
+        step: float,
+        layout: PyramidLayout,
+        networks: tuple[Context, Synthesis],
+        seed: int,
+        backend: Backend,
     ) -> None:
-        self.layout, self.step = layout, step
+        self.layout, self.step, self.pressure = layout, step, 1.0
         self._seed, self._backend = seed, backend
         self._target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
-        context, synthesis = initial_networks(layout, seed)
-        self._parts = [[_Moving(np.array(p, np.float32)) for p in network] for network in (context, synthesis)]
-        self._latents = [_Moving(y) for y in first_latents(self._target, layout, synthesis.gains)]
+        self.set_networks(*networks)
+        self._latents = [_Moving(y) for y in first_latents(self._target, layout, networks[1].gains)]
         self._done = 0
 
     @property
@@ -119,16 +137,16 @@ class PyramidFit:
         return Synthesis(*(p.values for p in self._parts[1]))
 
     def set_networks(self, context: Context, synthesis: Synthesis) -> None:
-        """Replace the networks; they keep still from now on if `refine` is all that follows."""
-        self._parts = [[_Moving(p) for p in network] for network in (context, synthesis)]
+        """Replace the networks."""
+        self._parts = [[_Moving(np.array(p, np.float32)) for p in network] for network in (context, synthesis)]
 
     @property
     def rounded(self) -> list[NDArray[np.int32]]:
         """The latents as integers."""
         return [np.clip(np.rint(y.values), -LARGEST, LARGEST).astype(np.int32) for y in self._latents]
 
-    def run(self, steps: int, goal: Goal, schedule: Schedule, note: Note) -> None:
-        """Descend; the step follows the goal."""
+    def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note) -> None:
+        """Descend; the price of bits follows the goal, if there is one."""
         checks = max(10, steps // 24)
         soft = max(1.0, (1 - schedule.hard) * steps)
         for number in range(steps):
@@ -144,8 +162,21 @@ class PyramidFit:
                 self._move(softened, least, schedule.latent_rate * fade, schedule.network_rate * fade)
             if (number + 1) % checks == 0:
                 cost = self.cost(schedule.least[1])
-                self._follow(goal, cost, part)
+                if goal is not None and part > _FREE:
+                    self._follow(goal, cost, part)
                 note((number + 1) / steps, self._told(cost))
+
+    def settled(self, pressure: float, steps: int, rate: float = 0.03) -> list[NDArray[np.int32]]:
+        """Rounded latents after some more steps at another price of bits; the networks and the fit itself stay as they are."""
+        kept = self._latents, self.pressure, self._done
+        self._latents, self.pressure = [y.copy() for y in self._latents], self.pressure * pressure
+        schedule = Schedule()
+        for number in range(steps):
+            softened = self._softened(schedule.temperature[1], schedule.deviation[1])
+            self._move(softened, schedule.least[1], rate * (1 - number / steps), 0.0)
+        found = self.rounded
+        self._latents, self.pressure, self._done = kept
+        return found
 
     def bits(self, latents: list[NDArray[np.int32]]) -> float:
         """Bits of whole latents."""
@@ -186,7 +217,7 @@ class PyramidFit:
         values = [value for value, _ in latents]
         _, of_rate, of_context = rate(values, self.context, self.layout.kernel, least, self._backend)
         _, of_error, of_synthesis = distortion(values, self.synthesis, self.layout.kernel, self._target, self._backend)
-        weight = np.float32(FAIR)
+        weight = np.float32(FAIR * self.pressure)
         self._done += 1
         for y, (_, slope), a, b in zip(self._latents, latents, of_rate, of_error, strict=True):
             a *= weight
@@ -201,25 +232,14 @@ class PyramidFit:
                     p.move(np.asarray(gradient, np.float32), self._done, own, self._backend)
 
     def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
-        """Change the step, as long as rounding is soft, so that the end meets the goal."""
+        """Change the price of bits so that the end meets the goal."""
         if goal.bits is not None:
             # Soft rounding leaves more symbols than the end will have.
-            excess = cost.bits / (goal.bits * (1 + 0.35 * (1 - part)))
-            finer = excess**0.7
+            excess = cost.bits / (goal.bits * (1 + _EXPECTED * (1 - part)))
         else:
             assert goal.error is not None
             excess = goal.error / max(cost.error * self.step**2, 1e-30)
-            finer = math.sqrt(excess)
-        limit = 1.02 if part == 1 else 1.5
-        self._rescale(min(max(finer, 1 / limit), limit))
-
-    def _rescale(self, factor: float) -> None:
-        """Multiply the step, which divides everything that is measured in it."""
-        self.step *= factor
-        shrink = np.float32(1 / factor)
-        self._target *= shrink
-        for y in self._latents:
-            y.values *= shrink
+        self.pressure = min(max(self.pressure * min(max(excess, 0.8), 1.25), 1 / _MOST), _MOST)
 
 
 def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[Floats]:
@@ -301,23 +321,83 @@ def _roughness(volume: np.ndarray, axis: int) -> float:
     return max(float(np.mean(np.diff(volume[sparse].astype(np.float64), axis=axis) ** 2)), 1e-12)
 
 
-def first_step(volume: np.ndarray, offset: float, layout: PyramidLayout, goal: Goal) -> float:
-    """Guess the step from the goal: for a size, by counting the bits that plain differences of means would take."""
-    if goal.error is not None:
-        return math.sqrt(goal.error / 0.05)
-    assert goal.bits is not None
-    sparse = volume
-    target = (sparse - np.float32(offset)).astype(np.float32).reshape(layout.kernel.shape)
-    gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
-    levels = first_latents(target, layout, gains)
-    coarse = _doubled(_halved(target, layout.kernel.halved[0]), layout.kernel.halved[0], target.shape) if layout.halved else 0
-    levels[0] = target - coarse
-    low, high = -10.0, 20.0
-    for _ in range(24):
-        middle = (low + high) / 2
-        bits = sum(float(np.log2(1 + (y * 2.0**-middle) ** 2).sum()) for y in levels)
-        low, high = (middle, high) if _BITS_OF_COUNT * bits > goal.bits else (low, middle)
-    return float(2.0**middle)
+class Differences:
+    """What a signal's levels hold as differences of means: from them steps can be guessed before any fit.
+
+    Parameters
+    ----------
+    volume : ndarray
+    offset : float
+    layout : PyramidLayout
+    """
+
+    def __init__(self, volume: np.ndarray, offset: float, layout: PyramidLayout) -> None:
+        target = (volume - np.float32(offset)).astype(np.float32).reshape(layout.kernel.shape)
+        gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
+        self._levels = first_latents(target, layout, gains)
+        if layout.halved:
+            flags = layout.kernel.halved[0]
+            self._levels[0] = target - _doubled(_halved(target, flags), flags, target.shape)
+
+    def bits(self, step: float) -> float:
+        """A measure of the bits at a step: a fit takes about half."""
+        return sum(float(np.log2(1 + np.square(y / np.float32(step))).sum(dtype=np.float64)) for y in self._levels)
+
+    def error(self, step: float) -> float:
+        """A measure of the mean squared error at a step: what is smaller than the step is lost, the rest is rounded."""
+        fine = self._levels[0]
+        return float(np.minimum(np.square(fine), np.float32(step**2 / 12)).mean(dtype=np.float64))
+
+    def step(self, goal: Goal, share: float) -> float:
+        """The step at which `share` of the measure meets the goal."""
+        low, high = -10.0, 24.0
+        for _ in range(20):
+            middle = (low + high) / 2
+            if goal.bits is not None:
+                finer = share * self.bits(2.0**middle) <= goal.bits
+            else:
+                assert goal.error is not None
+                finer = share * self.error(2.0**middle) > goal.error
+            low, high = (low, middle) if finer else (middle, high)
+        return float(2.0**middle)
 
 
-_BITS_OF_COUNT = 0.5
+def calibrated_step(
+    volume: np.ndarray, offset: float, layout: PyramidLayout, networks: tuple[Context, Synthesis], goal: Goal, seed: int, backend: Backend
+) -> float:
+    """The step to fit a signal with: guessed, then corrected by a short fit of its middle.
+
+    Parameters
+    ----------
+    volume : ndarray
+    offset : float
+    layout : PyramidLayout
+    networks : tuple of Context and Synthesis
+        To begin with.
+    goal : Goal
+    seed : int
+    backend : Backend
+    """
+    whole = Differences(volume, offset, layout)
+    step = whole.step(goal, 0.5)
+    part = _middle(volume)
+    sketch = replace(layout, shape=part.shape)
+    trial = PyramidFit(part, offset, step, sketch, networks, seed, backend)
+    trial.run(_TRIAL_STEPS, None, Schedule(), lambda fraction, note: None)
+    cost, known = trial.cost(), Differences(part, offset, sketch)
+    if goal.bits is not None:
+        return whole.step(goal, cost.bits / max(known.bits(step), 1e-9))
+    return whole.step(goal, cost.error * step**2 / max(known.error(step), 1e-9))
+
+
+def _middle(volume: np.ndarray) -> np.ndarray:
+    """The middle of a signal, of at most `_TRIAL_SAMPLES`."""
+    extent = list(volume.shape)
+    while math.prod(extent) > _TRIAL_SAMPLES:
+        longest = max(range(len(extent)), key=lambda axis: extent[axis])
+        extent[longest] = -(-extent[longest] // 2)
+    return np.ascontiguousarray(volume[tuple(slice((n - e) // 2, (n - e) // 2 + e) for n, e in zip(volume.shape, extent, strict=True))])
+
+
+_TRIAL_SAMPLES, _TRIAL_STEPS = 1 << 18, 80
+"""Of the fit that corrects the guess."""

@@ -35,6 +35,15 @@ WEIGHT_BITS, SKIP_BITS = 7, 9
 SCALES_PER_OCTAVE, SCALE_OFFSET = 6, 30
 """Scale number j stands for ``2 ** ((j - SCALE_OFFSET) / SCALES_PER_OCTAVE)``."""
 _OF_SCALE = np.array([1.0, SCALES_PER_OCTAVE], dtype=np.float32)
+_FIRST_SCALE = np.array([0.0, SCALE_OFFSET], dtype=np.float32)
+
+# Binary places that an encoder stores parameters with.
+STORED_PLACES: dict[str, int] = {
+    "context.first": 6, "context.level_bias": 6, "context.second": 6, "context.second_bias": 6, "context.last": 6,
+    "context.last_bias": 6, "context.skip": 7, "synthesis.gains": 14, "synthesis.filters": 9, "synthesis.first": 7,
+    "synthesis.first_bias": 7, "synthesis.second": 7, "synthesis.second_bias": 7, "synthesis.last": 7,
+    "synthesis.last_bias": 9, "synthesis.skips": 9,
+}  # fmt: skip
 
 # Binary places that a stored parameter of the context model may have: with them, all its sums are whole numbers.
 PLACES: dict[str, int] = {
@@ -166,12 +175,22 @@ def _drawn(shape: tuple[int, ...], draw: np.random.Generator) -> NDArray[np.floa
     return np.float32(math.sqrt(1.6 / shape[0])) * draw.standard_normal(shape, dtype=np.float32)
 
 
-def stored_context(context: Context) -> dict[str, NDArray[np.float32]]:
-    """Parameters of the context model as a stream holds them: the scale in sixths of an octave from the smallest one on."""
-    found = dict(context._asdict())
-    found["last"], found["skip"] = context.last * _OF_SCALE, context.skip * _OF_SCALE
-    found["last_bias"] = context.last_bias * _OF_SCALE + np.array([0.0, SCALE_OFFSET], dtype=np.float32)
-    return found
+def joined(context: Context, synthesis: Synthesis) -> dict[str, NDArray[np.float32]]:
+    """Parameters of both networks as a stream holds them: the scale in sixths of an octave from the smallest one on."""
+    found = {f"context.{name}": values for name, values in context._asdict().items()}
+    for name in ("last", "skip"):
+        found[f"context.{name}"] = found[f"context.{name}"] * _OF_SCALE
+    found["context.last_bias"] = context.last_bias * _OF_SCALE + _FIRST_SCALE
+    return found | {f"synthesis.{name}": values for name, values in synthesis._asdict().items()}
+
+
+def parted(parameters: Mapping[str, NDArray[np.float32]]) -> tuple[Context, Synthesis]:
+    """Inverse of `joined`."""
+    of = {kind: {n.removeprefix(kind): v for n, v in parameters.items() if n.startswith(kind)} for kind in ("context.", "synthesis.")}
+    plain = of["context."]
+    plain.update({name: plain[name] / _OF_SCALE for name in ("last", "skip")})
+    plain["last_bias"] = (plain["last_bias"] - _FIRST_SCALE) / _OF_SCALE
+    return Context(**plain), Synthesis(**of["synthesis."])
 
 
 def integer_context(stored: Mapping[str, NDArray[np.float32]]) -> IntegerContext:
@@ -180,7 +199,7 @@ def integer_context(stored: Mapping[str, NDArray[np.float32]]) -> IntegerContext
     Parameters
     ----------
     stored : mapping of str to ndarray
-        As `stored_context` gives them, rounded to multiples of ``2 ** -PLACES[name]``.
+        As `joined` gives them, without ``context.``, rounded to multiples of ``2 ** -PLACES[name]``.
 
     Notes
     -----

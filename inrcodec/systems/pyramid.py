@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
 from inrcodec_kernels.backend import best_on_cpu, in_threads
-from inrcodec_kernels.pyramid import Context, Synthesis
 
 from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import pyramid, start
 from ..fitting.goal import Goal
 from ..fitting.rounding import curvatures, disturbances, refined
-from ..models.pyramid import AXES, SCALE_OFFSET, SCALES_PER_OCTAVE, PyramidLayout, integer_context, stored_context
+from ..models.pyramid import AXES, STORED_PLACES, PyramidLayout, initial_networks, integer_context, joined, parted
+from ..models.shipped import first_shipped
 from ..payload.pyramid import PyramidStream, network_section, write_chunk
 from .base import Draft, Task
 
@@ -28,11 +28,6 @@ CHUNK_TILES = 256
 """Most tiles of a chunk."""
 _PASSES = (6, 4)
 """Passes of optimised rounding of a draft, at least, and for each octave of pressure more; none where the fit landed well."""
-# Binary places that parameters are stored with.
-_CONTEXT_PLACES = {"first": 6, "level_bias": 6, "second": 6, "second_bias": 6, "last": 6, "last_bias": 6, "skip": 7}
-_SYNTHESIS_PLACES = {
-    "gains": 14, "filters": 9, "first": 7, "first_bias": 7, "second": 7, "second_bias": 7, "last": 7, "last_bias": 9, "skips": 9,
-}  # fmt: skip
 
 
 class PyramidSystem:
@@ -62,8 +57,12 @@ class PyramidSystem:
         self.layout = PyramidLayout(volume.shape, halved, options.context, options.synthesis)
         if goal.bits is not None:
             goal = Goal(bits=max(goal.bits - _BITS_PER_PARAMETER * self.layout.parameters, goal.bits / 4))
-        step = pyramid.first_step(volume, self.offset, self.layout, goal)
-        self.fit = pyramid.PyramidFit(volume, self.offset, step, self.layout, self.task.options.seed, self.backend)
+        self._shipped = first_shipped(self.layout) if options.warm_start else None
+        known = None if self._shipped is None else self._shipped.fitted_to(self.layout)
+        networks = initial_networks(self.layout, self.task.options.seed) if known is None else parted(known)
+        seed = self.task.options.seed
+        step = self.task.timed("trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, goal, seed, self.backend))
+        self.fit = pyramid.PyramidFit(volume, self.offset, step, self.layout, networks, seed, self.backend)
         steps = self.task.options.pyramid_steps
         self.task.timed("fit", lambda: self.fit.run(steps, goal, pyramid.Schedule(), self.task.note("fit")))
         self._round_networks()
@@ -73,24 +72,20 @@ class PyramidSystem:
             self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, self.task.options.seed
         )
         self.choices.update(
-            steps=steps,
+            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=steps,
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
 
     def _round_networks(self) -> None:
         """Round both networks to what a stream holds, and go on with those."""
-        self._context = {
-            name: QuantisedTensor.of(value, -_CONTEXT_PLACES[name]) for name, value in stored_context(self.fit.context).items()
+        base = {} if self._shipped is None else self._shipped.fitted_to(self.layout) or {}
+        exact = joined(self.fit.context, self.fit.synthesis)
+        self._parameters = {
+            name: QuantisedTensor.of(values - base.get(name, np.float32(0)), -STORED_PLACES[name]) for name, values in exact.items()
         }
-        self._synthesis = {
-            name: QuantisedTensor.of(value, -_SYNTHESIS_PLACES[name]) for name, value in self.fit.synthesis._asdict().items()
-        }
-        stored = {name: t.dequantised() for name, t in self._context.items()}
-        self._integers = integer_context(stored)
-        of_scale = np.array([1.0, 1 / SCALES_PER_OCTAVE], dtype=np.float32)
-        plain = {**stored, "last": stored["last"] * of_scale, "skip": stored["skip"] * of_scale}
-        plain["last_bias"] = (stored["last_bias"] - np.array([0, SCALE_OFFSET], dtype=np.float32)) * of_scale
-        self.fit.set_networks(Context(**plain), Synthesis(**{n: t.dequantised() for n, t in self._synthesis.items()}))
+        held = {name: t.dequantised() + base.get(name, np.float32(0)) for name, t in self._parameters.items()}
+        self._integers = integer_context({name.removeprefix("context."): v for name, v in held.items() if name.startswith("context.")})
+        self.fit.set_networks(*parted(held))
 
     @property
     def blocks(self) -> int:
@@ -117,14 +112,14 @@ class PyramidSystem:
         stream = self._stream
         least, more = _PASSES
         latents = refined(
-            self.fit.rounded, pyramid.FAIR * step * max(pressure, 1e-3),
+            self.fit.rounded, pyramid.FAIR * self.fit.pressure * step * max(pressure, 1e-3),
             least + round(more * abs(math.log2(step))) if step != 1 else 0,
             stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed, self.task.options.seed,
         )  # fmt: skip
         tiles = _coded(stream, latents, self._coder)
         sections = [
             Section("TREE", stream.tree_section()),
-            Section("NETW", network_section(self._context, self._synthesis)),
+            Section("NETW", network_section(self._parameters, "" if self._shipped is None else self._shipped.name)),
         ]
         weights = self.layout.parameters + sum(int(np.count_nonzero(y)) for y in latents)
         return Draft(sections, _chunks(tiles), weights, None)
