@@ -29,10 +29,18 @@ Note = Callable[[float, str], None]
 
 FAIR = math.log(2) / 6
 """Squared error that a bit is worth, in units of the step: the slope of ``step^2 / 12`` over the bits it costs."""
-_EXPECTED = 0.35
-"""Part of the bits that soft rounding loses from its beginning to its end."""
-_FREE, _MOST = 0.3, 2.5
-"""Part of soft rounding before the price of bits changes, and the most it changes by."""
+_MORE_BITS, _MORE_ERROR = 0.65, 0.12
+"""How much more bits and error soft rounding has at its beginning than at its end."""
+_SETTLED = 0.11, 0.26
+"""Parts of the steps between which the step changes; afterwards it is the price of bits."""
+_MOST = 2.5
+"""Most that the price of bits changes by."""
+_WARM = 20
+"""Steps until learning rates are whole."""
+_TURN = 0.8
+"""Part of the steps after which `PyramidFit.again` begins."""
+_DECAYS = 0.9, 0.95
+"""Of Adam's moments: gradients shrink fast at first, and so must their squares."""
 _SLOWER = {"gains": 0.0, "filters": 0.1, "skip": 0.1}
 """Of the networks' learning rate. Gains keep still: skips and first weights can do what they could."""
 LARGEST = float(1 << 19)
@@ -47,7 +55,7 @@ class Schedule:
     ----------
     temperature, deviation : tuple of float
         Of `soften`.
-    least : tuple of float
+    least : float
         Lower limit of log2 of the Laplace scale.
     latent_rate, network_rate : float
         Learning rates; they fall to 0 along a cosine.
@@ -57,7 +65,7 @@ class Schedule:
 
     temperature: tuple[float, float] = (0.35, 0.1)
     deviation: tuple[float, float] = (0.2, 0.15)
-    least: tuple[float, float] = (-4.3, -4.3)
+    least: float = -4.3
     latent_rate: float = 0.1
     network_rate: float = 0.03
     hard: float = 0.1
@@ -88,7 +96,7 @@ class _Moving:
 
     def move(self, gradient: Floats, step: int, rate: float, backend: Backend) -> None:
         """A step of Adam."""
-        adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, step, rate, backend=backend)
+        adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, step, rate, _DECAYS, backend=backend)
 
 
 class PyramidFit:
@@ -146,51 +154,63 @@ class PyramidFit:
         return [np.clip(np.rint(y.values), -LARGEST, LARGEST).astype(np.int32) for y in self._latents]
 
     def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note) -> None:
-        """Descend; the price of bits follows the goal, if there is one."""
-        checks = max(10, steps // 24)
-        soft = max(1.0, (1 - schedule.hard) * steps)
+        """Descend; the step, and later the price of bits, follow the goal, if there is one."""
+        self._steps, self._schedule = steps, schedule
+        checks, self._turn = max(5, steps // 25), math.ceil(_TURN * steps)
         for number in range(steps):
-            part = min(1.0, number / soft)
-            fade = 0.5 * (1 + math.cos(math.pi * number / steps)) * min(1.0, (number + 1) / 20)
-            if number >= soft:
-                self._move(self._whole(), schedule.least[1], 0.3 * schedule.latent_rate * fade, schedule.network_rate * fade)
-            else:
-                temperature, deviation, least = (
-                    a + part * (b - a) for a, b in (schedule.temperature, schedule.deviation, schedule.least)
-                )
-                softened = self._softened(temperature, deviation)
-                self._move(softened, least, schedule.latent_rate * fade, schedule.network_rate * fade)
+            if number == self._turn:
+                self._before = [y.copy() for y in self._latents], self._done
+            self._advance(number, schedule.network_rate)
             if (number + 1) % checks == 0:
-                cost = self.cost(schedule.least[1])
-                if goal is not None and part > _FREE:
+                cost, part = self.cost(), (number + 1) / steps
+                if goal is not None:
                     self._follow(goal, cost, part)
-                note((number + 1) / steps, self._told(cost))
+                note(part, self._told(cost))
 
-    def settled(self, pressure: float, steps: int, rate: float = 0.03) -> list[NDArray[np.int32]]:
-        """Rounded latents after some more steps at another price of bits; the networks and the fit itself stay as they are."""
+    def again(self, pressure: float, note: Note) -> list[NDArray[np.int32]]:
+        """Rounded latents of a fit whose last part is done again, with the networks of now and at another price of bits.
+
+        Parameters
+        ----------
+        pressure : float
+            The price over that of the fit.
+        note : callable
+        """
         kept = self._latents, self.pressure, self._done
-        self._latents, self.pressure = [y.copy() for y in self._latents], self.pressure * pressure
-        schedule = Schedule()
-        for number in range(steps):
-            softened = self._softened(schedule.temperature[1], schedule.deviation[1])
-            self._move(softened, schedule.least[1], rate * (1 - number / steps), 0.0)
+        before, self._done = self._before
+        self._latents, self.pressure = [y.copy() for y in before], self.pressure * pressure
+        for number in range(self._turn, self._steps):
+            self._advance(number, 0.0)
+            note((number + 1 - self._turn) / (self._steps - self._turn), "")
         found = self.rounded
         self._latents, self.pressure, self._done = kept
         return found
 
+    def _advance(self, number: int, network_rate: float) -> None:
+        """Step `number` of the schedule."""
+        schedule, steps = self._schedule, self._steps
+        soft = max(1.0, (1 - schedule.hard) * steps)
+        fade = 0.5 * (1 + math.cos(math.pi * number / steps)) * min(1.0, (number + 1) / _WARM)
+        if number >= soft:
+            self._move(self._whole(), schedule.least, 0.3 * schedule.latent_rate * fade, network_rate * fade)
+            return
+        part = number / soft
+        temperature, deviation = (a + part * (b - a) for a, b in (schedule.temperature, schedule.deviation))
+        self._move(self._softened(temperature, deviation), schedule.least, schedule.latent_rate * fade, network_rate * fade)
+
     def bits(self, latents: list[NDArray[np.int32]]) -> float:
         """Bits of whole latents."""
         floats = [y.astype(np.float32) for y in latents]
-        return float(rate(floats, self.context, self.layout.kernel, Schedule.least[1], self._backend)[0].sum())
+        return float(rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)[0].sum())
 
     def slopes(self, latents: list[NDArray[np.int32]]) -> tuple[list[Floats], list[Floats]]:
         """Gradients of the squared error, in units of the step, and of the bits at whole latents."""
         floats = [y.astype(np.float32) for y in latents]
         _, of_error, _ = distortion(floats, self.synthesis, self.layout.kernel, self._target, self._backend)
-        _, of_rate, _ = rate(floats, self.context, self.layout.kernel, Schedule.least[1], self._backend)
+        _, of_rate, _ = rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)
         return of_error, of_rate
 
-    def cost(self, least: float = Schedule.least[1]) -> Cost:
+    def cost(self, least: float = Schedule.least) -> Cost:
         """Of the rounded latents."""
         whole = [y.round() for y, _ in self._whole()]
         bits, _, _ = rate(whole, self.context, self.layout.kernel, least, self._backend)
@@ -232,14 +252,28 @@ class PyramidFit:
                     p.move(np.asarray(gradient, np.float32), self._done, own, self._backend)
 
     def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
-        """Change the price of bits so that the end meets the goal."""
+        """Change the step, or later the price of bits, so that the end meets the goal."""
         if goal.bits is not None:
             # Soft rounding leaves more symbols than the end will have.
-            excess = cost.bits / (goal.bits * (1 + _EXPECTED * (1 - part)))
+            excess = cost.bits / (goal.bits * (1 + _MORE_BITS * (1 - part) ** 2))
         else:
             assert goal.error is not None
-            excess = goal.error / max(cost.error * self.step**2, 1e-30)
-        self.pressure = min(max(self.pressure * min(max(excess, 0.8), 1.25), 1 / _MOST), _MOST)
+            excess = goal.error * (1 + _MORE_ERROR * (1 - part)) / max(cost.error * self.step**2, 1e-30)
+        if part < _SETTLED[0]:
+            return
+        if part <= _SETTLED[1]:
+            power = 0.75 if goal.bits is not None else 0.6
+            self._rescale(min(max(excess**power, 0.5), 2.0))
+        else:
+            self.pressure = min(max(self.pressure * min(max(excess, 0.85), 1.18), 1 / _MOST), _MOST)
+
+    def _rescale(self, factor: float) -> None:
+        """Multiply the step, which divides everything that is measured in it."""
+        self.step *= factor
+        shrink = np.float32(1 / factor)
+        self._target *= shrink
+        for y in self._latents:
+            y.values *= shrink
 
 
 def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[Floats]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import numpy as np
@@ -26,8 +25,8 @@ CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
 """Most tiles of a chunk."""
-_PASSES = (6, 4)
-"""Passes of optimised rounding of a draft, at least, and for each octave of pressure more; none where the fit landed well."""
+_PASSES, _TRIMMED = 6, 1.5
+"""Passes of optimised rounding that take off a little, and the price of bits, over the fit's, up to which they do."""
 
 
 class PyramidSystem:
@@ -108,14 +107,17 @@ class PyramidSystem:
         return PyramidStream(self.layout, self.options.tile_edge, step, self.offset, self.task.low, self.task.high)
 
     def draft(self, step: float, pressure: float) -> Draft:
-        """Change the latents a little for the pressure, and code them."""
+        """Change the latents for the price of bits, and code them."""
         stream = self._stream
-        least, more = _PASSES
-        latents = refined(
-            self.fit.rounded, pyramid.FAIR * self.fit.pressure * step * max(pressure, 1e-3),
-            least + round(more * abs(math.log2(step))) if step != 1 else 0,
-            stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed, self.task.options.seed,
-        )  # fmt: skip
+        latents = self.fit.rounded
+        if step < 1 or step > _TRIMMED:
+            latents = self.task.timed("fit", lambda: self.fit.again(step, self.task.note("fit")))
+        elif step > 1:
+            price = pyramid.FAIR * self.fit.pressure * step
+            latents = refined(
+                latents, price, _PASSES, stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed,
+                self.task.options.seed,
+            )  # fmt: skip
         tiles = _coded(stream, latents, self._coder)
         sections = [
             Section("TREE", stream.tree_section()),
