@@ -56,7 +56,7 @@ class Schedule:
     temperature, deviation : tuple of float
         Of `soften`.
     least : float
-        Lower limit of log2 of the Laplace scale.
+        Lower limit of log2 of the Laplace scale: that of the tables, so that the fit counts what a stream will take.
     latent_rate, network_rate : float
         Learning rates; they fall to 0 along a cosine.
     hard : float
@@ -65,7 +65,7 @@ class Schedule:
 
     temperature: tuple[float, float] = (0.35, 0.1)
     deviation: tuple[float, float] = (0.2, 0.15)
-    least: float = -4.3
+    least: float = -5.0
     latent_rate: float = 0.1
     network_rate: float = 0.03
     hard: float = 0.1
@@ -80,23 +80,25 @@ class Cost(NamedTuple):
 
 @dataclass
 class _Moving:
-    """An array and its two moments."""
+    """An array, its two moments, and how often it moved."""
 
     values: Floats
     moments: tuple[Floats, Floats] = field(init=False)
+    moved: int = 0
 
     def __post_init__(self) -> None:
         self.moments = np.zeros(self.values.size, np.float32), np.zeros(self.values.size, np.float32)
 
     def copy(self) -> _Moving:
         """Another one that moves on from here."""
-        found = _Moving(self.values.copy())
+        found = _Moving(self.values.copy(), self.moved)
         found.moments = self.moments[0].copy(), self.moments[1].copy()
         return found
 
-    def move(self, gradient: Floats, step: int, rate: float, backend: Backend) -> None:
+    def move(self, gradient: Floats, rate: float, backend: Backend) -> None:
         """A step of Adam."""
-        adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, step, rate, _DECAYS, backend=backend)
+        self.moved += 1
+        adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, self.moved, rate, _DECAYS, backend=backend)
 
 
 class PyramidFit:
@@ -149,18 +151,31 @@ class PyramidFit:
         self._parts = [[_Moving(np.array(p, np.float32)) for p in network] for network in (context, synthesis)]
 
     @property
+    def samples(self) -> int:
+        """Samples of the signal."""
+        return self._target.size
+
+    @property
     def rounded(self) -> list[NDArray[np.int32]]:
         """The latents as integers."""
         return [np.clip(np.rint(y.values), -LARGEST, LARGEST).astype(np.int32) for y in self._latents]
 
+    def begin(self, steps: int, schedule: Schedule) -> None:
+        """Take up a schedule of so many steps."""
+        self._steps, self._schedule, self._turn = steps, schedule, math.ceil(_TURN * steps)
+
+    def share_networks(self, other: PyramidFit) -> None:
+        """Move another fit's networks from now on, beside it."""
+        self._parts = other._parts
+
     def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note) -> None:
         """Descend; the step, and later the price of bits, follow the goal, if there is one."""
-        self._steps, self._schedule = steps, schedule
-        checks, self._turn = max(5, steps // 25), math.ceil(_TURN * steps)
+        self.begin(steps, schedule)
+        checks = max(5, steps // 25)
         for number in range(steps):
             if number == self._turn:
                 self._before = [y.copy() for y in self._latents], self._done
-            self._advance(number, schedule.network_rate)
+            self.advance(number)
             if (number + 1) % checks == 0:
                 cost, part = self.cost(), (number + 1) / steps
                 if goal is not None:
@@ -180,15 +195,16 @@ class PyramidFit:
         before, self._done = self._before
         self._latents, self.pressure = [y.copy() for y in before], self.pressure * pressure
         for number in range(self._turn, self._steps):
-            self._advance(number, 0.0)
+            self.advance(number, networks=False)
             note((number + 1 - self._turn) / (self._steps - self._turn), "")
         found = self.rounded
         self._latents, self.pressure, self._done = kept
         return found
 
-    def _advance(self, number: int, network_rate: float) -> None:
-        """Step `number` of the schedule."""
+    def advance(self, number: int, networks: bool = True) -> None:
+        """Take step `number` of the schedule, with the latents alone if the networks are to keep still."""
         schedule, steps = self._schedule, self._steps
+        network_rate = schedule.network_rate if networks else 0.0
         soft = max(1.0, (1 - schedule.hard) * steps)
         fade = 0.5 * (1 + math.cos(math.pi * number / steps)) * min(1.0, (number + 1) / _WARM)
         if number >= soft:
@@ -244,12 +260,12 @@ class PyramidFit:
             a += b
             if slope is not None:
                 a *= slope
-            y.move(a, self._done, latent_rate, self._backend)
+            y.move(a, latent_rate, self._backend)
         if network_rate:
             for network, gradients in zip(self._parts, (of_context, of_synthesis), strict=True):
                 for name, p, gradient in zip(gradients._fields, network, gradients, strict=True):
                     own = _SLOWER.get(name, 1.0) * network_rate
-                    p.move(np.asarray(gradient, np.float32), self._done, own, self._backend)
+                    p.move(np.asarray(gradient, np.float32), own, self._backend)
 
     def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
         """Change the step, or later the price of bits, so that the end meets the goal."""

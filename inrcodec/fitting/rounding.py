@@ -1,7 +1,7 @@
-"""Rate-distortion optimised rounding of a pyramid's latents: single steps of integers that pay.
+"""Taking the last few bytes off a pyramid: single latents, where the error that it costs is smallest.
 
-A latent that changes by d changes the squared error by ``gradient d + curvature d^2 / 2`` and the rate by the difference of its
-symbols' bits. Neighbours share samples, so a pass looks at a share of the latents, at random, and passes repeat.
+A latent that changes by d changes the squared error by ``gradient d + curvature d^2 / 2``, and the rate by the difference of its
+symbols' bits and by what it costs those whose contexts it changes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _FINE_LEVELS = 3
 """Levels whose latents are tried: the coarser ones are few, and each matters to many samples."""
 _CHANGED = 0.01
 """Latents other than 0 that are changed to see what it costs."""
-_SHARE = 0.3
-"""Latents that a pass looks at."""
+_LEAST_SAVED = 0.5
+"""Bits that a change must save to be looked at."""
 _PROBE = 24
 """Extent of the signal in which a latent's effect is looked at."""
 
@@ -45,49 +45,50 @@ def curvatures(layout: Layout, synthesis: Synthesis, backend: Backend) -> list[f
     return found
 
 
-def refined(
+def trimmed(
     latents: Integers,
-    price: float,
-    passes: int,
+    bits: float,
     tiles: TilePyramid,
     coder: LatentCoder,
     slopes: Slopes,
     curvature: list[float],
     disturbed: list[float],
-    seed: int,
 ) -> Integers:
-    """Take steps of single latents that lower ``squared error + price * bits``.
+    """Take single latents one nearer to zero where that costs the least error for what it saves, until enough is saved.
 
     Parameters
     ----------
     latents : list of ndarray of int32
         Not changed.
-    price : float
-        Of a bit, in squared units of the step.
-    passes : int
+    bits : float
+        To save, a few hundredths of all at most: changes are taken to be far from each other.
     tiles : TilePyramid
     coder : LatentCoder
     slopes : callable
         ``slopes(latents)``: gradients of the squared error, and of the bits.
-    curvature : list of float
-        As `curvatures` gives them; further levels keep still.
-    disturbed : list of float
-        As `disturbances` gives them.
-    seed : int
+    curvature, disturbed : list of float
+        As `curvatures` and `disturbances` give them; further levels keep still.
     """
-    latents, draw = [y.copy() for y in latents], np.random.default_rng(seed)
-    for _ in range(passes):
-        gradients, rates = slopes(latents)
-        for level, bent in enumerate(curvature):
-            less, more, own = _changes(latents, level, tiles, coder)
-            # What the change costs others, whose contexts it changes, is known to the first order only.
-            slope = gradients[level] + np.float32(price) * (rates[level] - own)
-            fixed = np.float32(bent / 2 + price * disturbed[level])
-            cost = np.stack([-slope, slope]) + fixed + np.float32(price) * np.stack([less, more])
-            up = cost[1] < cost[0]
-            chosen = (np.minimum(cost[0], cost[1]) < 0) & (draw.random(slope.shape, dtype=np.float32) < _SHARE)
-            latents[level] += np.where(up, 1, -1).astype(np.int32) * chosen
-    return latents
+    gradients, rates = slopes(latents)
+    found = []
+    for level, (bent, more) in enumerate(zip(curvature, disturbed, strict=True)):
+        lower, raised, own = _changes(latents, level, tiles, coder)
+        places = np.flatnonzero(latents[level])
+        towards = np.sign(latents[level].ravel()[places])
+        # What a change costs others, whose contexts it changes, is known to the first order and on average.
+        others = more - towards * (rates[level] - own).ravel()[places]
+        saved = -np.where(towards > 0, lower.ravel()[places], raised.ravel()[places]) - others
+        error = bent / 2 - towards * gradients[level].ravel()[places]
+        pays = saved > _LEAST_SAVED
+        found.append(np.stack([np.full(pays.sum(), level), places[pays], error[pays] / saved[pays], saved[pays]]))
+    level, place, price, saved = np.concatenate(found, axis=1)
+    order = np.argsort(price)
+    chosen = order[: int(np.searchsorted(np.cumsum(saved[order]), bits)) + 1]
+    trimmed = [y.copy() for y in latents]
+    for k, values in enumerate(trimmed):
+        at = place[chosen][level[chosen] == k].astype(np.int64)
+        values.reshape(-1)[at] -= np.sign(values.reshape(-1)[at])
+    return trimmed
 
 
 def disturbances(
@@ -100,10 +101,11 @@ def disturbances(
 
     Parameters
     ----------
-    latents, tiles, coder, slopes, seed
-        As for `refined`.
+    latents, tiles, coder, slopes
+        As for `trimmed`.
     bits : callable
         ``bits(latents)``: all bits.
+    seed : int
     """
     _, rates = slopes(latents)
     draw, before, found = np.random.default_rng(seed), bits(latents), []

@@ -14,7 +14,7 @@ from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import pyramid, start
 from ..fitting.goal import Goal
-from ..fitting.rounding import curvatures, disturbances, refined
+from ..fitting.rounding import curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, STORED_PLACES, PyramidLayout, initial_networks, integer_context, joined, parted
 from ..models.shipped import first_shipped
 from ..payload.pyramid import PyramidStream, network_section, write_chunk
@@ -25,8 +25,8 @@ CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
 """Most tiles of a chunk."""
-_PASSES, _TRIMMED = 6, 1.5
-"""Passes of optimised rounding that take off a little, and the price of bits, over the fit's, up to which they do."""
+_TRIMMED = 1.3
+"""The price of bits, over the fit's, up to which single latents are trimmed; beyond it the fit is done again in part."""
 
 
 class PyramidSystem:
@@ -113,10 +113,9 @@ class PyramidSystem:
         if step < 1 or step > _TRIMMED:
             latents = self.task.timed("fit", lambda: self.fit.again(step, self.task.note("fit")))
         elif step > 1:
-            price = pyramid.FAIR * self.fit.pressure * step
-            latents = refined(
-                latents, price, _PASSES, stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed,
-                self.task.options.seed,
+            saved = self.fit.bits(latents) * (1 - step**self.size_slope)
+            latents = trimmed(
+                latents, saved, stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed
             )  # fmt: skip
         tiles = _coded(stream, latents, self._coder)
         sections = [
