@@ -101,7 +101,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     psnr_db : float, optional
         PSNR over the signal's own range, in dB; reached and exceeded by at most 0.1 dB.
     method : {"tinc", "sci", "pyramid", "auto"}
-        Auto tries TINC and SCI on a part of the signal; the report says what it chose and why.
+        Auto tries all of them on a part of the signal; the report says what it chose and why.
     effort : int
         1 (fast) to 9 (thorough); counts steps, not seconds.
     device : {"auto", "cpu", "cuda", "cuda:N"}

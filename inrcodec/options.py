@@ -226,7 +226,7 @@ class EncodeOptions:
     target : Quality
         Exactly one of ratio, bits per voxel, PSNR in dB.
     method : {"tinc", "sci", "pyramid", "auto"}
-        Auto tries TINC and SCI on a part of the signal.
+        Auto tries all of them on a part of the signal.
     effort : int
         1 (fast) to 9 (thorough): counts steps, not seconds.
     device : {"auto", "cpu", "cuda", "cuda:N"}

@@ -262,8 +262,9 @@ class PyramidFit:
                 a *= slope
             y.move(a, latent_rate, self._backend)
         if network_rate:
-            for network, gradients in zip(self._parts, (of_context, of_synthesis), strict=True):
-                for name, p, gradient in zip(gradients._fields, network, gradients, strict=True):
+            gradients = [of_context._asdict(), of_synthesis._asdict()]
+            for network, named in zip(self._parts, gradients, strict=True):
+                for p, (name, gradient) in zip(network, named.items(), strict=True):
                     own = _SLOWER.get(name, 1.0) * network_rate
                     p.move(np.asarray(gradient, np.float32), own, self._backend)
 

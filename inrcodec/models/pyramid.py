@@ -39,8 +39,8 @@ _FIRST_SCALE = np.array([0.0, SCALE_OFFSET], dtype=np.float32)
 
 # Binary places that an encoder stores parameters with.
 STORED_PLACES: dict[str, int] = {
-    "context.first": 6, "context.level_bias": 6, "context.second": 6, "context.second_bias": 6, "context.last": 6,
-    "context.last_bias": 6, "context.skip": 7, "synthesis.gains": 14, "synthesis.filters": 9, "synthesis.first": 7,
+    "context.first": 7, "context.level_bias": 7, "context.second": 7, "context.second_bias": 7, "context.last": 7,
+    "context.last_bias": 7, "context.skip": 8, "synthesis.gains": 14, "synthesis.filters": 9, "synthesis.first": 7,
     "synthesis.first_bias": 7, "synthesis.second": 7, "synthesis.second_bias": 7, "synthesis.last": 7,
     "synthesis.last_bias": 9, "synthesis.skips": 9,
 }  # fmt: skip

@@ -16,7 +16,8 @@ from torch import Tensor
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend, best_on_cpu, in_threads
-from inrcodec_kernels.pyramid import IntegerContext, Synthesis, needed as seen_by, synthesise_box
+from inrcodec_kernels.pyramid import IntegerContext, Synthesis, synthesise_box
+from inrcodec_kernels.pyramid import needed as seen_by
 
 from ..coding.latents import LatentCoder, Place
 from ..models.pyramid import AXES
@@ -174,7 +175,7 @@ class PyramidReconstruction:
         missing = np.array([n for n in numbers.tolist() if n not in self._decoded], dtype=np.int64)
         if not len(missing):
             return
-        coded = {}
+        coded: dict[int, tuple[int, NDArray[np.uint8]]] = {}
         for chunk in chunks(missing):
             coded.update((chunk.first + i, chunk.decoded[i]) for i in np.flatnonzero(chunk.wanted).tolist())
         for level in reversed(range(len(seen))):

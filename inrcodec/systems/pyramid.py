@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
+from inrcodec_formats.errors import OptionError
 from inrcodec_kernels.backend import best_on_cpu, in_threads
 
 from ..coding.latents import LatentCoder, Place
@@ -41,6 +42,8 @@ class PyramidSystem:
     step_bounds: ClassVar[tuple[float, float]] = (1 / 64, 64.0)
     size_slope: ClassVar[float] = -0.3
     restorable: ClassVar[bool] = False
+    shared_bytes: ClassVar[int] = 2400
+    most_samples: ClassVar[int] = 1 << 26
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.pyramid
@@ -52,6 +55,11 @@ class PyramidSystem:
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
         options, volume = self.options, self.task.volume
+        if volume.size > self.most_samples:
+            raise OptionError(
+                f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {volume.size}; "
+                "use method='tinc', or split the signal"
+            )
         halved = pyramid.choose_halvings(volume, options.levels)
         self.layout = PyramidLayout(volume.shape, halved, options.context, options.synthesis)
         if goal.bits is not None:
