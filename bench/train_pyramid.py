@@ -63,7 +63,9 @@ def written(fit: PyramidFit, folder: Path) -> str:
     for name, values in joined(fit.context, fit.synthesis).items():
         if name in PER_LEVEL:
             missing = MOST - LEVELS
-            more = [values[-1] * 8.0 ** (-(i + 1) / 2) if name.endswith("gains") else values[-1] for i in range(missing)]
+            falling = 8.0 ** (-np.arange(1, missing + 1) / 2)
+            share = {"synthesis.gains": falling, "synthesis.first": 0 * falling}.get(name, 1 + 0 * falling)
+            more = [values[-1] * np.float32(s) for s in share]
             values = np.concatenate([values, np.array(more, dtype=np.float32)])
         parameters[name] = QuantisedTensor.of(values, -STORED_PLACES[name]).values.astype(np.int16), STORED_PLACES[name]
     return write_networks(folder, parameters)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from .pyramid import PyramidLayout
 
 FOLDER = "networks"
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = ("3053a4f6",)
 """Hashes of the files, the newest first."""
-PER_LEVEL = ("context.level_bias", "synthesis.gains", "synthesis.filters", "synthesis.skips")
-"""Parameters with a row for each level: a signal with fewer levels takes the first ones."""
+PER_LEVEL = ("context.level_bias", "synthesis.gains", "synthesis.filters", "synthesis.first", "synthesis.skips")
+"""Parameters with a row for each level, the coarsest last: a signal with fewer levels takes the first ones."""
 
 
 @dataclass(frozen=True)
