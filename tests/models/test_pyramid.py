@@ -18,7 +18,7 @@ from inrcodec.models.pyramid import (
     parted,
 )
 from inrcodec_kernels.pyramid import Context, IntegerContext, check_context, context
-from pyramid_streams import SHAPES, flags
+from pyramid_streams import SHAPES, flags, quantised
 
 every_shape = pytest.mark.parametrize("name", SHAPES)
 _NO_FILTERS = pytest.mark.xfail(raises=ZeroDivisionError, reason="the first networks of one level cannot be drawn", strict=False)
@@ -160,6 +160,27 @@ def test_steps_of_encoders_are_such_that_all_is_whole() -> None:
 def test_networks_that_are_not_there() -> None:
     with pytest.raises(LookupError, match="expected the networks 0badcafe, found"):
         shipped.shipped("0badcafe")
+
+
+@pytest.mark.parametrize(
+    "levels", [pytest.param(3, marks=pytest.mark.xfail(reason="the synthesis has an input for each level", strict=False)), 5]
+)
+def test_signals_of_fewer_levels_take_the_first_rows(levels: int) -> None:
+    def values(count: int) -> dict[str, np.ndarray]:
+        return {n: t.dequantised() for n, t in quantised(PyramidLayout((9, 9), flags(2, count), 8, (4, 12)), 2).items()}
+
+    whole, layout = values(5), PyramidLayout((9, 9), flags(2, levels), 8, (4, 12))
+    found = shipped.ShippedNetworks("01020304", whole).fitted_to(layout)
+    assert found is not None
+    for name, expected in values(levels).items():
+        assert found[name].shape == expected.shape
+        assert np.array_equal(found[name], whole[name] if not expected.ndim else whole[name][: len(expected)])
+
+
+def test_other_widths_do_not_fit() -> None:
+    whole = {n: t.dequantised() for n, t in quantised(PyramidLayout((9, 9), flags(2, 3), 8, (4, 12)), 2).items()}
+    for layout in (PyramidLayout((9, 9), flags(2, 3), 12, (4, 12)), PyramidLayout((9,), flags(1, 3), 8, (4, 12))):
+        assert shipped.ShippedNetworks("01020304", whole).fitted_to(layout) is None
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
