@@ -25,7 +25,7 @@ SHAPES = {
     "zyx": ((11, 14, 13), ((False, True, True), (True, True, True), (True, True, True))),
     "tzyx": ((5, 6, 7, 9), ((False, False, True, True), (True, True, True, True))),
     "extents of 1": ((1, 9, 1, 12), ((True, True, False, True), (True, True, True, True))),
-    "a sample": ((1, 1, 1), ((True, True, True),)),
+    "a sample": ((1, 1, 1), ()),
     "one level": ((6, 7, 5), ()),
     "nothing halved": ((5, 6, 4), ((False,) * 3, (False,) * 3)),
 }

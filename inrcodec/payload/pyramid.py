@@ -120,7 +120,10 @@ def networks_from_section(data: bytes, layout: PyramidLayout) -> tuple[IntegerCo
     if any(t.exponent < -PLACES[name] for name, t in zip(of_context, tensors, strict=False)):
         raise ContainerError("expected a context model of whole numbers, found fractions; get a fresh copy of the file")
     names = [f"context.{name}" for name in of_context] + [f"synthesis.{name}" for name in of_synthesis]
-    values = {name: t.dequantised() + base.get(name, np.float32(0)) for name, t in zip(names, tensors, strict=True)}
+    values = {
+        # Sums of arrays without axes are no arrays.
+        name: np.asarray(t.dequantised() + base.get(name, np.float32(0))) for name, t in zip(names, tensors, strict=True)
+    }
     if any(float(np.abs(v).max(initial=0)) > LARGEST_PARAMETER for v in values.values()):
         raise ContainerError(
             f"expected parameters of at most {LARGEST_PARAMETER:g} in NETW, found larger ones; get a fresh copy of the file"

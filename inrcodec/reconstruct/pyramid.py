@@ -16,7 +16,8 @@ from torch import Tensor
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend, best_on_cpu, in_threads
-from inrcodec_kernels.pyramid import IntegerContext, Synthesis, needed as seen_by, synthesise_box
+from inrcodec_kernels.pyramid import IntegerContext, Synthesis, synthesise_box
+from inrcodec_kernels.pyramid import needed as seen_by
 
 from ..coding.latents import LatentCoder, Place
 from ..models.pyramid import AXES
