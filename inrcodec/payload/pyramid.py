@@ -23,6 +23,8 @@ from .sections import MAX_STEP, check_extents
 
 VERSION = 0
 MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
+MAX_TILE = 1 << 24
+"""Most latents of a tile: a single sample takes a few whole tiles to decode."""
 LARGEST_PARAMETER = 1024.0
 """Limit of every parameter's magnitude: with it, hostile streams give finite samples."""
 _NAME = 4
@@ -93,6 +95,8 @@ class PyramidStream:
         found = sum(math.prod(stream.tiles.grid(level)) for level in range(levels))
         if found != blocks:
             raise ContainerError(f"expected {blocks} blocks from the index, found {found} tiles; get a fresh copy")
+        if (largest := math.prod(min(n, stream.edge) for n in shape)) > MAX_TILE:
+            raise ContainerError(f"expected at most {MAX_TILE} latents in a tile, found {largest}; get a fresh copy of the file")
         return stream
 
 
@@ -116,7 +120,10 @@ def networks_from_section(data: bytes, layout: PyramidLayout) -> tuple[IntegerCo
     if any(t.exponent < -PLACES[name] for name, t in zip(of_context, tensors, strict=False)):
         raise ContainerError("expected a context model of whole numbers, found fractions; get a fresh copy of the file")
     names = [f"context.{name}" for name in of_context] + [f"synthesis.{name}" for name in of_synthesis]
-    values = {name: t.dequantised() + base.get(name, np.float32(0)) for name, t in zip(names, tensors, strict=True)}
+    values = {
+        # Sums of arrays without axes are no arrays.
+        name: np.asarray(t.dequantised() + base.get(name, np.float32(0))) for name, t in zip(names, tensors, strict=True)
+    }
     if any(float(np.abs(v).max(initial=0)) > LARGEST_PARAMETER for v in values.values()):
         raise ContainerError(
             f"expected parameters of at most {LARGEST_PARAMETER:g} in NETW, found larger ones; get a fresh copy of the file"
@@ -179,7 +186,7 @@ def read_chunk(data: bytes, count: int) -> list[tuple[int, NDArray[np.uint8]]]:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the highest bit says that more follow."""
+    """Seven bits a byte, the lowest first; the highest bit says that more follow. The shortest form is the only one."""
     found = bytearray()
     while number > 127:
         found.append(number & 127 | 128)
@@ -194,6 +201,6 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
             break
         byte = data[at + place]
         number |= (byte & 127) << 7 * place
-        if byte < 128:
+        if byte < 128 and (byte or not place):
             return number, at + place + 1
     raise ContainerError("expected the length of a tile, found none; get a fresh copy of the file")

@@ -125,8 +125,8 @@ def neighbouring_bits(
     Returns
     -------
     ndarray of float32, shape (3, *latents.shape)
-        One less, one more, and the derivative of a latent's own bits by itself. Beyond a table's reach, symbols count as its
-        escape.
+        One less, one more, and the derivative of a latent's own bits by itself. Beyond a table's reach, symbols count
+        as its escape.
     """
     half, laplace = PHASES // 2, laplace_tables()
     centres = means + half >> 3
@@ -134,7 +134,8 @@ def neighbouring_bits(
     reach = laplace.reach[table]
     place = latents - centres + reach
     own, less, more = (laplace.cost[table, np.clip(place + d, -1, 2 * reach + 1) % (2 * reach + 2)] for d in (0, -1, 1))
-    return np.stack([less - own, more - own, _slopes(latents - means / PHASES, scales)])
+    slopes = _slopes(latents - means / PHASES, scales).astype(np.float32)
+    return np.stack([less - own, more - own, slopes])
 
 
 def _slopes(distance: NDArray[np.float64], scales: NDArray[np.int32]) -> NDArray[np.float64]:
