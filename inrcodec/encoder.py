@@ -250,7 +250,7 @@ class Encoder:
                 best = found
             return Trial(step, psnr)
 
-        trials = self._search(attempt, first, goal, goal + PSNR_WINDOW_DB, slope=-4.0)
+        trials = self._search(attempt, first, goal, goal + PSNR_WINDOW_DB, slope=self.system.psnr_slope)
         if best is None:
             most = max(t.amount for t in trials)
             raise TargetError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,6 +218,11 @@ class PyramidFit:
         """Bits of whole latents."""
         floats = [y.astype(np.float32) for y in latents]
         return float(rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)[0].sum())
+
+    def squares(self, latents: list[NDArray[Any]]) -> float:
+        """Sum of squared errors of latents, in units of the step."""
+        floats = [y.astype(np.float32) for y in latents]
+        return distortion(floats, self.synthesis, self.layout.kernel, self._target, self._backend)[0]
 
     def slopes(self, latents: list[NDArray[np.int32]]) -> tuple[list[Floats], list[Floats]]:
         """Gradients of the squared error, in units of the step, and of the bits at whole latents."""

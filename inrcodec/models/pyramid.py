@@ -170,7 +170,7 @@ def initial_networks(layout: PyramidLayout, seed: int) -> tuple[Context, Synthes
 
 def _drawn(shape: tuple[int, ...], draw: np.random.Generator) -> NDArray[np.float32]:
     """Weights of a variance that keeps activations of order 1; biases are 0."""
-    if len(shape) < 2:
+    if len(shape) < 2 or not shape[0]:
         return np.zeros(shape, dtype=np.float32)
     return np.float32(math.sqrt(1.6 / shape[0])) * draw.standard_normal(shape, dtype=np.float32)
 

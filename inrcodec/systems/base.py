@@ -83,6 +83,8 @@ class System(Protocol):
     step_bounds : tuple of float
     size_slope : float
         Octaves by which the size falls when the step doubles, negative.
+    psnr_slope : float
+        dB by which the PSNR falls when the step doubles, negative.
     shared_bytes : int
         About what networks for the whole signal take.
     most_samples : int
@@ -101,6 +103,7 @@ class System(Protocol):
     name: ClassVar[str]
     step_bounds: ClassVar[tuple[float, float]]
     size_slope: ClassVar[float]
+    psnr_slope: ClassVar[float]
     shared_bytes: ClassVar[int]
     most_samples: ClassVar[int]
     restorable: ClassVar[bool]

@@ -22,6 +22,9 @@ from ..payload.pyramid import PyramidStream, network_section, write_chunk
 from .base import Draft, Task
 
 _BITS_PER_PARAMETER = 7.5
+"""Of both networks, as they are stored."""
+_MARGIN = 0.97
+"""Part of the error allowed that the fit may use up; rounded networks take the rest."""
 CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
@@ -42,6 +45,7 @@ class PyramidSystem:
     step_bounds: ClassVar[tuple[float, float]] = (1 / 64, 64.0)
     size_slope: ClassVar[float] = -0.3
     restorable: ClassVar[bool] = False
+    psnr_slope: ClassVar[float] = -0.8
     shared_bytes: ClassVar[int] = 2400
     most_samples: ClassVar[int] = 1 << 26
 
@@ -64,6 +68,8 @@ class PyramidSystem:
         self.layout = PyramidLayout(volume.shape, halved, options.context, options.synthesis)
         if goal.bits is not None:
             goal = Goal(bits=max(goal.bits - _BITS_PER_PARAMETER * self.layout.parameters, goal.bits / 4))
+        if goal.error is not None:
+            goal = Goal(error=_MARGIN * goal.error)
         self._shipped = first_shipped(self.layout) if options.warm_start else None
         known = None if self._shipped is None else self._shipped.fitted_to(self.layout)
         networks = initial_networks(self.layout, self.task.options.seed) if known is None else parted(known)

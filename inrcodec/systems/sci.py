@@ -76,6 +76,7 @@ class SciSystem:
     step_bounds: ClassVar[tuple[float, float]] = (1e-4, 1e9)
     size_slope: ClassVar[float] = -0.2
     restorable: ClassVar[bool] = True
+    psnr_slope: ClassVar[float] = -4.0
     shared_bytes: ClassVar[int] = 1000
     most_samples: ClassVar[int] = MAX_VOXELS
 

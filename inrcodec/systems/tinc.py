@@ -71,6 +71,7 @@ class TincSystem:
     step_bounds: ClassVar[tuple[float, float]] = tinc.STEP_BOUNDS
     size_slope: ClassVar[float] = -1.0
     restorable: ClassVar[bool] = True
+    psnr_slope: ClassVar[float] = -4.0
     shared_bytes: ClassVar[int] = 1000
     most_samples: ClassVar[int] = MAX_VOXELS
 
