@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from inrcodec_formats.container import Section
 from inrcodec_formats.errors import OptionError
 from inrcodec_kernels.backend import best_on_cpu, in_threads
+from inrcodec_kernels.pyramid import Context, Synthesis, check_context
 
 from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
@@ -18,7 +19,7 @@ from ..fitting.goal import Goal
 from ..fitting.rounding import curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, STORED_PLACES, PyramidLayout, initial_networks, integer_context, joined, parted
 from ..models.shipped import first_shipped
-from ..payload.pyramid import PyramidStream, network_section, write_chunk
+from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
 from .base import Draft, Task
 
 _BITS_PER_PARAMETER = 7.5
@@ -58,47 +59,65 @@ class PyramidSystem:
 
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
-        options, volume = self.options, self.task.volume
+        volume, backend, seed = self.task.volume, self.backend, self.task.options.seed
         if volume.size > self.most_samples:
             raise OptionError(
                 f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {volume.size}; "
                 "use method='tinc', or split the signal"
             )
-        halved = pyramid.choose_halvings(volume, options.levels)
-        self.layout = PyramidLayout(volume.shape, halved, options.context, options.synthesis)
-        if goal.bits is not None:
-            goal = Goal(bits=max(goal.bits - _BITS_PER_PARAMETER * self.layout.parameters, goal.bits / 4))
-        if goal.error is not None:
-            goal = Goal(error=_MARGIN * goal.error)
-        self._shipped = first_shipped(self.layout) if options.warm_start else None
-        known = None if self._shipped is None else self._shipped.fitted_to(self.layout)
-        networks = initial_networks(self.layout, self.task.options.seed) if known is None else parted(known)
-        seed = self.task.options.seed
-        step = self.task.timed("trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, goal, seed, self.backend))
-        self.fit = pyramid.PyramidFit(volume, self.offset, step, self.layout, networks, seed, self.backend)
+        halved = pyramid.choose_halvings(volume, self.options.levels)
+        self.layout = PyramidLayout(volume.shape, halved, self.options.context, self.options.synthesis)
+        goal, networks = self._goal_of_fit(goal), self._first_networks()
+        step = self.task.timed(
+            "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, goal, seed, backend)
+        )
+        self.fit = pyramid.PyramidFit(volume, self.offset, step, self.layout, networks, seed, backend)
         steps = self.task.options.pyramid_steps
         self.task.timed("fit", lambda: self.fit.run(steps, goal, pyramid.Schedule(), self.task.note("fit")))
         self._round_networks()
-        self._coder = LatentCoder(self.layout.kernel, self._integers, self.backend)
-        self._curvature = curvatures(self.layout.kernel, self.fit.synthesis, self.backend)
+        self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
+        self._curvature = curvatures(self.layout.kernel, self.fit.synthesis, backend)
         self._disturbed = disturbances(
-            self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, self.task.options.seed
+            self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, seed
         )
         self.choices.update(
             unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=steps,
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
 
+    def _goal_of_fit(self, goal: Goal) -> Goal:
+        """What is left for the latents."""
+        if goal.bits is not None:
+            return Goal(bits=max(goal.bits - _BITS_PER_PARAMETER * self.layout.parameters, goal.bits / 4))
+        assert goal.error is not None
+        return Goal(error=_MARGIN * goal.error)
+
+    def _first_networks(self) -> tuple[Context, Synthesis]:
+        """Those that come with the package, where there are any for such a signal; `_base` is what streams hold differences to."""
+        found = first_shipped(self.layout) if self.options.warm_start else None
+        self._base_name = "" if found is None else found.name
+        self._base = {} if found is None else found.fitted_to(self.layout) or {}
+        return parted(self._base) if self._base else initial_networks(self.layout, self.task.options.seed)
+
     def _round_networks(self) -> None:
         """Round both networks to what a stream holds, and go on with those."""
-        base = {} if self._shipped is None else self._shipped.fitted_to(self.layout) or {}
-        exact = joined(self.fit.context, self.fit.synthesis)
-        self._parameters = {
-            name: QuantisedTensor.of(values - base.get(name, np.float32(0)), -STORED_PLACES[name]) for name, values in exact.items()
-        }
-        held = {name: t.dequantised() + base.get(name, np.float32(0)) for name, t in self._parameters.items()}
-        self._integers = integer_context({name.removeprefix("context."): v for name, v in held.items() if name.startswith("context.")})
+        exact, limit = joined(self.fit.context, self.fit.synthesis), LARGEST_PARAMETER
+        while True:
+            held = self._rounded({name: np.clip(values, -limit, limit) for name, values in exact.items()})
+            self._integers = integer_context({n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")})
+            try:
+                check_context(self._integers)
+                break
+            except ValueError:
+                # Weights so large have never been seen; but what is written must be readable.
+                limit /= 2
         self.fit.set_networks(*parted(held))
+
+    def _rounded(self, exact: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Parameters as a decoder will have them; `_parameters` are the differences that it reads."""
+        base = {name: self._base.get(name, np.float32(0)) for name in exact}
+        self._parameters = {name: QuantisedTensor.of(v - base[name], -STORED_PLACES[name]) for name, v in exact.items()}
+        return {name: t.dequantised() + base[name] for name, t in self._parameters.items()}
 
     @property
     def blocks(self) -> int:
@@ -134,7 +153,7 @@ class PyramidSystem:
         tiles = _coded(stream, latents, self._coder)
         sections = [
             Section("TREE", stream.tree_section()),
-            Section("NETW", network_section(self._parameters, "" if self._shipped is None else self._shipped.name)),
+            Section("NETW", network_section(self._parameters, self._base_name)),
         ]
         weights = self.layout.parameters + sum(int(np.count_nonzero(y)) for y in latents)
         return Draft(sections, _chunks(tiles), weights, None)
