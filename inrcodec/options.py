@@ -180,10 +180,10 @@ class PyramidOptions:
     ----------
     levels : int
         Most lattices; axes shorter than five latents are not halved any more.
-    context : int
-        Width of the context model's hidden layers, a multiple of 4.
-    synthesis : tuple of int
-        Widths of the synthesis's hidden layers, multiples of 4.
+    context : int or None
+        Width of the context model's hidden layers, a multiple of 4; None takes what the size of the stream can feed.
+    synthesis : tuple of int or None
+        Widths of the synthesis's hidden layers, multiples of 4; None as before.
     tile_edge : int
         Latents of a tile along each axis: what is coded, and decoded, by itself.
     warm_start : bool
@@ -191,8 +191,8 @@ class PyramidOptions:
     """
 
     levels: int = 7
-    context: int = 24
-    synthesis: tuple[int, int] = (16, 16)
+    context: int | None = None
+    synthesis: tuple[int, int] | None = None
     tile_edge: int = 64
     warm_start: bool = True
 
@@ -201,9 +201,10 @@ class PyramidOptions:
         _whole("tile_edge", self.tile_edge, 8, 256)
         if not isinstance(self.warm_start, bool):
             raise OptionError(f"expected warm_start to be True or False, found {self.warm_start!r}")
-        if not isinstance(self.synthesis, tuple) or len(self.synthesis) != 2:
-            raise OptionError(f"expected synthesis to be two widths, found {self.synthesis!r}")
-        for name, width in (("context", self.context), *(("synthesis", w) for w in self.synthesis)):
+        if self.synthesis is not None and (not isinstance(self.synthesis, tuple) or len(self.synthesis) != 2):
+            raise OptionError(f"expected synthesis to be two widths or None, found {self.synthesis!r}")
+        given = [] if self.context is None else [("context", self.context)]
+        for name, width in (*given, *(("synthesis", w) for w in self.synthesis or ())):
             if not _is_whole(width) or width % 4 or not 4 <= width <= 32:
                 raise OptionError(f"expected {name} widths to be multiples of 4 from 4 to 32, found {width!r}")
 

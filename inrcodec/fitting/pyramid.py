@@ -435,7 +435,7 @@ def calibrated_step(
     backend : Backend
     """
     whole = Differences(volume, offset, layout)
-    step = whole.step(goal, 0.5)
+    step = whole.step(goal, GUESS)
     part = _middle(volume)
     sketch = replace(layout, shape=part.shape)
     trial = PyramidFit(part, offset, step, sketch, networks, seed, backend)
@@ -455,5 +455,7 @@ def _middle(volume: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(volume[tuple(slice((n - e) // 2, (n - e) // 2 + e) for n, e in zip(volume.shape, extent, strict=True))])
 
 
+GUESS = 0.5
+"""Part of `Differences.bits`, or of its error, that a fit takes."""
 _TRIAL_SAMPLES, _TRIAL_STEPS = 1 << 18, 80
 """Of the fit that corrects the guess."""

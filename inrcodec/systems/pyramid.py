@@ -24,6 +24,10 @@ from .base import Draft, Task
 
 _BITS_PER_PARAMETER = 7.5
 """Of both networks, as they are stored."""
+_WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
+    (40_000, 24, (16, 16)), (12_000, 16, (8, 8)), (5_000, 8, (8, 4)), (0, 8, (4, 4)),
+)  # fmt: skip
+"""Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
 _MARGIN = 0.97
 """Part of the error allowed that the fit may use up; rounded networks take the rest."""
 CHUNK_BYTES = 2000
@@ -66,7 +70,8 @@ class PyramidSystem:
                 "use method='tinc', or split the signal"
             )
         halved = pyramid.choose_halvings(volume, self.options.levels)
-        self.layout = PyramidLayout(volume.shape, halved, self.options.context, self.options.synthesis)
+        context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
+        self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
         goal, networks = self._goal_of_fit(goal), self._first_networks()
         step = self.task.timed(
             "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, goal, seed, backend)
@@ -84,6 +89,15 @@ class PyramidSystem:
             unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=steps,
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
+
+    def _widths(self, layout: PyramidLayout, goal: Goal) -> tuple[int, tuple[int, int]]:
+        """Widths of both networks: those asked for, or those that the stream's size can feed."""
+        bits = goal.bits
+        if bits is None:
+            known = pyramid.Differences(self.task.volume, self.offset, layout)
+            bits = pyramid.GUESS * known.bits(known.step(goal, 1.0))
+        context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
+        return self.options.context or context, self.options.synthesis or synthesis
 
     def _goal_of_fit(self, goal: Goal) -> Goal:
         """What is left for the latents."""
