@@ -15,7 +15,8 @@ import numpy as np
 
 from inrcodec.coding.parameters import QuantisedTensor
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.pyramid import FAIR, Differences, PyramidFit, Schedule, choose_halvings
+from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule
+from inrcodec.fitting.pyramid_start import Differences, choose_halvings
 from inrcodec.fitting.start import typical_value
 from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout, initial_networks, joined
 from inrcodec.models.shipped import PER_LEVEL, write_networks

@@ -14,7 +14,7 @@ from inrcodec_kernels.pyramid import Context, Synthesis, check_context
 
 from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
-from ..fitting import pyramid, start
+from ..fitting import pyramid, pyramid_start, start
 from ..fitting.goal import Goal
 from ..fitting.rounding import curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, STORED_PLACES, PyramidLayout, initial_networks, integer_context, joined, parted
@@ -69,7 +69,7 @@ class PyramidSystem:
                 f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {volume.size}; "
                 "use method='tinc', or split the signal"
             )
-        halved = pyramid.choose_halvings(volume, self.options.levels)
+        halved = pyramid_start.choose_halvings(volume, self.options.levels)
         context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
         self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
         goal, networks = self._goal_of_fit(goal), self._first_networks()
@@ -94,7 +94,7 @@ class PyramidSystem:
         """Widths of both networks: those asked for, or those that the stream's size can feed."""
         bits = goal.bits
         if bits is None:
-            known = pyramid.Differences(self.task.volume, self.offset, layout)
+            known = pyramid_start.Differences(self.task.volume, self.offset, layout)
             bits = pyramid.GUESS * known.bits(known.step(goal, 1.0))
         context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
         return self.options.context or context, self.options.synthesis or synthesis

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.pyramid import (
-    FAIR,
-    Differences,
-    PyramidFit,
-    Schedule,
-    calibrated_step,
-    choose_halvings,
-    first_latents,
-)
+from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule, calibrated_step
+from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec_kernels.backend import choose
 from samples import tissue

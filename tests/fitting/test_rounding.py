@@ -7,7 +7,8 @@ import pytest
 
 from inrcodec.coding.latents import LatentCoder
 from inrcodec.coding.parameters import QuantisedTensor
-from inrcodec.fitting.pyramid import PyramidFit, Schedule, choose_halvings
+from inrcodec.fitting.pyramid import PyramidFit, Schedule
+from inrcodec.fitting.pyramid_start import choose_halvings
 from inrcodec.fitting.rounding import curvatures, disturbances, trimmed
 from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout, initial_networks, integer_context, joined, parted
 from inrcodec.partition.tiles import TilePyramid

@@ -21,12 +21,6 @@ from inrcodec_kernels.pyramid import Context, IntegerContext, check_context, con
 from pyramid_streams import SHAPES, flags, quantised
 
 every_shape = pytest.mark.parametrize("name", SHAPES)
-_NO_FILTERS = pytest.mark.xfail(raises=ZeroDivisionError, reason="the first networks of one level cannot be drawn", strict=False)
-every_start = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if halved else _NO_FILTERS) for name, (_, halved) in SHAPES.items()]
-)
-
-
 @every_shape
 def test_lattices_and_strides_follow_from_the_halved_axes(name: str) -> None:
     shape, halved = SHAPES[name]
@@ -48,7 +42,7 @@ def test_inputs_are_those_that_the_page_counts() -> None:
     assert (one.kernel.context_inputs, one.kernel.synthesis_inputs) == (1 + 3 + 1, 3)
 
 
-@every_start
+@every_shape
 def test_first_networks_have_the_shapes_and_the_count_of_the_layout(name: str) -> None:
     layout = PyramidLayout(*SHAPES[name], context=8, synthesis=(4, 12))
     networks = initial_networks(layout, 3)
@@ -67,7 +61,7 @@ def test_first_networks_follow_the_seed() -> None:
     assert not np.array_equal(one["context.first"], other["context.first"])
 
 
-@every_start
+@every_shape
 def test_what_is_joined_can_be_parted(name: str) -> None:
     layout = PyramidLayout(*SHAPES[name], context=8)
     random = np.random.default_rng(1)
@@ -144,7 +138,7 @@ def test_whole_numbers_are_multiples_and_carry_half_of_what_is_cut() -> None:
 
 
 @pytest.mark.parametrize("width", [4, 24, 32])
-@every_start
+@every_shape
 def test_first_networks_are_small_enough_to_be_exact(name: str, width: int) -> None:
     layout = PyramidLayout(*SHAPES[name], context=width)
     check_context(whole(initial_networks(layout, 0)[0])[1])
