@@ -129,7 +129,6 @@ class Reconstruction(Protocol):
         What decodes boxes on a GPU.
     """
 
-    tree: Octree | TilePyramid
     step: float
     low: int
     high: int
@@ -137,6 +136,9 @@ class Reconstruction(Protocol):
     evaluated: int
     shared_weights: int
     backend: Backend
+
+    @property
+    def tree(self) -> Octree | TilePyramid: ...
 
     @property
     def on_device(self) -> DeviceBoxes | None: ...

@@ -175,7 +175,7 @@ class PyramidReconstruction:
         missing = np.array([n for n in numbers.tolist() if n not in self._decoded], dtype=np.int64)
         if not len(missing):
             return
-        coded = {}
+        coded: dict[int, tuple[int, NDArray[np.uint8]]] = {}
         for chunk in chunks(missing):
             coded.update((chunk.first + i, chunk.decoded[i]) for i in np.flatnonzero(chunk.wanted).tolist())
         for level in reversed(range(len(seen))):
