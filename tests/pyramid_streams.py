@@ -40,9 +40,12 @@ def flags(ndim: int, levels: int) -> tuple[tuple[bool, ...], ...]:
 def quantised(layout: PyramidLayout, seed: int, spread: float = 1.0) -> dict[str, QuantisedTensor]:
     """Random parameters in the precision that encoders store: scales near 1, a synthesis near the sum of all levels."""
     random = np.random.default_rng(seed)
-    shapes = {f"context.{n}": s for n, s in layout.context_shapes.items()} | {f"synthesis.{n}": s for n, s in layout.synthesis_shapes.items()}
+    shapes = {f"context.{n}": s for n, s in layout.context_shapes.items()} | {
+        f"synthesis.{n}": s for n, s in layout.synthesis_shapes.items()
+    }
     values = {
-        name: spread * (0.25 if len(shape) > 1 else 0.1) * random.standard_normal(shape) for name, shape in shapes.items()
+        name: spread * (0.25 if len(shape) > 1 else 0.1) * random.standard_normal(shape)
+        for name, shape in shapes.items()
     }
     values["context.last_bias"] += [0, 30]
     values["synthesis.skips"] += 1
@@ -110,8 +113,14 @@ class Made:
             name: others.pop(name) for name in ("tree", "network", "chunks") if name in others
         }
         signal = Signal.from_array(np.empty(self.stream.layout.shape, self.dtype))
-        header = StreamHeader.from_signal(signal.header, method="pyramid", quality=Quality("ratio", 8.0), memory_bytes=0)
-        sections = [Section(tag, contents[name]) for tag, name in (("TREE", "tree"), ("NETW", "network")) if contents[name] is not None]
+        header = StreamHeader.from_signal(
+            signal.header, method="pyramid", quality=Quality("ratio", 8.0), memory_bytes=0
+        )
+        sections = [
+            Section(tag, contents[name])
+            for tag, name in (("TREE", "tree"), ("NETW", "network"))
+            if contents[name] is not None
+        ]
         out = io.BytesIO()
         chunks = self.chunks if contents["chunks"] is None else contents["chunks"]
         write_container(out, replace(header, **others), sections, chunks)

@@ -42,7 +42,12 @@ def cheap(data: bytes) -> list[ContainerError]:
     found = []
     tracemalloc.start()
     try:
-        for act in (inrcodec.info, lambda d: inrcodec.verify(d, deep=True), inrcodec.decode, lambda d: inrcodec.open(d)[0, 0, 0]):
+        for act in (
+            inrcodec.info,
+            lambda d: inrcodec.verify(d, deep=True),
+            inrcodec.decode,
+            lambda d: inrcodec.open(d)[0, 0, 0],
+        ):
             began = time.process_time()
             try:
                 act(data)
@@ -184,7 +189,9 @@ def test_52_context_models_of_large_sums_or_fractions(values: dict[str, Any]) ->
     refused(with_parameters(**values), "expected ")
 
 
-@pytest.mark.parametrize("values", [{"synthesis_first": 1025.0}, {"synthesis_filters": (7, 2.0**37)}, {"synthesis_gains": (7, -(2.0**30))}])
+@pytest.mark.parametrize(
+    "values", [{"synthesis_first": 1025.0}, {"synthesis_filters": (7, 2.0**37)}, {"synthesis_gains": (7, -(2.0**30))}]
+)
 def test_53_huge_synthesis(values: dict[str, Any]) -> None:
     refused(with_parameters(**values), "at most 1024")
 
@@ -206,7 +213,10 @@ def with_first_chunk(chunk: bytes) -> bytes:
     return sound().blob(chunks=[(chunks[0][0], chunk), *chunks[1:]])
 
 
-@pytest.mark.parametrize("head", [b"", b"\xff\xff\xff\xff\x0f\x00", b"\xff" * 9 + b"\x7f", b"\x80" * 20, b"\x01\x00", b"\x00" * 3, b"\x83\x00\x00"])
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"\xff\xff\xff\xff\x0f\x00", b"\xff" * 9 + b"\x7f", b"\x80" * 20, b"\x01\x00", b"\x00" * 3, b"\x83\x00\x00"],
+)
 def test_54_chunks_of_wrong_lengths(head: bytes) -> None:
     refused(with_first_chunk(head), "expected ")
     if head:
@@ -232,7 +242,10 @@ def test_56_streams_of_tiles_cut_short() -> None:
     refused(sound().blob(chunks=[(len(tiles), write_chunk(tiles))]), "expected ", readers=2)
 
 
-@pytest.mark.parametrize(("sign", "excess", "sound_one"), [(0, 2**20 - 200, True), (0, 2**20, False), (1, 2**31 - 1, False), (1, 2**20, False)])
+@pytest.mark.parametrize(
+    ("sign", "excess", "sound_one"),
+    [(0, 2**20 - 200, True), (0, 2**20, False), (1, 2**31 - 1, False), (1, 2**20, False)],
+)
 def test_57_escapes_beyond_2_20(sign: int, excess: int, sound_one: bool) -> None:
     of = made((1, 1, 1), (), 8)
     network = of.coder(REFERENCE).network

@@ -624,7 +624,9 @@ def read_pyramid(body: bytes, shape: Index) -> Pyramid:
     version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
     assert version == 0
     missing = 4 - len(shape)
-    halved = [(False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape))) for b in fields.fields(f"{levels - 1}B")]
+    halved = [
+        (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape))) for b in fields.fields(f"{levels - 1}B")
+    ]
     assert not fields.rest()
     lattices = [(1,) * missing + shape]
     for axes in halved:
@@ -672,7 +674,9 @@ def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], di
     m = len(near_taps(tree.present)) * min(k, 2) + max(k - 2, 0)
     shapes = [(n, h), (k, h), (h, h), (h,), (h, 2), (2,), (n, 2)]
     coder = RangeDecoder(fields.rest())
-    context = {name: read_tensor(coder, shape) * 2.0**-e for (name, e), shape in zip(LEAST.items(), shapes, strict=True)}
+    context = {
+        name: read_tensor(coder, shape) * 2.0**-e for (name, e), shape in zip(LEAST.items(), shapes, strict=True)
+    }
     assert all((values == np.rint(values)).all() for values in context.values())
     context = {name: values.astype(np.int64) for name, values in context.items()}
     context["level bias"] += 16

@@ -21,6 +21,8 @@ from inrcodec_kernels.pyramid import Context, IntegerContext, check_context, con
 from pyramid_streams import SHAPES, flags, quantised
 
 every_shape = pytest.mark.parametrize("name", SHAPES)
+
+
 @every_shape
 def test_lattices_and_strides_follow_from_the_halved_axes(name: str) -> None:
     shape, halved = SHAPES[name]
@@ -47,7 +49,9 @@ def test_first_networks_have_the_shapes_and_the_count_of_the_layout(name: str) -
     layout = PyramidLayout(*SHAPES[name], context=8, synthesis=(4, 12))
     networks = initial_networks(layout, 3)
     parameters = joined(*networks)
-    shapes = {f"context.{n}": s for n, s in layout.context_shapes.items()} | {f"synthesis.{n}": s for n, s in layout.synthesis_shapes.items()}
+    shapes = {f"context.{n}": s for n, s in layout.context_shapes.items()} | {
+        f"synthesis.{n}": s for n, s in layout.synthesis_shapes.items()
+    }
     assert {n: v.shape for n, v in parameters.items()} == shapes
     assert list(parameters) == list(shapes) == list(STORED_PLACES)
     assert sum(v.size for v in parameters.values()) == layout.parameters
@@ -66,7 +70,8 @@ def test_what_is_joined_can_be_parted(name: str) -> None:
     layout = PyramidLayout(*SHAPES[name], context=8)
     random = np.random.default_rng(1)
     context, synthesis = (
-        type(network)(*(random.standard_normal(p.shape).astype(np.float32) for p in network)) for network in initial_networks(layout, 0)
+        type(network)(*(random.standard_normal(p.shape).astype(np.float32) for p in network))
+        for network in initial_networks(layout, 0)
     )
     for before, after in zip((context, synthesis), parted(joined(context, synthesis)), strict=True):
         for a, b in zip(before, after, strict=True):
@@ -107,7 +112,9 @@ def predicted(held: dict[str, np.ndarray], inputs: np.ndarray, level: int) -> tu
     """Means and numbers of scales in float64, by the formula."""
     h = inputs @ held["first"].astype(float) + held["level_bias"][level]
     h = np.maximum(h, h / 8) @ held["second"].astype(float) + held["second_bias"]
-    mean, scale = (np.maximum(h, h / 8) @ held["last"].astype(float) + inputs @ held["skip"].astype(float) + held["last_bias"]).T
+    mean, scale = (
+        np.maximum(h, h / 8) @ held["last"].astype(float) + inputs @ held["skip"].astype(float) + held["last_bias"]
+    ).T
     return np.clip(mean, -127, 127), np.clip(scale, 0, 63)
 
 
@@ -117,7 +124,9 @@ def test_whole_numbers_predict_what_real_ones_do(name: str) -> None:
     for seed in range(3):
         held, network = whole(random_context(layout, seed))
         check_context(network)
-        rows = np.rint(np.random.default_rng(seed).laplace(0, 12, (2000, layout.kernel.context_inputs))).astype(np.int64)
+        rows = np.rint(np.random.default_rng(seed).laplace(0, 12, (2000, layout.kernel.context_inputs))).astype(
+            np.int64
+        )
         for level in range(layout.levels):
             means, scales = context.evaluate(rows, level, network)
             mean, scale = predicted(held, rows / 8, level)
@@ -157,7 +166,8 @@ def test_networks_that_are_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "levels", [pytest.param(3, marks=pytest.mark.xfail(reason="the synthesis has an input for each level", strict=False)), 5]
+    "levels",
+    [pytest.param(3, marks=pytest.mark.xfail(reason="the synthesis has an input for each level", strict=False)), 5],
 )
 def test_signals_of_fewer_levels_take_the_first_rows(levels: int) -> None:
     def values(count: int) -> dict[str, np.ndarray]:

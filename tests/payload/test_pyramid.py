@@ -39,8 +39,12 @@ def stream_of(**others: Any) -> PyramidStream:
     return replace(PyramidStream(layout, 8, 0.5, -3, -100, 100), **others)
 
 
-def read(data: bytes, stream: PyramidStream, shape: tuple[int, ...] | None = None, blocks: int | None = None) -> PyramidStream:
-    return PyramidStream.from_section(data, shape or stream.layout.shape, stream.tiles.count if blocks is None else blocks)
+def read(
+    data: bytes, stream: PyramidStream, shape: tuple[int, ...] | None = None, blocks: int | None = None
+) -> PyramidStream:
+    return PyramidStream.from_section(
+        data, shape or stream.layout.shape, stream.tiles.count if blocks is None else blocks
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -55,7 +59,14 @@ def read(data: bytes, stream: PyramidStream, shape: tuple[int, ...] | None = Non
     data=st.data(),
 )
 def test_streams_come_back(
-    shape: list[int], levels: int, widths: tuple[int, int, int], edge: int, step: float, offset: int, ends: tuple[int, int], data: st.DataObject
+    shape: list[int],
+    levels: int,
+    widths: tuple[int, int, int],
+    edge: int,
+    step: float,
+    offset: int,
+    ends: tuple[int, int],
+    data: st.DataObject,
 ) -> None:
     halved = tuple(tuple(data.draw(st.booleans()) for _ in shape) for _ in range(levels - 1))
     layout = PyramidLayout(tuple(shape), halved, widths[0], widths[1:])
@@ -237,7 +248,9 @@ def test_damaged_networks_raise_nothing_else(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         section[data.draw(st.integers(0, len(section) - 1))] = data.draw(st.integers(0, 255))
     try:
-        context, synthesis = networks_from_section(bytes(section[: data.draw(st.integers(0, len(section)))]), of.stream.layout)
+        context, synthesis = networks_from_section(
+            bytes(section[: data.draw(st.integers(0, len(section)))]), of.stream.layout
+        )
     except ContainerError as error:
         assert "\n" not in str(error)
     else:
