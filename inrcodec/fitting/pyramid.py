@@ -282,7 +282,7 @@ class PyramidFit:
         else:
             assert goal.error is not None
             excess = goal.error * (1 + _MORE_ERROR * (1 - part)) / max(cost.error * self.step**2, 1e-30)
-        first, last = (max(share, least / self._steps) for share, least in zip(_SETTLED, _SETTLED_STEPS, strict=True))
+        first, last = (max(share, min(least / self._steps, 2 * share)) for share, least in zip(_SETTLED, _SETTLED_STEPS, strict=True))
         if part < first:
             return
         if part <= last:

@@ -13,8 +13,12 @@ from .goal import Goal
 Floats = NDArray[np.float32]
 
 
+_DEAD = 0.6
+"""The finest latents begin nearer to zero by this: most of them will be zero in the end."""
+
+
 def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[Floats]:
-    """Differences of means: every level holds what the coarser ones leave, and the finest one nothing yet.
+    """Differences of means: every level holds what the coarser ones leave, the finest one only what is large.
 
     Parameters
     ----------
@@ -28,7 +32,8 @@ def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[
     found = [means[-1] / gains[-1]]
     for level in range(layout.levels - 2, -1, -1):
         coarse = _doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
-        found.append((means[level] - coarse) / gains[level] if level else np.zeros_like(target))
+        rest = (means[level] - coarse) / gains[level]
+        found.append(rest if level else np.sign(rest) * np.maximum(np.abs(rest) - _DEAD, 0))
     return [np.ascontiguousarray(y, dtype=np.float32) for y in reversed(found)]
 
 
@@ -121,7 +126,8 @@ class Differences:
 
     def step(self, goal: Goal, share: float) -> float:
         """The step at which `share` of the measure meets the goal."""
-        low, high = -10.0, 24.0
+        # Samples are whole numbers: a finer step than a quarter gains nothing.
+        low, high = -2.0, 24.0
         for _ in range(20):
             middle = (low + high) / 2
             if goal.bits is not None:

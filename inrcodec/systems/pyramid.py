@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -30,12 +31,16 @@ _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
 """Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
 _MARGIN = 0.97
 """Part of the error allowed that the fit may use up; rounded networks take the rest."""
+_SERIES_EDGE = 32
+"""Largest extent of a tile of a series."""
 CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
 """Most tiles of a chunk."""
 _TRIMMED = 1.3
 """The price of bits, over the fit's, up to which single latents are trimmed; beyond it the fit is done again in part."""
+_FAR = 4.0
+"""The price of bits, over the fit's, beyond which all is fitted anew with another step."""
 
 
 class PyramidSystem:
@@ -58,7 +63,7 @@ class PyramidSystem:
         self.task, self.options = task, task.options.pyramid
         self.backend = best_on_cpu("there are no GPU kernels for the pyramid") if task.backend.name == "triton" else task.backend
         self.choices: dict[str, object] = {}
-        self.step = 1.0
+        self.step = self._price = 1.0
         self.offset = start.typical_value(task.volume)
 
     def prepare(self, goal: Goal) -> None:
@@ -76,19 +81,24 @@ class PyramidSystem:
         step = self.task.timed(
             "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, goal, seed, backend)
         )
-        self.fit = pyramid.PyramidFit(volume, self.offset, step, self.layout, networks, seed, backend)
-        steps = self.task.options.pyramid_steps
-        self.task.timed("fit", lambda: self.fit.run(steps, goal, pyramid.Schedule(), self.task.note("fit")))
+        self._fit_at(step, goal)
+        self.choices.update(
+            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self.task.options.pyramid_steps,
+            lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
+        )  # fmt: skip
+
+    def _fit_at(self, step: float, goal: Goal | None) -> None:
+        """Fit, round the networks, and learn what trimming must know."""
+        task, seed, backend = self.task, self.task.options.seed, self.backend
+        self.fit = pyramid.PyramidFit(task.volume, self.offset, step, self.layout, self._first_networks(), seed, backend)
+        steps = task.options.pyramid_steps
+        task.timed("fit", lambda: self.fit.run(steps, goal, pyramid.Schedule(), task.note("fit")))
         self._round_networks()
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
         self._curvature = curvatures(self.layout.kernel, self.fit.synthesis, backend)
         self._disturbed = disturbances(
             self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, seed
         )
-        self.choices.update(
-            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=steps,
-            lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
-        )  # fmt: skip
 
     def _widths(self, layout: PyramidLayout, goal: Goal) -> tuple[int, tuple[int, int]]:
         """Widths of both networks: those asked for, or those that the stream's size can feed."""
@@ -141,26 +151,34 @@ class PyramidSystem:
     @property
     def decoder_bytes(self) -> int:
         """Decoded tiles, channels of a part that is synthesised at once, and what their contexts hold."""
-        return (256 << 20) + 4 * (1 << 22) * (self.layout.levels + 2) + 16 * self.options.tile_edge**3
+        return (256 << 20) + 4 * (1 << 22) * (self.layout.levels + 2) + 16 * self._edge**self.layout.ndim
 
     @property
     def rows(self) -> int:
         """Rows of the finest tiles."""
-        return self.options.tile_edge
+        return self._edge
+
+    @property
+    def _edge(self) -> int:
+        """Latents of a tile along each axis: fewer in four dimensions, where a tile has so many more."""
+        return self.options.tile_edge if self.layout.ndim < AXES else min(self.options.tile_edge, _SERIES_EDGE)
 
     @property
     def _stream(self) -> PyramidStream:
         step = float(np.float32(self.fit.step))
-        return PyramidStream(self.layout, self.options.tile_edge, step, self.offset, self.task.low, self.task.high)
+        return PyramidStream(self.layout, self._edge, step, self.offset, self.task.low, self.task.high)
 
     def draft(self, step: float, pressure: float) -> Draft:
         """Change the latents for the price of bits, and code them."""
-        stream = self._stream
-        latents = self.fit.rounded
-        if step < 1 or step > _TRIMMED:
-            latents = self.task.timed("fit", lambda: self.fit.again(step, self.task.note("fit")))
-        elif step > 1:
-            saved = self.fit.bits(latents) * (1 - step**self.size_slope)
+        if not 1 / _FAR <= step / self._price <= _FAR:
+            # A price so different belongs to another step: squared error and price grow together.
+            self._fit_at(self.fit.step * math.sqrt(step / self._price), None)
+            self._price = step
+        price, stream, latents = step / self._price, self._stream, self.fit.rounded
+        if price < 1 or price > _TRIMMED:
+            latents = self.task.timed("fit", lambda: self.fit.again(price, self.task.note("fit")))
+        elif price > 1:
+            saved = self.fit.bits(latents) * (1 - price**self.size_slope)
             latents = trimmed(
                 latents, saved, stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed
             )  # fmt: skip

@@ -165,10 +165,7 @@ def test_networks_that_are_not_there() -> None:
         shipped.shipped("0badcafe")
 
 
-@pytest.mark.parametrize(
-    "levels",
-    [pytest.param(3, marks=pytest.mark.xfail(reason="the synthesis has an input for each level", strict=False)), 5],
-)
+@pytest.mark.parametrize("levels", [3, 5])
 def test_signals_of_fewer_levels_take_the_first_rows(levels: int) -> None:
     def values(count: int) -> dict[str, np.ndarray]:
         return {n: t.dequantised() for n, t in quantised(PyramidLayout((9, 9), flags(2, count), 8, (4, 12)), 2).items()}
