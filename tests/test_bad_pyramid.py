@@ -144,7 +144,7 @@ def test_50_networks_cut_short_or_not_there() -> None:
     for tag in ("tree", "network"):
         with pytest.raises(ContainerError, match="expected a section"):
             inrcodec.decode(missing(tag))
-    for length in range(4, len(whole), 97):
+    for length in range(4, len(whole), 300):
         cheap(sound().blob(network=whole[:length]))
 
 
@@ -221,6 +221,9 @@ def test_54_chunks_of_wrong_lengths(head: bytes) -> None:
     refused(with_first_chunk(head), "expected ")
     if head:
         refused(with_first_chunk(head + sound().chunks[0][1]), "expected ")
+
+
+def test_54_chunks_that_are_longer_than_their_tiles() -> None:
     refused(with_first_chunk(sound().chunks[0][1] + b"\0"), "tiles that fill their chunk")
 
 
@@ -290,7 +293,7 @@ def refused_or_harmless(data: bytes) -> None:
     assert time.process_time() - began < LONGEST
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(where=st.sampled_from(["tree", "network", "chunk"]), data=st.data())
 def test_59_damage_under_sound_checksums(where: str, data: st.DataObject) -> None:
     chunks = sound().chunks
@@ -306,7 +309,7 @@ def test_59_damage_under_sound_checksums(where: str, data: st.DataObject) -> Non
         refused_or_harmless(sound().blob(**{where: bytes(damaged)}))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.binary(max_size=400))
 def test_59_chunks_of_anything(data: bytes) -> None:
     refused_or_harmless(with_first_chunk(data))

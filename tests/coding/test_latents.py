@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inrcodec.coding.latents import Place
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import REFERENCE, choose
-from inrcodec_kernels.pyramid import context
+from inrcodec_kernels.pyramid import context, neighbouring_bits
 from pyramid_streams import SHAPES, Made, made
 
 every_shape = pytest.mark.parametrize("name", SHAPES)
@@ -194,3 +194,25 @@ def test_bytes_that_nobody_wrote_are_refused_in_one_line(backend: object) -> Non
     random = np.random.default_rng(0)
     for _ in range(20):
         refused(random.bytes(int(random.integers(1, 300))))
+
+
+def test_slopes_of_changes_are_derivatives_of_the_laplace_distribution() -> None:
+    """By central differences of the exact bits, at scales that the tables have."""
+    random = np.random.default_rng(0)
+    latents = random.integers(-6, 7, 300).astype(np.int32)
+    means, scales = random.integers(-40, 41, 300).astype(np.int32), random.integers(12, 63, 300).astype(np.int32)
+    scale = 2.0 ** (scales / 6 - 5)
+
+    def below(x: np.ndarray) -> np.ndarray:
+        return np.where(x < 0, np.exp(-np.abs(x)) / 2, 1 - np.exp(-np.abs(x)) / 2)
+
+    def bits(y: np.ndarray) -> np.ndarray:
+        middle = y - means / 8
+        return -np.log2(below((middle + 0.5) / scale) - below((middle - 0.5) / scale) + 1e-6)
+
+    expected = (bits(latents + 1e-5) - bits(latents - 1e-5)) / 2e-5
+    found = neighbouring_bits(latents, means, scales)[2]
+    # Where the mean lies half way between two latents, or the latent's far side is in the floor, both sides differ.
+    plain = (np.abs(np.abs(latents - means / 8) - 0.5) > 1e-3) & (bits(latents) < 14) & (latents * 8 != means)
+    assert plain.sum() > 150
+    assert np.allclose(found[plain], expected[plain], rtol=0.02, atol=2e-3)

@@ -140,7 +140,7 @@ def test_giants_are_refused_before_anything_is_made_of_them() -> None:
     assert read(largest.tree_section(), largest) == largest
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_damaged_trees_raise_nothing_else(data: st.DataObject) -> None:
     stream = stream_of()
@@ -240,7 +240,7 @@ def test_sections_without_networks_are_refused() -> None:
         one_line(error)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_networks_raise_nothing_else(data: st.DataObject) -> None:
     of = made(*SHAPES["yx"])
@@ -268,7 +268,7 @@ def test_encoders_keep_all_places_that_sums_allow() -> None:
 TILES = st.lists(st.tuples(st.sampled_from([1, 2, 4, 8, 16, 32]), st.binary(max_size=300)), min_size=1, max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(tiles=TILES)
 def test_chunks_come_back(tiles: list[tuple[int, bytes]]) -> None:
     found = read_chunk(write_chunk(tiles), len(tiles))
@@ -281,7 +281,7 @@ def test_chunks_by_the_page() -> None:
     assert write_chunk([(1, b""), (8, b"ab"), (32, long)]) == b"\0" + b"\x02\x03" + b"\xac\x02\x05" + b"ab" + long
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tiles=TILES, data=st.data())
 def test_damaged_chunks_raise_nothing_else(tiles: list[tuple[int, bytes]], data: st.DataObject) -> None:
     chunk = bytearray(write_chunk(tiles))
