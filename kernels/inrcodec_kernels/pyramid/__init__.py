@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import REFERENCE, Backend, compiled_on_host
+from ..backend import REFERENCE, Backend, compiled_on_host, interpreted
 from . import reference
 from .context import IntegerContext, Tile
 from .context import check as check_context
@@ -132,7 +132,7 @@ def synthesise_box(
 
     Parameters
     ----------
-    latents : sequence of K ndarray of float32
+    latents : sequence of K ndarray, or Tensor with "triton", of float32
         Of every level a part that holds what `needed` says.
     origins : sequence of K tuples of 4 int
         Index, in its lattice, of each array's first latent.
@@ -141,11 +141,10 @@ def synthesise_box(
     start, stop : tuple of 4 int
         The box, within the signal.
     backend : Backend
-        "triton" runs compiled on the host.
 
     Returns
     -------
-    ndarray of float32, shape ``stop - start``
+    ndarray, or Tensor where the latents are tensors, of float32, shape ``stop - start``
 
     Raises
     ------
@@ -164,6 +163,10 @@ def synthesise_box(
             raise ValueError(
                 f"expected latents {low} to {high} of level {level}, found {own.shape} from {origin} on; read more"
             )
+    if _on_device(backend):
+        from . import triton
+
+        return triton.box_of(latents, origins, synthesis, layout, (start, stop), backend.device)
     if compiled_on_host(backend):
         from . import cpu
 
@@ -263,6 +266,11 @@ def adam(
         pointwise.adam(latents, np.ascontiguousarray(gradients), moments, step, rate, decays, epsilon)
     else:
         reference.adam(latents, gradients, moments, step, rate, decays, epsilon)
+
+
+def _on_device(backend: Backend) -> bool:
+    """Whether kernels run on a device, or are interpreted in its place."""
+    return backend.name == "triton" and (backend.device != "cpu" or interpreted())
 
 
 def _whole(latents: Sequence[Floats]) -> list[Floats]:
