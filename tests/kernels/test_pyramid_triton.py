@@ -11,3 +11,7 @@ pytest.importorskip("triton")
 
 def test_interpreted() -> None:
     run_cases("pyramid.py")
+
+
+def test_coding_interpreted() -> None:
+    run_cases("pyramid_coding.py")

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend import REFERENCE, Backend, compiled_on_host, interpreted
+from ..rans import CodedError
 from . import reference
-from .context import IntegerContext, Tile
+from .context import IntegerContext, Tile, check_tile
 from .context import check as check_context
 from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
@@ -29,6 +30,7 @@ __all__ = [
     "Tile",
     "adam",
     "check_context",
+    "decode_tiles",
     "distortion",
     "needed",
     "neighbouring_bits",
@@ -266,6 +268,57 @@ def adam(
         pointwise.adam(latents, np.ascontiguousarray(gradients), moments, step, rate, decays, epsilon)
     else:
         reference.adam(latents, gradients, moments, step, rate, decays, epsilon)
+
+
+def decode_tiles(
+    data: Sequence[NDArray[np.uint8]],
+    tiles: Sequence[Tile],
+    network: IntegerContext,
+    lanes: Sequence[int],
+    latents: NDArray[np.int32],
+    backend: Backend = REFERENCE,
+) -> NDArray[np.bool_]:
+    """Decode tiles of one level into its lattice; on a device all at once.
+
+    Parameters
+    ----------
+    data : sequence of ndarray of uint8
+        Bytes of each tile.
+    tiles : sequence of Tile
+        All with the same level, axes, U and V, arrays or tensors; they share no latents.
+    network : IntegerContext
+        Checked by `check_context`.
+    lanes : sequence of int
+        1..256 of each tile; where one has more than 32, or the network more than 32 hidden numbers, tiles are decoded
+        on the CPU, for a device has a thread of one warp for each.
+    latents : ndarray, or Tensor with "triton", of int32, the lattice
+        Gets the tiles' latents; undefined where a tile fails.
+    backend : Backend
+
+    Returns
+    -------
+    ndarray, or Tensor where the latents are one, of bool
+        Tiles that the encoder cannot have written.
+
+    Raises
+    ------
+    ValueError
+        If tiles and network do not fit each other.
+    """
+    for tile in tiles:
+        check_tile(tile, network)
+    if tiles and _on_device(backend) and max(lanes) <= 32 and len(network.second) <= 32:
+        from . import triton
+
+        return triton.tiles_of(data, tiles, network, lanes, latents, backend.device)  # type: ignore[no-any-return]
+    coder, failed = tile_coder(backend), np.zeros(len(tiles), dtype=np.bool_)
+    for i, (body, tile, count) in enumerate(zip(data, tiles, lanes, strict=True)):
+        inside = tuple(slice(a, a + n) for a, n in zip(tile.start, tile.shape, strict=True))
+        try:
+            latents[inside] = coder.decode_tile(body, tile, network, count)
+        except CodedError:
+            failed[i] = True
+    return failed
 
 
 def _on_device(backend: Backend) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .reference import SLOPE
+from .triton_coding import PART, decode, parents_kernel
+from .triton_coding import TILE as LATENTS
+from .triton_coding import WARPS as DECODING
 from .triton_synthesis import TILE, WARPS, synthesis_kernel
 from .triton_upsampling import BLOCK, adjoint_kernel, taps_kernel, upsample_kernel
 
@@ -13,7 +16,7 @@ Case = tuple[str, Any, dict[str, str], dict[str, Any], int]
 
 def compile_cases() -> list[Case]:
     """Name, kernel, types of its arguments, constants, warps."""
-    return [*_synthesis_cases(), *_upsampling_cases()]
+    return [*_synthesis_cases(), *_upsampling_cases(), *_coding_cases()]
 
 
 def _synthesis_cases() -> list[Case]:
@@ -43,4 +46,24 @@ def _upsampling_cases() -> list[Case]:
         ):
             types = {a: kinds[a] for a in kernel.arg_names if a in kinds}
             cases.append((f"{name}, lines of {columns}", kernel, types, constants | more, 4))
+    return cases
+
+
+def _coding_cases() -> list[Case]:
+    kinds = dict.fromkeys(("data", "failed", "first_symbol"), "*u8")
+    kinds |= dict.fromkeys(("begin", "size", "rooms"), "*i64")
+    kinds |= dict.fromkeys(("lanes", "places", "order", "stages", "latents", "taps", "starts"), "*i32")
+    kinds |= dict.fromkeys(("centre", "predicted"), "*i32") | dict.fromkeys(("u", "v", "around"), "*i16")
+    kinds |= dict.fromkeys(("first", "level_bias", "second", "second_bias", "last", "skip", "last_bias"), "*fp32")
+    kinds |= {"shifts": "*fp32"} | dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level", "width"), "i32")
+    cases: list[Case] = []
+    for inputs, width, has in ((32, 32, True), (32, 16, True), (32, 32, False), (8, 16, True)):
+        constants = {"HAS_U": has, "HAS_V": has, "N": inputs, "C": width, "LANES": 32, "TILE": LATENTS}
+        name = f"decode, {inputs} inputs, H={width}{'' if has else ', coarsest level'}"
+        cases.append((name, decode, kinds, constants, DECODING))
+    numbers = dict.fromkeys(("count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"), "i32")
+    for unit, kind in ((8, "*i32"), (1, "*i16")):
+        constants = {"UNIT": unit, "HT": 0, "HZ": 1, "HY": 1, "HX": 1, "PART": PART}
+        types = {"coarse": kind, "out": "*i16"} | numbers
+        cases.append((f"parents, from {kind[1:]}", parents_kernel, types, constants, 4))
     return cases
