@@ -15,3 +15,7 @@ def test_interpreted() -> None:
 
 def test_coding_interpreted() -> None:
     run_cases("pyramid_coding.py")
+
+
+def test_fit_interpreted() -> None:
+    run_cases("pyramid_fit.py")

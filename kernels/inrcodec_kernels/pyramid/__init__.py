@@ -1,4 +1,7 @@
-"""Pyramids of latents: the rate of their context model, their synthesis, and steps of their fit. See README.md."""
+"""Pyramids of latents: the rate of their context model, their synthesis, and steps of their fit. See README.md.
+
+Without a device, "triton" runs compiled on the host. Functions that change nothing copy what is not on the device.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def rate(
     least : float
         Lower limit of log2 of the scale.
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then all results are tensors.
 
     Returns
     -------
@@ -73,6 +76,10 @@ def rate(
     """
     _check_latents(latents, layout.shapes)
     _check_context(context, layout)
+    if _on_device(backend):
+        from . import triton
+
+        return triton.rate_of(latents, context, layout, least, backend.device)
     if compiled_on_host(backend):
         from . import cpu
 
@@ -93,7 +100,7 @@ def distortion(
     target : ndarray of float32, shape `layout.shape`
         Samples in units of the step, less the offset.
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then all results are tensors.
 
     Returns
     -------
@@ -109,6 +116,10 @@ def distortion(
     """
     _check_latents([*latents, target], [*layout.shapes, layout.shape])
     _check_synthesis(synthesis, layout)
+    if _on_device(backend):
+        from . import triton
+
+        return triton.distortion_of(latents, synthesis, layout, target, backend.device)
     if compiled_on_host(backend):
         from . import cpu
 
@@ -134,7 +145,7 @@ def synthesise_box(
 
     Parameters
     ----------
-    latents : sequence of K ndarray, or Tensor with "triton", of float32
+    latents : sequence of K ndarray of float32
         Of every level a part that holds what `needed` says.
     origins : sequence of K tuples of 4 int
         Index, in its lattice, of each array's first latent.
@@ -143,10 +154,11 @@ def synthesise_box(
     start, stop : tuple of 4 int
         The box, within the signal.
     backend : Backend
+        With "triton", tensors may stand for arrays; then the result is one.
 
     Returns
     -------
-    ndarray, or Tensor where the latents are tensors, of float32, shape ``stop - start``
+    ndarray of float32, shape ``stop - start``
 
     Raises
     ------
@@ -192,7 +204,7 @@ def soften(
         Of the noise, which depends on the key and on the number of the latent alone.
     key : int
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then all results are tensors.
 
     Returns
     -------
@@ -211,6 +223,10 @@ def soften(
     """
     if not temperature > 0:
         raise ValueError(f"expected a positive temperature, found {temperature}; round latents if they are to be whole")
+    if _on_device(backend):
+        from . import triton
+
+        return triton.soften_of(latents, temperature, deviation, key, backend.device)
     if compiled_on_host(backend):
         from . import pointwise
 
@@ -245,7 +261,7 @@ def adam(
         Of the moments.
     epsilon : float
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then all results are tensors.
 
     Raises
     ------
@@ -260,9 +276,13 @@ def adam(
         raise ValueError(
             f"expected arrays of shape {latents.shape} and a step from 1 on, found step {step}; keep one for each"
         )
-    if not all(a.flags.c_contiguous for a in (latents, *moments)):
+    if not all(_contiguous(a) for a in (latents, *moments)):
         raise ValueError("expected contiguous latents and moments, found a view; copy it")
-    if compiled_on_host(backend):
+    if _on_device(backend):
+        from . import triton
+
+        triton.adam_of(latents, gradients, moments, step, rate, decays, epsilon, backend.device)
+    elif compiled_on_host(backend):
         from . import pointwise
 
         pointwise.adam(latents, np.ascontiguousarray(gradients), moments, step, rate, decays, epsilon)
@@ -310,7 +330,7 @@ def decode_tiles(
     if tiles and _on_device(backend) and max(lanes) <= 32 and len(network.second) <= 32:
         from . import triton
 
-        return triton.tiles_of(data, tiles, network, lanes, latents, backend.device)  # type: ignore[no-any-return]
+        return triton.tiles_of(data, tiles, network, lanes, latents, backend.device)
     coder, failed = tile_coder(backend), np.zeros(len(tiles), dtype=np.bool_)
     for i, (body, tile, count) in enumerate(zip(data, tiles, lanes, strict=True)):
         inside = tuple(slice(a, a + n) for a, n in zip(tile.start, tile.shape, strict=True))
@@ -324,6 +344,11 @@ def decode_tiles(
 def _on_device(backend: Backend) -> bool:
     """Whether kernels run on a device, or are interpreted in its place."""
     return backend.name == "triton" and (backend.device != "cpu" or interpreted())
+
+
+def _contiguous(values: Any) -> bool:
+    """Of an array, or of a tensor."""
+    return bool(values.flags.c_contiguous if isinstance(values, np.ndarray) else values.is_contiguous())
 
 
 def _whole(latents: Sequence[Floats]) -> list[Floats]:

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import triton_fit
 from .context import IntegerContext, Tile
-from .layout import Box, Layout, Place, Synthesis
+from .layout import Box, Context, Layout, Place, Synthesis
 from .triton_cases import compile_cases
 from .triton_coding import DeviceContext, DeviceTiles, decode_tiles, parents
 from .triton_synthesis import DeviceSynthesis, synthesise_box
@@ -24,10 +25,14 @@ __all__ = [
     "DeviceContext",
     "DeviceSynthesis",
     "DeviceTiles",
+    "adam_of",
     "box_of",
     "compile_cases",
     "decode_tiles",
+    "distortion_of",
     "parents",
+    "rate_of",
+    "soften_of",
     "synthesise_box",
     "tiles_of",
 ]
@@ -39,6 +44,44 @@ def box_of(
     """As `inrcodec_kernels.pyramid.synthesise_box`, of arrays or of tensors."""
     there = [_up(own, device) for own in latents]
     return _like(synthesise_box(there, origins, DeviceSynthesis.of(synthesis, layout, device), layout, box), latents[0])
+
+
+def rate_of(latents: Sequence[Any], context: Context, layout: Layout, least: float, device: str) -> Any:
+    """As `inrcodec_kernels.pyramid.rate`, of arrays or of tensors."""
+    there = [_up(own, device) for own in latents]
+    bits, gradients, of_context = triton_fit.rate(there, triton_fit.tensors(context, device), layout, least)
+    given = latents[0]
+    return _like(bits, given), [_like(g, given) for g in gradients], Context(*(_like(g, given) for g in of_context))
+
+
+def distortion_of(latents: Sequence[Any], synthesis: Synthesis, layout: Layout, target: Any, device: str) -> Any:
+    """As `inrcodec_kernels.pyramid.distortion`, of arrays or of tensors."""
+    there, parameters = [_up(own, device) for own in latents], triton_fit.tensors(synthesis, device)
+    squares, gradients, of_synthesis = triton_fit.distortion(there, parameters, layout, _up(target, device))
+    given = latents[0]
+    total = squares if isinstance(given, Tensor) else float(squares)
+    return total, [_like(g, given) for g in gradients], Synthesis(*(_like(g, given) for g in of_synthesis))
+
+
+def soften_of(latents: Any, temperature: float, deviation: float, key: int, device: str) -> Any:
+    """As `inrcodec_kernels.pyramid.soften`, of an array or of a tensor."""
+    found = triton_fit.soften(_up(latents, device).contiguous(), temperature, deviation, key)
+    return tuple(_like(each, latents) for each in found)
+
+
+def adam_of(
+    latents: Any, gradients: Any, moments: Sequence[Any], step: int, rate: float, decays: tuple[float, float],
+    epsilon: float, device: str,
+) -> None:  # fmt: skip
+    """As `inrcodec_kernels.pyramid.adam`, of arrays or of tensors."""
+    changed = [latents, *moments]
+    own, *there = (_up(each, device) for each in changed)
+    triton_fit.adam(own, _up(gradients, device).contiguous(), (there[0], there[1]), step, rate, decays, epsilon)
+    for given, new in zip(changed, (own, *there), strict=True):
+        if not isinstance(given, Tensor):
+            given[...] = new.cpu().numpy()
+        elif given is not new:
+            given.copy_(new)
 
 
 def tiles_of(
@@ -73,6 +116,6 @@ def _up(values: Any, device: str) -> Tensor:
     return torch.as_tensor(values).to(device, torch.float32)
 
 
-def _like(found: Tensor, given: Any) -> Any:
+def _like(found: Any, given: Any) -> Any:
     """A tensor for a tensor, an array for an array."""
     return found if isinstance(given, Tensor) else found.cpu().numpy()

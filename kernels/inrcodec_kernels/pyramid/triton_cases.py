@@ -8,6 +8,19 @@ from .reference import SLOPE
 from .triton_coding import PART, decode, parents_kernel
 from .triton_coding import TILE as LATENTS
 from .triton_coding import WARPS as DECODING
+from .triton_fit import (
+    FEW,
+    PRECISION,
+    SPAN,
+    adam_kernel,
+    gather_kernel,
+    network_kernel,
+    products_kernel,
+    soften_kernel,
+)
+from .triton_fit import PART as STEP
+from .triton_fit import TILE as POSITIONS
+from .triton_fit import WARPS as FITTING
 from .triton_synthesis import TILE, WARPS, synthesis_kernel
 from .triton_upsampling import BLOCK, adjoint_kernel, taps_kernel, upsample_kernel
 
@@ -16,7 +29,7 @@ Case = tuple[str, Any, dict[str, str], dict[str, Any], int]
 
 def compile_cases() -> list[Case]:
     """Name, kernel, types of its arguments, constants, warps."""
-    return [*_synthesis_cases(), *_upsampling_cases(), *_coding_cases()]
+    return [*_synthesis_cases(), *_upsampling_cases(), *_coding_cases(), *_fit_cases()]
 
 
 def _synthesis_cases() -> list[Case]:
@@ -66,4 +79,32 @@ def _coding_cases() -> list[Case]:
         constants = {"UNIT": unit, "HT": 0, "HZ": 1, "HY": 1, "HX": 1, "PART": PART}
         types = {"coarse": kind, "out": "*i16"} | numbers
         cases.append((f"parents, from {kind[1:]}", parents_kernel, types, constants, 4))
+    return cases
+
+
+def _fit_cases() -> list[Case]:
+    layers = ("first", "first_bias", "second", "second_bias", "last", "last_bias", "skip")
+    kinds = dict.fromkeys(("inputs", "target", *layers, "by_inputs", "hidden"), "*fp32")
+    kinds |= {"shift": "*i64", "totals": "*fp64", "least": "fp32"}
+    kinds |= dict.fromkeys(("begin", "end", "used", "width", "thick"), "i32")
+    kinds |= {f"{name}_{axis}": "i32" for name in "er" for axis in "tzyx"}
+    cases: list[Case] = []
+    for inputs, thick, is_rate in ((32, 32, True), (16, 16, True), (64, 16, False), (64, 32, False)):
+        constants: dict[str, Any] = {"N": inputs, "D": thick, "RATE": is_rate, "TILE": POSITIONS, "SPAN": SPAN}
+        name = f"{'rate' if is_rate else 'distortion'}, {inputs} inputs, {thick} in the second layer"
+        cases.append((name, network_kernel, kinds, constants, FITTING))
+    kinds = dict.fromkeys(("left", "right", "products", "sums"), "*fp32") | {"shift": "*i64", "size": "i64"}
+    kinds |= dict.fromkeys(("lefts", "rights", "begin", "count"), "i32")
+    for lefts, rights in ((32, 32), (64, 16), (64, 32)):
+        constants = {"A": lefts, "B": rights, "TILE": FEW, "SPAN": SPAN, "PRECISION": PRECISION}
+        cases.append((f"products, {lefts} x {rights}", products_kernel, kinds, constants, FITTING))
+    kinds = {"by_inputs": "*fp32", "gradients": "*fp32"} | dict.fromkeys(("number", "shift", "ends"), "*i32")
+    kinds |= dict.fromkeys(("begin", "end", "low", "high", "size"), "i32")
+    cases.append(("gather", gather_kernel, kinds, {"PART": STEP, "SPAN": SPAN}, 4))
+    kinds = dict.fromkeys(("latents", "values", "slopes"), "*fp32") | {"count": "i32", "stream": "i32"}
+    kinds |= dict.fromkeys(("height", "sharp", "unit"), "fp32")
+    cases.append(("soften", soften_kernel, kinds, {"PART": STEP}, 4))
+    kinds = dict.fromkeys(("latents", "gradients", "means", "squares"), "*fp32") | {"count": "i32"}
+    kinds |= dict.fromkeys(("pace", "lift", "first", "second", "epsilon"), "fp32")
+    cases.append(("adam", adam_kernel, kinds, {"PART": STEP}, 4))
     return cases

@@ -134,8 +134,16 @@ def synthesis_kernel(
 
 def channels_of(
     latents: Sequence[Tensor], origins: Sequence[Place], gains: Tensor, filters: Tensor, layout: Layout, box: Box
-) -> Tensor:
-    """All channels on level 0, on a box and a ring around it; beyond the signal c_0 is 0, the others repeat its edge."""
+) -> tuple[Tensor, list[Tensor]]:
+    """Upsample what a box depends on.
+
+    Returns
+    -------
+    Tensor, shape (K, box with a ring)
+        All channels on level 0; beyond the signal c_0 is 0, the others repeat its edge.
+    list of K - 1 Tensor
+        For every coarser level, the finest first, what channels k .. K - 1 are there.
+    """
     boxes, around = needed(layout, *box), ring(layout)
     window = (
         place_of(a - r for a, r in zip(box[0], around, strict=True)),
@@ -146,16 +154,15 @@ def channels_of(
     found[0].zero_()
     inside = tuple(slice(a - w, b - w) for a, b, w in zip(*boxes[0], window[0], strict=True))
     torch.mul(cut(latents[0], origins[0], boxes[0]), gains[0], out=found[0][inside])
-    coarser: Tensor | None = None
+    sources: list[Tensor] = []
     for k in reversed(range(1, layout.levels)):
         own = (cut(latents[k], origins[k], boxes[k]) * gains[k])[None]
-        if coarser is not None:
-            finer = upsampled(coarser, k, filters[k], layout, boxes[k + 1][0], boxes[k])
-            own = torch.cat([own, finer])
-        coarser = own.contiguous()
-    if coarser is not None:
-        found[1:] = upsampled(coarser, 0, filters[0], layout, boxes[1][0], window)
-    return found
+        if sources:
+            own = torch.cat([own, upsampled(sources[0], k, filters[k], layout, boxes[k + 1][0], boxes[k])])
+        sources.insert(0, own.contiguous())
+    if sources:
+        found[1:] = upsampled(sources[0], 0, filters[0], layout, boxes[1][0], window)
+    return found, sources
 
 
 def cut(latents: Tensor, origin: Place, box: Box) -> Tensor:
@@ -206,7 +213,7 @@ def synthesise_box(
     count = math.prod(shape)
     if math.prod(n + 2 for n in shape) >= 1 << 31:
         raise ValueError(f"expected fewer than 2^31 samples with a ring, found a box of {shape}; take several boxes")
-    channels = channels_of(latents, origins, synthesis.gains, synthesis.filters, layout, box)
+    channels, _ = channels_of(latents, origins, synthesis.gains, synthesis.filters, layout, box)
     extents, out = channels.shape[1:], torch.empty(shape, dtype=dtype, device=channels.device)
     pitch, inputs = pitches(extents), synthesis.first.shape[1]
     shift = shifts(taps(layout), extents, inputs, channels.device)
