@@ -21,6 +21,8 @@ SPILLED = {
     # So that three programs run side by side.
     "pyramid: decode, 32 inputs, H=32": 64,
     "pyramid: decode, 32 inputs, H=32, coarsest level": 64,
+    "pyramid: distortion, 64 inputs, 16 in the second layer": 64,
+    "pyramid: products, 64 x 32": 64,
 }
 """Bytes that a thread may spill, where it is not none."""
 
