@@ -94,13 +94,14 @@ def tiles_of(
 ) -> Any:
     """As `inrcodec_kernels.pyramid.decode_tiles`, into an array or a tensor, of at least one tile."""
     there = torch.as_tensor(latents).to(device)
+    lattice: Any = tuple(there.shape)
     level, *_, u, v = tiles[0]
-    coarser = [None if lattice is None else torch.as_tensor(lattice).to(device) for lattice in (u, v)]
+    coarser = [None if each is None else torch.as_tensor(each).to(device) for each in (u, v)]
     size = torch.tensor([len(body) for body in data], dtype=torch.int64)
     failed = decode_tiles(
         torch.from_numpy(np.concatenate(data)).to(device), (size.cumsum(0) - size).to(device), size.to(device),
         torch.tensor(lanes, dtype=torch.int32, device=device),
-        DeviceTiles.of([t.start for t in tiles], [t.shape for t in tiles], tuple(there.shape), device),  # type: ignore[arg-type]
+        DeviceTiles.of([t.start for t in tiles], [t.shape for t in tiles], lattice, device),
         level, DeviceContext.of(network, tiles[0].present, device), coarser[0], coarser[1], there,
     )  # fmt: skip
     if isinstance(latents, Tensor):

@@ -162,8 +162,8 @@ class DeviceTiles:
             inside = all(0 <= s < s + n <= m for s, n, m in zip(start, shape, lattice, strict=True))
             if not inside or math.prod(lattice) >= 1 << 31:
                 raise ValueError(
-                    f"expected tiles within a lattice of fewer than 2^31 latents, found {start} and {shape} in {lattice}; "
-                    "cut them to it, or decode them on the CPU"
+                    f"expected tiles within a lattice of fewer than 2^31 latents, found {start} and {shape} in "
+                    f"{lattice}; cut them to it, or decode them on the CPU"
                 )
         known: dict[Place, list[int]] = {}
         orders, stages, rooms, done = [_none(device).reshape(2, 0)], [_none(device)], [], np.zeros(4, np.int64)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..siren.reference import mix as mix_on_host
 from ..siren.triton_network import mix
-from .layout import AXES, CENTRE, Context, Layout, Place, Synthesis
+from .layout import AXES, CENTRE, Context, Layout, Place, Synthesis, place_of
 from .reference import FLOOR, LINEAR, MOST, NOISE_DEVIATION, NOISE_PARTS, SLOPE
 from .triton_synthesis import centres, channels_of, padded, pitches, ring, shifts, taps
 from .triton_upsampling import downsampled, on, upsampled
@@ -182,7 +182,7 @@ def products_kernel(
     left, shift, right, products, sums, lefts, rights, begin, size, count,
     A: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Sums over every ``num_programs(0)``-th tile of sites: of all products of left and right numbers, of right ones."""
+    """Sums over every ``num_programs(0)``-th tile: of all products of left and right numbers, and of right ones."""
     program = tl.program_id(0)
     row, column = tl.arange(0, A), tl.arange(0, B)
     away = tl.load(shift + row, mask=row < lefts, other=0)
@@ -379,8 +379,9 @@ def _context_inputs(latents: Sequence[Tensor], linear: Tensor, layout: Layout) -
         _inside(ringed[0], layout).copy_(latents[k])
         if found:
             sources = [latents[k + 1], _inside(found[0][1], layout)][: layout.levels - 1 - k]
-            box = tuple(-r for r in around), tuple(n + r for n, r in zip(shape, around, strict=True))
-            ringed[1 : 1 + len(sources)] = upsampled(torch.stack(sources), k, linear, layout, CENTRE, box)  # type: ignore[arg-type]
+            stop = place_of(n + r for n, r in zip(shape, around, strict=True))
+            box = place_of(-r for r in around), stop
+            ringed[1 : 1 + len(sources)] = upsampled(torch.stack(sources), k, linear, layout, CENTRE, box)
         found.insert(0, ringed)
     return found
 

@@ -63,7 +63,7 @@ def upsample_kernel(
 def adjoint_kernel(
     gradient, out, taps, rows, fine, coarse, inner, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """What the samples of a whole axis give to those that they were made of: each sums what saw it, in a fixed order."""
+    """What the samples of a whole axis give to those that they were made of: each sums what saw it."""
     row, column, place, rest = _places(tl.program_id(0), coarse * inner, inner, ROWS, COLUMNS)
     mask = (row < rows)[:, None] & (column < coarse * inner)[None, :]
     line = gradient + (row * (fine * inner))[:, None]

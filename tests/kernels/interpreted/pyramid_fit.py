@@ -1,4 +1,4 @@
-"""Triton's rate, distortion and steps of a fit against their definitions in float64. Run by `test_pyramid_triton.py`."""
+"""Triton's rate, distortion and steps of a fit against float64. Run by `test_pyramid_triton.py`."""
 
 from __future__ import annotations
 
