@@ -1,4 +1,7 @@
-"""Pyramids of latents: the rate of their context model, their synthesis, and steps of their fit. See README.md."""
+"""Pyramids of latents: the rate of their context model, their synthesis, and steps of their fit. See README.md.
+
+Without a device, "triton" runs compiled on the host. Functions that change nothing copy what is not on the device.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import REFERENCE, Backend, compiled_on_host
+from ..backend import REFERENCE, Backend, compiled_on_host, interpreted
+from ..rans import CodedError
 from . import reference
-from .context import IntegerContext, Tile
+from .context import IntegerContext, Tile, check_tile
 from .context import check as check_context
 from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
@@ -29,6 +33,7 @@ __all__ = [
     "Tile",
     "adam",
     "check_context",
+    "decode_tiles",
     "distortion",
     "needed",
     "neighbouring_bits",
@@ -54,7 +59,7 @@ def rate(
     least : float
         Lower limit of log2 of the scale.
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then all results are tensors.
 
     Returns
     -------
@@ -71,6 +76,10 @@ def rate(
     """
     _check_latents(latents, layout.shapes)
     _check_context(context, layout)
+    if _on_device(backend):
+        from . import triton
+
+        return triton.rate_of(latents, context, layout, least, backend.device)
     if compiled_on_host(backend):
         from . import cpu
 
@@ -91,7 +100,7 @@ def distortion(
     target : ndarray of float32, shape `layout.shape`
         Samples in units of the step, less the offset.
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then all results are tensors.
 
     Returns
     -------
@@ -107,6 +116,10 @@ def distortion(
     """
     _check_latents([*latents, target], [*layout.shapes, layout.shape])
     _check_synthesis(synthesis, layout)
+    if _on_device(backend):
+        from . import triton
+
+        return triton.distortion_of(latents, synthesis, layout, target, backend.device)
     if compiled_on_host(backend):
         from . import cpu
 
@@ -141,7 +154,7 @@ def synthesise_box(
     start, stop : tuple of 4 int
         The box, within the signal.
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then the result is one.
 
     Returns
     -------
@@ -164,6 +177,10 @@ def synthesise_box(
             raise ValueError(
                 f"expected latents {low} to {high} of level {level}, found {own.shape} from {origin} on; read more"
             )
+    if _on_device(backend):
+        from . import triton
+
+        return triton.box_of(latents, origins, synthesis, layout, (start, stop), backend.device)
     if compiled_on_host(backend):
         from . import cpu
 
@@ -187,7 +204,7 @@ def soften(
         Of the noise, which depends on the key and on the number of the latent alone.
     key : int
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then all results are tensors.
 
     Returns
     -------
@@ -206,6 +223,10 @@ def soften(
     """
     if not temperature > 0:
         raise ValueError(f"expected a positive temperature, found {temperature}; round latents if they are to be whole")
+    if _on_device(backend):
+        from . import triton
+
+        return triton.soften_of(latents, temperature, deviation, key, backend.device)
     if compiled_on_host(backend):
         from . import pointwise
 
@@ -240,7 +261,7 @@ def adam(
         Of the moments.
     epsilon : float
     backend : Backend
-        "triton" runs compiled on the host.
+        With "triton", tensors may stand for arrays; then all results are tensors.
 
     Raises
     ------
@@ -255,14 +276,79 @@ def adam(
         raise ValueError(
             f"expected arrays of shape {latents.shape} and a step from 1 on, found step {step}; keep one for each"
         )
-    if not all(a.flags.c_contiguous for a in (latents, *moments)):
+    if not all(_contiguous(a) for a in (latents, *moments)):
         raise ValueError("expected contiguous latents and moments, found a view; copy it")
-    if compiled_on_host(backend):
+    if _on_device(backend):
+        from . import triton
+
+        triton.adam_of(latents, gradients, moments, step, rate, decays, epsilon, backend.device)
+    elif compiled_on_host(backend):
         from . import pointwise
 
         pointwise.adam(latents, np.ascontiguousarray(gradients), moments, step, rate, decays, epsilon)
     else:
         reference.adam(latents, gradients, moments, step, rate, decays, epsilon)
+
+
+def decode_tiles(
+    data: Sequence[NDArray[np.uint8]],
+    tiles: Sequence[Tile],
+    network: IntegerContext,
+    lanes: Sequence[int],
+    latents: NDArray[np.int32],
+    backend: Backend = REFERENCE,
+) -> NDArray[np.bool_]:
+    """Decode tiles of one level into its lattice; on a device all at once.
+
+    Parameters
+    ----------
+    data : sequence of ndarray of uint8
+        Bytes of each tile.
+    tiles : sequence of Tile
+        All with the same level, axes, U and V, arrays or tensors; they share no latents.
+    network : IntegerContext
+        Checked by `check_context`.
+    lanes : sequence of int
+        1..256 of each tile; where one has more than 32, or the network more than 32 hidden numbers, tiles are decoded
+        on the CPU, for a device has a thread of one warp for each.
+    latents : ndarray, or Tensor with "triton", of int32, the lattice
+        Gets the tiles' latents; undefined where a tile fails.
+    backend : Backend
+
+    Returns
+    -------
+    ndarray, or Tensor where the latents are one, of bool
+        Tiles that the encoder cannot have written.
+
+    Raises
+    ------
+    ValueError
+        If tiles and network do not fit each other.
+    """
+    for tile in tiles:
+        check_tile(tile, network)
+    if tiles and _on_device(backend) and max(lanes) <= 32 and len(network.second) <= 32:
+        from . import triton
+
+        return triton.tiles_of(data, tiles, network, lanes, latents, backend.device)
+    coder, failed = tile_coder(backend), np.zeros(len(tiles), dtype=np.bool_)
+    for i, (body, tile, count) in enumerate(zip(data, tiles, lanes, strict=True)):
+        inside = tuple(slice(a, a + n) for a, n in zip(tile.start, tile.shape, strict=True))
+        try:
+            latents[inside] = coder.decode_tile(body, tile, network, count)
+        except CodedError:
+            failed[i] = True
+    return failed
+
+
+def _on_device(backend: Backend) -> bool:
+    """Whether kernels run on a device, or are interpreted in its place."""
+    return backend.name == "triton" and (backend.device != "cpu" or interpreted())
+
+
+def _contiguous(values: Any) -> bool:
+    """Of an array, or of a tensor."""
+    return bool(values.flags.c_contiguous if isinstance(values, np.ndarray) else values.is_contiguous())
 
 
 def _whole(latents: Sequence[Floats]) -> list[Floats]:
