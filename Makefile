@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# One process a core, each with one thread; a file's tests stay together, as they share fits.
+IN_PARALLEL = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: demo test test-all lint bench bench-micro clean
 
@@ -9,10 +11,10 @@ demo: $(STAMP)  ## encode and decode a sample volume, with a picture and a repor
 	$(BIN)/inrcodec demo
 
 test: $(STAMP)  ## the whole default suite
-	$(BIN)/python -m pytest
+	$(IN_PARALLEL)
 
 test-all: $(STAMP)  ## with the slow tests
-	$(BIN)/python -m pytest -m ""
+	$(IN_PARALLEL) -m ""
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

@@ -81,7 +81,7 @@ def _timed(parser: argparse.ArgumentParser, process_repeats: int) -> None:
 def _common(parser: argparse.ArgumentParser, peers: str) -> None:
     parser.add_argument("--signals", nargs="+", required=True, metavar="PATH", help="files, example4d or synthetic:EDGE")
     parser.add_argument("--peers", type=_names, default=_names(peers), help=f"out of {', '.join(PEERS)}; name:preset for a preset")
-    parser.add_argument("--methods", type=_names, default=["tinc", "sci"], help=f"ours, out of {', '.join(METHODS)}; '' for none")
+    parser.add_argument("--methods", type=_names, default=["tinc", "sci", "pyramid"], help=f"ours, out of {', '.join(METHODS)}; '' for none")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .image import Image, Source
-    from .options import SciOptions, TincOptions
+    from .options import PyramidOptions, SciOptions, TincOptions
     from .reports import CompareReport, DecodeReport, EncodeReport, InfoReport, VerifyReport
 
 __version__ = "0.1.0"
@@ -82,6 +82,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     restoration: bool = True,
     tinc: TincOptions | None = None,
     sci: SciOptions | None = None,
+    pyramid: PyramidOptions | None = None,
     progress: Progress | None = None,
 ) -> EncodeReport | bytes:
     """Compress a volume, an image or a series.
@@ -99,8 +100,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Size of the stream in bits over the number of voxels; as precise as `ratio`.
     psnr_db : float, optional
         PSNR over the signal's own range, in dB; reached and exceeded by at most 0.1 dB.
-    method : {"tinc", "sci", "auto"}
-        Auto tries both on a part of the signal; the report says what it chose and why.
+    method : {"tinc", "sci", "pyramid", "auto"}
+        Auto tries all of them on a part of the signal; the report says what it chose and why.
     effort : int
         1 (fast) to 9 (thorough); counts steps, not seconds.
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -116,6 +117,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         How TINC partitions and shares.
     sci : SciOptions, optional
         How SCI partitions and what networks it fits.
+    pyramid : PyramidOptions, optional
+        How the pyramid is built.
     progress : callable, optional
         ``progress(stage, fraction, note)``.
 
@@ -141,12 +144,13 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
 
     from . import encoder
     from .backends import backend_for, device_errors
-    from .options import EncodeOptions, SciOptions, TincOptions, one_target
+    from .options import EncodeOptions, PyramidOptions, SciOptions, TincOptions, one_target
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
     options = EncodeOptions(
-        wanted, method, effort, device, seed, restoration, tinc=tinc or TincOptions(), sci=sci or SciOptions()  # type: ignore[arg-type]
-    )
+        wanted, method, effort, device, seed, restoration,  # type: ignore[arg-type]
+        tinc=tinc or TincOptions(), sci=sci or SciOptions(), pyramid=pyramid or PyramidOptions(),
+    )  # fmt: skip
     if target is not None:
         encoder.check_output(target)
     with device_errors(backend_for(device)):

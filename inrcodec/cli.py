@@ -66,7 +66,7 @@ def encode(
     ratio: Annotated[float | None, typer.Option(help="Target: raw bytes over compressed bytes.")] = None,
     bits_per_voxel: Annotated[float | None, typer.Option(help="Target: compressed bits per voxel.")] = None,
     psnr_db: Annotated[float | None, typer.Option(help="Target: PSNR over the data's own range, in dB.")] = None,
-    method: Annotated[str, typer.Option(help="tinc, sci or auto.")] = "tinc",
+    method: Annotated[str, typer.Option(help="tinc, sci, pyramid or auto.")] = "tinc",
     effort: Annotated[int, typer.Option(help="1 (seconds) to 9 (long).")] = 5,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the fit; the same seed gives the same file.")] = 0,

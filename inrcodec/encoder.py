@@ -30,7 +30,7 @@ from .metrics import ErrorStatistics, error_statistics, own_range
 from .options import EncodeOptions
 from .payload import restoration
 from .reports import EncodeReport
-from .systems import Draft, SciSystem, System, TincSystem
+from .systems import Draft, PyramidSystem, SciSystem, System, TincSystem
 from .systems.auto import trial_part, verdict
 from .systems.base import Task
 
@@ -52,7 +52,7 @@ _LEAST_RESTORATION, _MOST_GAIN_DB = 180, 1.5
 """A restoration network takes at least so many bytes and gains at most about so much: small streams do without."""
 _STRENGTH = 9.6
 
-_SYSTEMS: dict[str, Callable[[Task], System]] = {"tinc": TincSystem, "sci": SciSystem}
+_SYSTEMS: dict[str, type[System]] = {"tinc": TincSystem, "sci": SciSystem, "pyramid": PyramidSystem}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Encoder:
         self.system = _SYSTEMS[name](self._task())
         self._timed("partition", lambda: self.system.prepare(goal))
         result = self._timed("code", lambda: self._reach_target(self.system.step))
-        if self.options.restoration and self._timed("restore", lambda: self._fit_restoration(result)):
+        if self.options.restoration and self.system.restorable and self._timed("restore", lambda: self._fit_restoration(result)):
             result = self._timed("code", lambda: self._restored(result))
         self.result = result
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
@@ -122,17 +122,20 @@ class Encoder:
         return None
 
     def _chosen_method(self) -> str:
-        """Try every system on a part of the signal, with less effort and without restoration."""
+        """Try every system on a part of the signal, with less effort."""
         part = Signal.from_array(trial_part(self.volume))
         target = self.options.target
         if target.kind == "ratio":
             # The part's own header must not count for more than the whole signal's does.
             target = Quality("bits_per_voxel", 8 * self.signal.header.raw_bytes / target.value / self.signal.header.voxels)
         outcomes = {}
-        for number, name in enumerate(_SYSTEMS):
+        for number, (name, system) in enumerate(_SYSTEMS.items()):
             self.progress("trial", number / len(_SYSTEMS), name)
+            if self.volume.size > system.most_samples:
+                continue
             effort = max(1, self.options.effort - 2)
-            options = replace(self.options, target=target, method=name, effort=effort, restoration=False)  # type: ignore[arg-type]
+            goal = self._goal_of_part(target, system.shared_bytes, part.header.voxels)
+            options = replace(self.options, target=goal, method=name, effort=effort)  # type: ignore[arg-type]
             try:
                 blob, report = Encoder(part, options, lambda stage, fraction, note: None).run()
             except TargetError:
@@ -143,6 +146,12 @@ class Encoder:
         best, reason = verdict(outcomes, self._target_bytes is not None, part.header.shape)
         self.choices["method_reason"] = reason
         return best
+
+    def _goal_of_part(self, target: Quality, shared_bytes: int, voxels: int) -> Quality:
+        """What a part must reach: with the bytes that all parts share, which there are once however large the signal."""
+        if target.kind != "bits_per_voxel":
+            return target
+        return Quality(target.kind, target.value + 8 * shared_bytes * (1 / voxels - 1 / self.signal.header.voxels))
 
     def _first_goal(self) -> Goal:
         size = self._target_bytes
@@ -241,7 +250,7 @@ class Encoder:
                 best = found
             return Trial(step, psnr)
 
-        trials = self._search(attempt, first, goal, goal + PSNR_WINDOW_DB, slope=-4.0)
+        trials = self._search(attempt, first, goal, goal + PSNR_WINDOW_DB, slope=self.system.psnr_slope)
         if best is None:
             most = max(t.amount for t in trials)
             raise TargetError(

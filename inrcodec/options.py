@@ -14,7 +14,7 @@ from inrcodec_formats.errors import OptionError
 Root = Literal["separable", "dense"]
 Coordinates = Literal["auto", "local", "global"]
 Allocation = Literal["rate", "equal", "interest", "variance"]
-Method = Literal["tinc", "sci", "auto"]
+Method = Literal["tinc", "sci", "pyramid", "auto"]
 Partition = Literal["spectrum", "uniform"]
 NetworkAllocation = Literal["equal", "size", "variance", "concentration", "spread"]
 
@@ -173,6 +173,52 @@ class SciOptions:
 
 
 @dataclass(frozen=True)
+class PyramidOptions:
+    """How the pyramid is built.
+
+    Attributes
+    ----------
+    levels : int
+        Most lattices; axes shorter than five latents are not halved any more.
+    context : int or None
+        Width of the context model's hidden layers, a multiple of 4; None takes what the size of the stream can feed.
+    synthesis : tuple of int or None
+        Widths of the synthesis's hidden layers, multiples of 4; None as before.
+    tile_edge : int
+        Latents of a tile along each axis: what is coded, and decoded, by itself.
+    warm_start : bool
+        Whether networks begin as those that come with the package, where there are any for such a signal.
+    """
+
+    levels: int = 7
+    context: int | None = None
+    synthesis: tuple[int, int] | None = None
+    tile_edge: int = 64
+    warm_start: bool = True
+
+    def __post_init__(self) -> None:
+        _whole("levels", self.levels, 1, 8)
+        _whole("tile_edge", self.tile_edge, 8, 256)
+        if not isinstance(self.warm_start, bool):
+            raise OptionError(f"expected warm_start to be True or False, found {self.warm_start!r}")
+        if self.synthesis is not None and (not isinstance(self.synthesis, tuple) or len(self.synthesis) != 2):
+            raise OptionError(f"expected synthesis to be two widths or None, found {self.synthesis!r}")
+        given = [] if self.context is None else [("context", self.context)]
+        for name, width in (*given, *(("synthesis", w) for w in self.synthesis or ())):
+            if not _is_whole(width) or width % 4 or not 4 <= width <= 32:
+                raise OptionError(f"expected {name} widths to be multiples of 4 from 4 to 32, found {width!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choices as a plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, choices: dict[str, Any]) -> PyramidOptions:
+        """Inverse of `to_dict`; unknown names are refused."""
+        return cls(**_known(cls, {k: tuple(v) if isinstance(v, list) else v for k, v in choices.items()}))
+
+
+@dataclass(frozen=True)
 class EncodeOptions:
     """Everything that decides what `encode` makes.
 
@@ -180,8 +226,8 @@ class EncodeOptions:
     ----------
     target : Quality
         Exactly one of ratio, bits per voxel, PSNR in dB.
-    method : {"tinc", "sci", "auto"}
-        Auto tries both on a part of the signal.
+    method : {"tinc", "sci", "pyramid", "auto"}
+        Auto tries all of them on a part of the signal.
     effort : int
         1 (fast) to 9 (thorough): counts steps, not seconds.
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -191,6 +237,7 @@ class EncodeOptions:
         Whether to fit a small network that corrects the decoded samples; it is kept only where it is worth its bytes.
     tinc : TincOptions
     sci : SciOptions
+    pyramid : PyramidOptions
     """
 
     target: Quality
@@ -201,6 +248,7 @@ class EncodeOptions:
     restoration: bool = True
     tinc: TincOptions = field(default_factory=TincOptions)
     sci: SciOptions = field(default_factory=SciOptions)
+    pyramid: PyramidOptions = field(default_factory=PyramidOptions)
 
     def __post_init__(self) -> None:
         _choice("method", self.method, get_args(Method))
@@ -212,6 +260,8 @@ class EncodeOptions:
             raise OptionError(f"expected tinc to be TincOptions, found {self.tinc!r}")
         if not isinstance(self.sci, SciOptions):
             raise OptionError(f"expected sci to be SciOptions, found {self.sci!r}")
+        if not isinstance(self.pyramid, PyramidOptions):
+            raise OptionError(f"expected pyramid to be PyramidOptions, found {self.pyramid!r}")
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**63:
             raise OptionError(f"expected seed to be a whole number from 0 to 2**63 - 1, found {self.seed!r}")
 
@@ -230,6 +280,8 @@ class EncodeOptions:
             plain["tinc"] = TincOptions.from_dict(plain["tinc"])
         if "sci" in plain:
             plain["sci"] = SciOptions.from_dict(plain["sci"])
+        if "pyramid" in plain:
+            plain["pyramid"] = PyramidOptions.from_dict(plain["pyramid"])
         return cls(**plain)
 
     @property
@@ -246,6 +298,11 @@ class EncodeOptions:
     def restoration_steps(self) -> int:
         """Descent steps of the restoration network."""
         return round(500 * 2 ** ((self.effort - 5) / 1.5))
+
+    @property
+    def pyramid_steps(self) -> int:
+        """Descent steps on the pyramid."""
+        return round(300 * 2 ** ((self.effort - 5) / 1.5))
 
     @property
     def network_steps(self) -> int:

@@ -123,7 +123,7 @@ def test_impossible_tinc_options_are_refused(choices: dict[str, Any], words: str
 
 
 NOT_ENCODE: list[tuple[dict[str, Any], str]] = [
-    ({"method": "jpeg"}, "expected method to be one of tinc, sci, auto, found 'jpeg'"),
+    ({"method": "jpeg"}, "expected method to be one of tinc, sci, pyramid, auto, found 'jpeg'"),
     ({"effort": 0}, "expected effort to be a whole number from 1 to 9, found 0"),
     ({"effort": 10}, "expected effort to be a whole number from 1 to 9, found 10"),
     ({"effort": 5.0}, "expected effort to be a whole number from 1 to 9, found 5.0"),

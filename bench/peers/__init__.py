@@ -8,7 +8,7 @@ from .htj2k import Htj2k
 from .jpeg2000 import Jpeg2000
 from .jpegls import JpegLs
 from .jpegxl import JpegXl
-from .ours import PlainSiren, Sci, Tinc
+from .ours import PlainSiren, Pyramid, Sci, Tinc
 from .sperr import Sperr
 from .svtav1 import SvtAv1
 from .sz3 import Sz3
@@ -23,7 +23,7 @@ PEERS: dict[str, type[Peer]] = {
 }
 """Other people's codecs, by the name on the command line."""
 
-METHODS: dict[str, type[Peer]] = {"tinc": Tinc, "sci": Sci}
+METHODS: dict[str, type[Peer]] = {"tinc": Tinc, "sci": Sci, "pyramid": Pyramid}
 """Our own methods."""
 
 BASELINES: dict[str, type[Peer]] = {"siren": PlainSiren}

@@ -83,6 +83,12 @@ class Sci(Inrcodec):
     name, title, method = "sci", "inrcodec SCI", "sci"
 
 
+class Pyramid(Inrcodec):
+    """The pyramid at its default options."""
+
+    name, title, method = "pyramid", "inrcodec pyramid", "pyramid"
+
+
 class PlainSiren(Inrcodec):
     """The baseline that both systems must beat: a uniform grid of equal plain SIRENs.
 

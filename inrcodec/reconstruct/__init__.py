@@ -9,6 +9,7 @@ from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
 
 from .base import Chunk, Reconstruction
+from .pyramid import PyramidReconstruction
 from .restored import Restorer
 from .sci import SciReconstruction
 from .tinc import TincReconstruction
@@ -16,6 +17,7 @@ from .tinc import TincReconstruction
 __all__ = ["Chunk", "Reconstruction", "Restorer", "reconstruction_of"]
 
 _SYSTEMS: dict[str, Callable[[Container, Backend], Reconstruction]] = {
+    "pyramid": PyramidReconstruction.of,
     "sci": SciReconstruction.of,
     "tinc": TincReconstruction.of,
 }

@@ -16,6 +16,7 @@ from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
 
 from ..partition.octree import Octree
+from ..partition.tiles import TilePyramid
 from .restored import Restorer
 
 T = TypeVar("T")
@@ -110,8 +111,8 @@ class Reconstruction(Protocol):
 
     Attributes
     ----------
-    tree : Octree
-        Its leaves are the blocks, in file order.
+    tree : Octree or TilePyramid
+        Its leaves, or its tiles, are the blocks, in file order.
     step : float
         The quantisation step as an error of samples, in stored units: what a correction of the samples is measured in.
     low, high : int
@@ -128,7 +129,6 @@ class Reconstruction(Protocol):
         What decodes boxes on a GPU.
     """
 
-    tree: Octree
     step: float
     low: int
     high: int
@@ -136,6 +136,9 @@ class Reconstruction(Protocol):
     evaluated: int
     shared_weights: int
     backend: Backend
+
+    @property
+    def tree(self) -> Octree | TilePyramid: ...
 
     @property
     def on_device(self) -> DeviceBoxes | None: ...

@@ -83,6 +83,14 @@ class System(Protocol):
     step_bounds : tuple of float
     size_slope : float
         Octaves by which the size falls when the step doubles, negative.
+    psnr_slope : float
+        dB by which the PSNR falls when the step doubles, negative.
+    shared_bytes : int
+        About what networks for the whole signal take.
+    most_samples : int
+        Largest signal.
+    restorable : bool
+        Whether decoded samples gain from a restoration network; not where the system has such a network itself.
     blocks : int
     decoder_bytes : int
         Memory that a decoder needs for a batch of blocks.
@@ -95,6 +103,10 @@ class System(Protocol):
     name: ClassVar[str]
     step_bounds: ClassVar[tuple[float, float]]
     size_slope: ClassVar[float]
+    psnr_slope: ClassVar[float]
+    shared_bytes: ClassVar[int]
+    most_samples: ClassVar[int]
+    restorable: ClassVar[bool]
     step: float
     choices: dict[str, object]
 
@@ -106,6 +118,8 @@ class System(Protocol):
 
     @property
     def rows(self) -> int: ...
+
+    def __init__(self, task: Task) -> None: ...
 
     def prepare(self, goal: Goal) -> None:
         """Partition and fit: everything that does not depend on the exact step."""

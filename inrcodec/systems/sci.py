@@ -21,6 +21,7 @@ from ..fitting.goal import Goal
 from ..models.sci import Widths, weight_count
 from ..partition.octree import Octree
 from ..payload.sci import SciStream
+from ..payload.sections import MAX_VOXELS
 from .base import Draft, Task
 
 CHUNK_BYTES = (2000, 4000)
@@ -74,6 +75,10 @@ class SciSystem:
     name: ClassVar[str] = "sci"
     step_bounds: ClassVar[tuple[float, float]] = (1e-4, 1e9)
     size_slope: ClassVar[float] = -0.2
+    restorable: ClassVar[bool] = True
+    psnr_slope: ClassVar[float] = -4.0
+    shared_bytes: ClassVar[int] = 1000
+    most_samples: ClassVar[int] = MAX_VOXELS
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.sci

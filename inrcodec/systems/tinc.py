@@ -22,6 +22,7 @@ from ..fitting.goal import Goal
 from ..fitting.tinc import QuantisedReadouts
 from ..models.tinc import TincLayout, TincModel, parameter_count
 from ..partition.octree import Octree
+from ..payload.sections import MAX_VOXELS
 from ..payload.tinc import TincStream, dequantised, network_section
 from .base import Draft, Task
 
@@ -69,6 +70,10 @@ class TincSystem:
     name: ClassVar[str] = "tinc"
     step_bounds: ClassVar[tuple[float, float]] = tinc.STEP_BOUNDS
     size_slope: ClassVar[float] = -1.0
+    restorable: ClassVar[bool] = True
+    psnr_slope: ClassVar[float] = -4.0
+    shared_bytes: ClassVar[int] = 1000
+    most_samples: ClassVar[int] = MAX_VOXELS
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.tinc

@@ -16,12 +16,14 @@ sys.path[:0] = [str(HERE.parents[1] / part) for part in ("", "kernels", "formats
 import inrcodec  # noqa: E402
 from inrcodec.coding.networks import BlockNetworks  # noqa: E402
 from inrcodec.image import Image  # noqa: E402
-from inrcodec.options import SciOptions, TincOptions  # noqa: E402
+from inrcodec.options import PyramidOptions, SciOptions, TincOptions  # noqa: E402
+from inrcodec.reconstruct.pyramid import PyramidReconstruction  # noqa: E402
 from samples import scan, tissue  # noqa: E402
 
 SEGMENTS = TincOptions(
     root="dense", coordinates="global", layers=(1, 1), level_ratios=(1.0, 0.8), leaf_levels=1, network_share=0.3, starts=1
 )  # fmt: skip
+SMALL = PyramidOptions(levels=4, context=8, synthesis=(4, 8), tile_edge=8, warm_start=False)
 CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
     "separable": (scan((20, 23, 18)), {"ratio": 10}),
     "dense_segments_global": (scan((11, 17, 12), "uint8"), {"ratio": 2, "tinc": SEGMENTS}),
@@ -30,12 +32,17 @@ CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
     "sci": (scan((17, 26, 21)), {"ratio": 6, "method": "sci", "sci": SciOptions(blocks=12)}),
     "sci_series": (scan((3, 6, 11, 10), "uint8"), {"bits_per_voxel": 2, "method": "sci"}),
     "restored": (tissue((32, 64, 64)), {"ratio": 128, "effort": 3}),
+    "pyramid": (scan((20, 23, 18)), {"bits_per_voxel": 3, "method": "pyramid", "pyramid": SMALL}),
+    "pyramid_series": (scan((3, 6, 11, 10), "uint8"), {"bits_per_voxel": 6, "method": "pyramid", "pyramid": SMALL}),
     "constant": (np.full((5, 6, 7), -1000, "int16"), {"psnr_db": 60}),
 }
 
 
 def stored_integers(image: Image) -> np.ndarray:
-    """All entropy-decoded integers of the readouts, leaf by leaf."""
+    """All entropy-decoded integers of the readouts, leaf by leaf, or of the latents, tile by tile."""
+    if isinstance(image.blocks, PyramidReconstruction):
+        image[...]
+        return np.concatenate([image.blocks._decoded[tile].ravel() for tile in range(image.blocks.tree.count)])
     chunks = map(image.decoded_chunk, range(len(image.container.chunks)))
     parts = [part for chunk in chunks for part in _integers(chunk)]
     return np.concatenate(parts).astype(np.int32)

@@ -1,0 +1,122 @@
+"""Coding the latents of a pyramid tile by tile: what is known of a tile from the coarser levels, and its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.pyramid import IntegerContext, Layout, Tile, neighbouring_bits, tile_coder
+from inrcodec_kernels.rans import CodedError
+
+from .lanes import impossible, lanes_for
+
+Place = tuple[int, int, int, int]
+Read = Callable[[int, Place, Place], NDArray[np.int32]]
+"""``read(level, start, stop)``: the latents [start, stop) of a level."""
+
+
+class LatentCoder:
+    """Codes tiles of a pyramid whose coarser levels are known.
+
+    Parameters
+    ----------
+    layout : Layout
+    network : IntegerContext
+        Checked.
+    backend : Backend
+    """
+
+    def __init__(self, layout: Layout, network: IntegerContext, backend: Backend) -> None:
+        self.layout, self.network = layout, network
+        self._coder = tile_coder(backend)
+        self._present = tuple(n > 1 for n in layout.shape)
+
+    def encode(self, latents: NDArray[np.int32], level: int, start: Place, read: Read) -> tuple[int, bytes]:
+        """Lanes and bytes of the tile of a level that begins at `start`; no bytes where all is zero."""
+        if not latents.any():
+            return 1, b""
+        tile = self._tile(level, start, latents.shape, read)
+        lanes = lanes_for(self._coder.tile_bits(latents, tile, self.network) / 8)
+        return lanes, self._coder.encode_tile(latents, tile, self.network, lanes)
+
+    def bits(self, latents: NDArray[np.int32], level: int, start: Place, read: Read) -> float:
+        """Estimated bits of a tile, what its stream needs besides counted."""
+        if not latents.any():
+            return 8.0
+        bits = float(self._coder.tile_bits(latents, self._tile(level, start, latents.shape, read), self.network))
+        return bits + 32 * lanes_for(bits / 8) + 24
+
+    def changes(self, latents: NDArray[np.int32], level: int, start: Place, read: Read) -> NDArray[np.float32]:
+        """Bits that each latent of a tile would take more if it were one less, and one more, and their derivative; shape (3, *tile).
+
+        What others would take more because of it is not counted.
+        """
+        means, scales = self._coder.predictions(latents, self._tile(level, start, latents.shape, read), self.network)
+        return neighbouring_bits(latents, means, scales)
+
+    def decode(self, data: NDArray[np.uint8], lanes: int, level: int, start: Place, stop: Place, read: Read) -> NDArray[np.int32]:
+        """Inverse of `encode`.
+
+        Raises
+        ------
+        ContainerError
+            If the bytes cannot have been written by it.
+        """
+        shape = _place(b - a for a, b in zip(start, stop, strict=True))
+        if not len(data):
+            return np.zeros(shape, dtype=np.int32)
+        try:
+            found: NDArray[np.int32] = self._coder.decode_tile(data, self._tile(level, start, shape, read), self.network, lanes)
+        except CodedError as error:
+            raise impossible(error) from None
+        return found
+
+    def needed(self, level: int, start: Place, stop: Place) -> list[tuple[int, Place, Place]]:
+        """Levels and latents that must be known before the latents [start, stop) of a level."""
+        found = []
+        for coarser in range(level + 1, min(level + 3, self.layout.levels)):
+            start, stop = self._coarser(coarser - 1, start, stop)
+            found.append((coarser, start, stop))
+        return found
+
+    def _tile(self, level: int, start: Place, shape: tuple[int, ...], read: Read) -> Tile:
+        stop = _place(a + n for a, n in zip(start, shape, strict=True))
+        if level + 1 == self.layout.levels:
+            return Tile(level, start, _place(shape), self._present, None, None)  # type: ignore[arg-type]
+        u, v, origin = self._parents(level, start, stop, read, second=True)
+        inside = _place(a - o for a, o in zip(start, origin, strict=True))
+        return Tile(level, inside, _place(shape), self._present, u, v)  # type: ignore[arg-type]
+
+    def _parents(
+        self, level: int, start: Place, stop: Place, read: Read, second: bool
+    ) -> tuple[NDArray[np.int16], NDArray[np.int16] | None, Place]:
+        """Upsampled coarser levels around the latents [start, stop), exact up to one latent beyond, and where they begin."""
+        low, high = self._coarser(level, start, stop)
+        halved = self.layout.halved[level]
+        origin = _place(2 * a if half else a for a, half in zip(low, halved, strict=True))
+        end = _place(min(2 * b, n) if half else b for b, n, half in zip(high, self.layout.shapes[level], halved, strict=True))
+        shape = _place(b - a for a, b in zip(origin, end, strict=True))
+        further = None
+        if second and level + 2 < self.layout.levels:
+            around, _, first = self._parents(level + 1, low, high, read, second=False)
+            further = np.ascontiguousarray(around[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, first, strict=True))])
+        u, v = self._coder.parents(read(level + 1, low, high), further, halved, shape)
+        return u, v, origin
+
+    def _coarser(self, level: int, start: Place, stop: Place) -> tuple[Place, Place]:
+        """Latents of the next level that give those of [start, stop) and of a ring of one around them."""
+        low, high = [], []
+        extents = self.layout.shapes[level + 1]
+        for a, b, n, half in zip(start, stop, extents, self.layout.halved[level], strict=True):
+            # One more on either side than interpolation takes: at its ends a window repeats what a lattice goes on with.
+            low.append(max(0, (a - 1) // 2 - 1 if half else a - 1))
+            high.append(min(n, b // 2 + 2 if half else b + 1))
+        return _place(low), _place(high)
+
+
+def _place(numbers: Iterator[int] | list[int] | tuple[int, ...]) -> Place:
+    t, z, y, x = numbers
+    return t, z, y, x

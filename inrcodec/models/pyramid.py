@@ -1,0 +1,214 @@
+"""The pyramid: integers on lattices of several resolutions, from which a small network makes samples.
+
+The latents of one signal are its parameters, as are the weights of two tiny networks: the *synthesis*, which upsamples
+all levels to the finest one and turns what it finds around a sample into the sample; and the *context model*, which
+predicts every latent from those coded before it. See `inrcodec_kernels.pyramid` for both.
+
+References
+----------
+Ladune et al. 2023, "COOL-CHIC: Coordinate-based Low Complexity Hierarchical Image Codec" (ICCV), arXiv:2212.05458.
+Kim et al. 2024, "C3: High-performance and low-complexity neural compression from a single image or video" (CVPR),
+arXiv:2312.02753.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrcodec_kernels.pyramid import CUBIC, Context, IntegerContext, Layout, Synthesis
+
+AXES = 4
+"""Kernels see every signal with so many axes."""
+Flags = tuple[bool, ...]
+
+HIDDEN_BITS = 5
+"""Binary places of the context model's hidden numbers; its inputs and means have 3."""
+INPUT_BITS = 3
+WEIGHT_BITS, SKIP_BITS = 7, 9
+"""Binary places of the context model's weights, and of those that lead from the inputs past the hidden layers."""
+SCALES_PER_OCTAVE, SCALE_OFFSET = 6, 30
+"""Scale number j stands for ``2 ** ((j - SCALE_OFFSET) / SCALES_PER_OCTAVE)``."""
+_OF_SCALE = np.array([1.0, SCALES_PER_OCTAVE], dtype=np.float32)
+_FIRST_SCALE = np.array([0.0, SCALE_OFFSET], dtype=np.float32)
+
+# Binary places that an encoder stores parameters with.
+STORED_PLACES: dict[str, int] = {
+    "context.first": 7, "context.level_bias": 7, "context.second": 7, "context.second_bias": 7, "context.last": 7,
+    "context.last_bias": 7, "context.skip": 8, "synthesis.gains": 14, "synthesis.filters": 9, "synthesis.first": 7,
+    "synthesis.first_bias": 7, "synthesis.second": 7, "synthesis.second_bias": 7, "synthesis.last": 7,
+    "synthesis.last_bias": 9, "synthesis.skips": 9,
+}  # fmt: skip
+
+# Binary places that a stored parameter of the context model may have: with them, all its sums are whole numbers.
+PLACES: dict[str, int] = {
+    "first": WEIGHT_BITS,
+    "level_bias": WEIGHT_BITS + INPUT_BITS,
+    "second": WEIGHT_BITS,
+    "second_bias": WEIGHT_BITS + HIDDEN_BITS,
+    "last": WEIGHT_BITS,
+    "last_bias": WEIGHT_BITS + HIDDEN_BITS,
+    "skip": SKIP_BITS,
+}
+
+
+@dataclass(frozen=True)
+class PyramidLayout:
+    """Everything that fixes the shapes of a pyramid.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Extents of the signal.
+    halved : tuple of tuple of bool
+        For each level but the finest: the axes along which it has half the latents of the level below it.
+    context : int
+        Width of the context model's hidden layers.
+    synthesis : tuple of int
+        Widths of the synthesis's hidden layers.
+    """
+
+    shape: tuple[int, ...]
+    halved: tuple[Flags, ...]
+    context: int = 24
+    synthesis: tuple[int, int] = (16, 16)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the signal."""
+        return len(self.shape)
+
+    @property
+    def levels(self) -> int:
+        """Number of levels."""
+        return len(self.halved) + 1
+
+    @cached_property
+    def kernel(self) -> Layout:
+        """The layout as the kernels take it: four axes."""
+        missing = AXES - self.ndim
+        halved = tuple((False,) * missing + flags for flags in self.halved)
+        return Layout((1,) * missing + self.shape, halved)  # type: ignore[arg-type]
+
+    @property
+    def lattices(self) -> tuple[tuple[int, ...], ...]:
+        """Extents of every level's lattice, the finest first."""
+        return tuple(shape[AXES - self.ndim :] for shape in self.kernel.shapes)
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Samples from one latent of a level to the next along each axis."""
+        found = [(1,) * self.ndim]
+        for flags in self.halved:
+            found.append(tuple(s * 2 if half else s for s, half in zip(found[-1], flags, strict=True)))
+        return tuple(found)
+
+    @property
+    def latents(self) -> int:
+        """Latents of all levels."""
+        return sum(math.prod(lattice) for lattice in self.lattices)
+
+    @property
+    def context_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the context model's parameters, in stream order."""
+        n, h = self.kernel.context_inputs, self.context
+        return {
+            "first": (n, h), "level_bias": (self.levels, h), "second": (h, h), "second_bias": (h,),
+            "last": (h, 2), "last_bias": (2,), "skip": (n, 2),
+        }  # fmt: skip
+
+    @property
+    def synthesis_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the synthesis's parameters, in stream order."""
+        n, (s1, s2) = self.kernel.synthesis_inputs, self.synthesis
+        return {
+            "gains": (self.levels,), "filters": (self.levels - 1, 4), "first": (n, s1), "first_bias": (s1,),
+            "second": (s1, s2), "second_bias": (s2,), "last": (s2,), "last_bias": (), "skips": (self.levels,),
+        }  # fmt: skip
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of both networks."""
+        shapes = [*self.context_shapes.values(), *self.synthesis_shapes.values()]
+        return sum(math.prod(shape) for shape in shapes)
+
+
+def initial_networks(layout: PyramidLayout, seed: int) -> tuple[Context, Synthesis]:
+    """Draw both networks' first parameters.
+
+    Parameters
+    ----------
+    layout : PyramidLayout
+    seed : int
+
+    Returns
+    -------
+    context : Context
+        Predicts a mean near 0 and a scale near 1.
+    synthesis : Synthesis
+        Nearly linear: the sum of the upsampled levels. Coarser latents are worth less each, as many samples profit.
+    """
+    draw = np.random.default_rng(seed)
+    parts = {name: _drawn(shape, draw) for name, shape in layout.context_shapes.items()}
+    parts.update({name: np.zeros_like(parts[name]) for name in ("skip", "level_bias")}, last=np.float32(0.1) * parts["last"])
+    shapes = layout.synthesis_shapes
+    whole = {name: _drawn(shape, draw) for name, shape in shapes.items()}
+    gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
+    whole.update(
+        gains=gains,
+        filters=np.tile(np.array(CUBIC, dtype=np.float32), (layout.levels - 1, 1)),
+        last=np.float32(0.05) * draw.standard_normal(shapes["last"], dtype=np.float32),
+        skips=np.ones(layout.levels, dtype=np.float32),
+    )
+    return Context(**parts), Synthesis(**whole)
+
+
+def _drawn(shape: tuple[int, ...], draw: np.random.Generator) -> NDArray[np.float32]:
+    """Weights of a variance that keeps activations of order 1; biases are 0."""
+    if len(shape) < 2 or not shape[0]:
+        return np.zeros(shape, dtype=np.float32)
+    return np.float32(math.sqrt(1.6 / shape[0])) * draw.standard_normal(shape, dtype=np.float32)
+
+
+def joined(context: Context, synthesis: Synthesis) -> dict[str, NDArray[np.float32]]:
+    """Parameters of both networks as a stream holds them: the scale in sixths of an octave from the smallest one on."""
+    found = {f"context.{name}": values for name, values in context._asdict().items()}
+    for name in ("last", "skip"):
+        found[f"context.{name}"] = found[f"context.{name}"] * _OF_SCALE
+    found["context.last_bias"] = context.last_bias * _OF_SCALE + _FIRST_SCALE
+    return found | {f"synthesis.{name}": values for name, values in synthesis._asdict().items()}
+
+
+def parted(parameters: Mapping[str, NDArray[np.float32]]) -> tuple[Context, Synthesis]:
+    """Inverse of `joined`."""
+    of = {kind: {n.removeprefix(kind): v for n, v in parameters.items() if n.startswith(kind)} for kind in ("context.", "synthesis.")}
+    plain = of["context."]
+    plain.update({name: plain[name] / _OF_SCALE for name in ("last", "skip")})
+    plain["last_bias"] = (plain["last_bias"] - _FIRST_SCALE) / _OF_SCALE
+    return Context(**plain), Synthesis(**of["synthesis."])
+
+
+def integer_context(stored: Mapping[str, NDArray[np.float32]]) -> IntegerContext:
+    """The context model in whole numbers.
+
+    Parameters
+    ----------
+    stored : mapping of str to ndarray
+        As `joined` gives them, without ``context.``, rounded to multiples of ``2 ** -PLACES[name]``.
+
+    Notes
+    -----
+    Shifts cut off; so biases carry half of what is cut.
+    """
+    whole = {name: np.rint(values.astype(np.float64) * 2.0 ** PLACES[name]).astype(np.int64) for name, values in stored.items()}
+    shifts = (WEIGHT_BITS + INPUT_BITS - HIDDEN_BITS, WEIGHT_BITS, WEIGHT_BITS + HIDDEN_BITS - INPUT_BITS, WEIGHT_BITS + HIDDEN_BITS)
+    half = [1 << shift >> 1 for shift in shifts]
+    whole["level_bias"] += half[0]
+    whole["second_bias"] += half[1]
+    whole["last_bias"] += np.array(half[2:])
+    return IntegerContext(**whole, shifts=shifts)

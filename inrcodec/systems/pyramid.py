@@ -1,0 +1,222 @@
+"""The pyramid: latents on lattices of several resolutions, a context model and a synthesis, fitted together."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrcodec_formats.container import Section
+from inrcodec_formats.errors import OptionError
+from inrcodec_kernels.backend import best_on_cpu, in_threads
+from inrcodec_kernels.pyramid import Context, Synthesis, check_context
+
+from ..coding.latents import LatentCoder, Place
+from ..coding.parameters import QuantisedTensor
+from ..fitting import pyramid, pyramid_start, start
+from ..fitting.goal import Goal
+from ..fitting.rounding import curvatures, disturbances, trimmed
+from ..models.pyramid import AXES, STORED_PLACES, PyramidLayout, initial_networks, integer_context, joined, parted
+from ..models.shipped import first_shipped
+from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
+from .base import Draft, Task
+
+_BITS_PER_PARAMETER = 7.5
+"""Of both networks, as they are stored."""
+_WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
+    (40_000, 24, (16, 16)), (12_000, 16, (8, 8)), (5_000, 8, (8, 4)), (0, 8, (4, 4)),
+)  # fmt: skip
+"""Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
+_MARGIN = 0.97
+"""Part of the error allowed that the fit may use up; rounded networks take the rest."""
+_SERIES_EDGE = 32
+"""Largest extent of a tile of a series."""
+CHUNK_BYTES = 2000
+"""Tiles are put into chunks of at least so many bytes."""
+CHUNK_TILES = 256
+"""Most tiles of a chunk."""
+_TRIMMED = 1.3
+"""The price of bits, over the fit's, up to which single latents are trimmed; beyond it the fit is done again in part."""
+_FAR = 4.0
+"""The price of bits, over the fit's, beyond which all is fitted anew with another step."""
+
+
+class PyramidSystem:
+    """See `base.System`; its step is the pressure on the rate, over that of the fit.
+
+    Parameters
+    ----------
+    task : Task
+    """
+
+    name: ClassVar[str] = "pyramid"
+    step_bounds: ClassVar[tuple[float, float]] = (1 / 64, 64.0)
+    size_slope: ClassVar[float] = -0.3
+    restorable: ClassVar[bool] = False
+    psnr_slope: ClassVar[float] = -0.8
+    shared_bytes: ClassVar[int] = 2400
+    most_samples: ClassVar[int] = 1 << 26
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.options = task, task.options.pyramid
+        self.backend = best_on_cpu("there are no GPU kernels for the pyramid") if task.backend.name == "triton" else task.backend
+        self.choices: dict[str, object] = {}
+        self.step = self._price = 1.0
+        self.offset = start.typical_value(task.volume)
+
+    def prepare(self, goal: Goal) -> None:
+        """Fit latents and networks."""
+        volume, backend, seed = self.task.volume, self.backend, self.task.options.seed
+        if volume.size > self.most_samples:
+            raise OptionError(
+                f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {volume.size}; "
+                "use method='tinc', or split the signal"
+            )
+        halved = pyramid_start.choose_halvings(volume, self.options.levels)
+        context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
+        self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
+        goal, networks = self._goal_of_fit(goal), self._first_networks()
+        step = self.task.timed(
+            "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, goal, seed, backend)
+        )
+        self._fit_at(step, goal)
+        self.choices.update(
+            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self.task.options.pyramid_steps,
+            lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
+        )  # fmt: skip
+
+    def _fit_at(self, step: float, goal: Goal | None) -> None:
+        """Fit, round the networks, and learn what trimming must know."""
+        task, seed, backend = self.task, self.task.options.seed, self.backend
+        self.fit = pyramid.PyramidFit(task.volume, self.offset, step, self.layout, self._first_networks(), seed, backend)
+        steps = task.options.pyramid_steps
+        task.timed("fit", lambda: self.fit.run(steps, goal, pyramid.Schedule(), task.note("fit")))
+        self._round_networks()
+        self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
+        self._curvature = curvatures(self.layout.kernel, self.fit.synthesis, backend)
+        self._disturbed = disturbances(
+            self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, seed
+        )
+
+    def _widths(self, layout: PyramidLayout, goal: Goal) -> tuple[int, tuple[int, int]]:
+        """Widths of both networks: those asked for, or those that the stream's size can feed."""
+        bits = goal.bits
+        if bits is None:
+            known = pyramid_start.Differences(self.task.volume, self.offset, layout)
+            bits = pyramid.GUESS * known.bits(known.step(goal, 1.0))
+        context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
+        return self.options.context or context, self.options.synthesis or synthesis
+
+    def _goal_of_fit(self, goal: Goal) -> Goal:
+        """What is left for the latents."""
+        if goal.bits is not None:
+            return Goal(bits=max(goal.bits - _BITS_PER_PARAMETER * self.layout.parameters, goal.bits / 4))
+        assert goal.error is not None
+        return Goal(error=_MARGIN * goal.error)
+
+    def _first_networks(self) -> tuple[Context, Synthesis]:
+        """Those that come with the package, where there are any for such a signal; `_base` is what streams hold differences to."""
+        found = first_shipped(self.layout) if self.options.warm_start else None
+        self._base_name = "" if found is None else found.name
+        self._base = {} if found is None else found.fitted_to(self.layout) or {}
+        return parted(self._base) if self._base else initial_networks(self.layout, self.task.options.seed)
+
+    def _round_networks(self) -> None:
+        """Round both networks to what a stream holds, and go on with those."""
+        exact, limit = joined(self.fit.context, self.fit.synthesis), LARGEST_PARAMETER
+        while True:
+            held = self._rounded({name: np.clip(values, -limit, limit) for name, values in exact.items()})
+            self._integers = integer_context({n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")})
+            try:
+                check_context(self._integers)
+                break
+            except ValueError:
+                # Weights so large have never been seen; but what is written must be readable.
+                limit /= 2
+        self.fit.set_networks(*parted(held))
+
+    def _rounded(self, exact: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Parameters as a decoder will have them; `_parameters` are the differences that it reads."""
+        base = {name: self._base.get(name, np.float32(0)) for name in exact}
+        self._parameters = {name: QuantisedTensor.of(v - base[name], -STORED_PLACES[name]) for name, v in exact.items()}
+        return {name: t.dequantised() + base[name] for name, t in self._parameters.items()}
+
+    @property
+    def blocks(self) -> int:
+        """Number of tiles."""
+        return self._stream.tiles.count
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Decoded tiles, channels of a part that is synthesised at once, and what their contexts hold."""
+        return (256 << 20) + 4 * (1 << 22) * (self.layout.levels + 2) + 16 * self._edge**self.layout.ndim
+
+    @property
+    def rows(self) -> int:
+        """Rows of the finest tiles."""
+        return self._edge
+
+    @property
+    def _edge(self) -> int:
+        """Latents of a tile along each axis: fewer in four dimensions, where a tile has so many more."""
+        return self.options.tile_edge if self.layout.ndim < AXES else min(self.options.tile_edge, _SERIES_EDGE)
+
+    @property
+    def _stream(self) -> PyramidStream:
+        step = float(np.float32(self.fit.step))
+        return PyramidStream(self.layout, self._edge, step, self.offset, self.task.low, self.task.high)
+
+    def draft(self, step: float, pressure: float) -> Draft:
+        """Change the latents for the price of bits, and code them."""
+        if not 1 / _FAR <= step / self._price <= _FAR:
+            # A price so different belongs to another step: squared error and price grow together.
+            self._fit_at(self.fit.step * math.sqrt(step / self._price), None)
+            self._price = step
+        price, stream, latents = step / self._price, self._stream, self.fit.rounded
+        if price < 1 or price > _TRIMMED:
+            latents = self.task.timed("fit", lambda: self.fit.again(price, self.task.note("fit")))
+        elif price > 1:
+            saved = self.fit.bits(latents) * (1 - price**self.size_slope)
+            latents = trimmed(
+                latents, saved, stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed
+            )  # fmt: skip
+        tiles = _coded(stream, latents, self._coder)
+        sections = [
+            Section("TREE", stream.tree_section()),
+            Section("NETW", network_section(self._parameters, self._base_name)),
+        ]
+        weights = self.layout.parameters + sum(int(np.count_nonzero(y)) for y in latents)
+        return Draft(sections, _chunks(tiles), weights, None)
+
+
+def _coded(
+    stream: PyramidStream, latents: list[NDArray[np.int32]], coder: LatentCoder
+) -> list[tuple[int, bytes]]:
+    """Lanes and bytes of all tiles."""
+    missing = AXES - stream.layout.ndim
+
+    def read(level: int, low: Place, high: Place) -> NDArray[np.int32]:
+        return latents[level][tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+
+    def code(tile: int) -> tuple[int, bytes]:
+        start, stop = stream.tiles.box(tile)
+        low: Place = (0,) * missing + start  # type: ignore[assignment]
+        high: Place = (1,) * missing + stop  # type: ignore[assignment]
+        level = int(stream.tiles.level[tile])
+        return coder.encode(np.ascontiguousarray(read(level, low, high)), level, low, read)
+
+    return in_threads(code, range(stream.tiles.count))
+
+
+def _chunks(tiles: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Put tiles into chunks."""
+    found: list[tuple[int, bytes]] = []
+    held: list[tuple[int, bytes]] = []
+    for tile in tiles:
+        held.append(tile)
+        if sum(len(body) for _, body in held) >= CHUNK_BYTES or len(held) == CHUNK_TILES:
+            found.append((len(held), write_chunk(held)))
+            held = []
+    return found + ([(len(held), write_chunk(held))] if held else [])

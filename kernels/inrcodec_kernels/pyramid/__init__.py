@@ -1,0 +1,384 @@
+"""Pyramids of latents: the rate of their context model, their synthesis, and steps of their fit. See README.md.
+
+Without a device, "triton" runs compiled on the host. Functions that change nothing copy what is not on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend import REFERENCE, Backend, compiled_on_host, interpreted
+from ..rans import CodedError
+from . import reference
+from .context import IntegerContext, Tile, check_tile
+from .context import check as check_context
+from .context_coder import tile_coder
+from .context_tables import neighbouring_bits
+from .layout import AXES, CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed
+from .reference import CUBIC, LINEAR
+
+__all__ = [
+    "CUBIC",
+    "LINEAR",
+    "Box",
+    "Context",
+    "IntegerContext",
+    "Layout",
+    "Place",
+    "Synthesis",
+    "Tile",
+    "adam",
+    "check_context",
+    "decode_tiles",
+    "distortion",
+    "needed",
+    "neighbouring_bits",
+    "rate",
+    "soften",
+    "synthesise",
+    "synthesise_box",
+    "tile_coder",
+]
+
+
+def rate(
+    latents: Sequence[Floats], context: Context, layout: Layout, least: float, backend: Backend = REFERENCE
+) -> tuple[NDArray[np.float64], list[Floats], Context]:
+    """Bits of latents under the context model, and the gradients of their sum.
+
+    Parameters
+    ----------
+    latents : sequence of K ndarray of float32, shapes `layout.shapes`
+        The finest level first.
+    context : Context
+    layout : Layout
+    least : float
+        Lower limit of log2 of the scale.
+    backend : Backend
+        With "triton", tensors may stand for arrays; then all results are tensors.
+
+    Returns
+    -------
+    bits : ndarray of float64, shape (K,)
+    gradients : list of ndarray, shapes of the latents
+        By the latents, as symbols and as contexts of others.
+    of_context : Context
+        By the parameters.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit the layout.
+    """
+    _check_latents(latents, layout.shapes)
+    _check_context(context, layout)
+    if _on_device(backend):
+        from . import triton
+
+        return triton.rate_of(latents, context, layout, least, backend.device)
+    if compiled_on_host(backend):
+        from . import cpu
+
+        return cpu.rate(_whole(latents), context, layout, least)
+    return reference.rate(latents, context, layout, least)
+
+
+def distortion(
+    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, target: Floats, backend: Backend = REFERENCE
+) -> tuple[float, list[Floats], Synthesis]:
+    """Sum of squared errors of the synthesis, and its gradients.
+
+    Parameters
+    ----------
+    latents : sequence of K ndarray of float32, shapes `layout.shapes`
+    synthesis : Synthesis
+    layout : Layout
+    target : ndarray of float32, shape `layout.shape`
+        Samples in units of the step, less the offset.
+    backend : Backend
+        With "triton", tensors may stand for arrays; then all results are tensors.
+
+    Returns
+    -------
+    squares : float
+    gradients : list of ndarray, shapes of the latents
+    of_synthesis : Synthesis
+        By the parameters.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit the layout.
+    """
+    _check_latents([*latents, target], [*layout.shapes, layout.shape])
+    _check_synthesis(synthesis, layout)
+    if _on_device(backend):
+        from . import triton
+
+        return triton.distortion_of(latents, synthesis, layout, target, backend.device)
+    if compiled_on_host(backend):
+        from . import cpu
+
+        return cpu.distortion(_whole(latents), synthesis, layout, target)
+    return reference.distortion(latents, synthesis, layout, target)
+
+
+def synthesise(latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, backend: Backend = REFERENCE) -> Floats:
+    """All samples, in units of the step; parameters and errors as `synthesise_box`."""
+    return synthesise_box(latents, [CENTRE] * layout.levels, synthesis, layout, CENTRE, layout.shape, backend)
+
+
+def synthesise_box(
+    latents: Sequence[Floats],
+    origins: Sequence[Place],
+    synthesis: Synthesis,
+    layout: Layout,
+    start: Place,
+    stop: Place,
+    backend: Backend = REFERENCE,
+) -> Floats:
+    """Samples of a box, in units of the step: the same, to the last bit, as those of any other box.
+
+    Parameters
+    ----------
+    latents : sequence of K ndarray of float32
+        Of every level a part that holds what `needed` says.
+    origins : sequence of K tuples of 4 int
+        Index, in its lattice, of each array's first latent.
+    synthesis : Synthesis
+    layout : Layout
+    start, stop : tuple of 4 int
+        The box, within the signal.
+    backend : Backend
+        With "triton", tensors may stand for arrays; then the result is one.
+
+    Returns
+    -------
+    ndarray of float32, shape ``stop - start``
+
+    Raises
+    ------
+    ValueError
+        If the box is empty or leaves the signal, if latents are missing, or if shapes do not fit the layout.
+    """
+    boxes = needed(layout, start, stop)
+    _check_synthesis(synthesis, layout)
+    if len(latents) != layout.levels or len(origins) != layout.levels:
+        raise ValueError(
+            f"expected latents and origins of {layout.levels} levels, found {len(latents)} and {len(origins)}; give all"
+        )
+    for level, (own, origin, (low, high)) in enumerate(zip(latents, origins, boxes, strict=True)):
+        held = [(o, o + n) for o, n in zip(origin, own.shape, strict=True)]
+        if any(a < o or b > e for a, b, (o, e) in zip(low, high, held, strict=True)):
+            raise ValueError(
+                f"expected latents {low} to {high} of level {level}, found {own.shape} from {origin} on; read more"
+            )
+    if _on_device(backend):
+        from . import triton
+
+        return triton.box_of(latents, origins, synthesis, layout, (start, stop), backend.device)
+    if compiled_on_host(backend):
+        from . import cpu
+
+        return cpu.synthesise_box(latents, origins, synthesis, layout, (start, stop))
+    return reference.synthesise_box(latents, origins, synthesis, layout, (start, stop))
+
+
+def soften(
+    latents: Floats, temperature: float, deviation: float, key: int, backend: Backend = REFERENCE
+) -> tuple[Floats, Floats]:
+    """Round softly, add Gaussian noise, and round softly again.
+
+    Soft rounding with temperature T is ``floor(y) + 1/2 + tanh((y - floor(y) - 1/2) / T) / (2 tanh(1 / (2 T)))``.
+
+    Parameters
+    ----------
+    latents : ndarray of float32
+    temperature : float
+        Towards 0 it is rounding, towards infinity nothing.
+    deviation : float
+        Of the noise, which depends on the key and on the number of the latent alone.
+    key : int
+    backend : Backend
+        With "triton", tensors may stand for arrays; then all results are tensors.
+
+    Returns
+    -------
+    values : ndarray of float32
+    slopes : ndarray of float32
+        Derivatives by the latents.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not positive.
+
+    References
+    ----------
+    Agustsson & Theis 2020, arXiv:2006.09952.
+    """
+    if not temperature > 0:
+        raise ValueError(f"expected a positive temperature, found {temperature}; round latents if they are to be whole")
+    if _on_device(backend):
+        from . import triton
+
+        return triton.soften_of(latents, temperature, deviation, key, backend.device)
+    if compiled_on_host(backend):
+        from . import pointwise
+
+        return pointwise.soften(np.ascontiguousarray(latents), temperature, deviation, key)
+    return reference.soften(latents, temperature, deviation, key)
+
+
+def adam(
+    latents: Floats,
+    gradients: Floats,
+    moments: tuple[Floats, Floats],
+    step: int,
+    rate: float,
+    decays: tuple[float, float] = (0.9, 0.99),
+    epsilon: float = 1e-12,
+    backend: Backend = REFERENCE,
+) -> None:
+    """A step of Adam, in place.
+
+    Parameters
+    ----------
+    latents : ndarray of float32
+        Changed.
+    gradients : ndarray of float32, shape of the latents
+    moments : tuple of 2 ndarray of float32, shape of the latents
+        Running means of the gradients and of their squares, zeros before the first step. Changed.
+    step : int
+        Number of the step; the first is 1.
+    rate : float
+        Learning rate.
+    decays : tuple of 2 float
+        Of the moments.
+    epsilon : float
+    backend : Backend
+        With "triton", tensors may stand for arrays; then all results are tensors.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, if an array that is changed is not contiguous, or if the step's number is not positive.
+
+    References
+    ----------
+    Kingma & Ba 2015, arXiv:1412.6980.
+    """
+    if any(a.shape != latents.shape for a in (gradients, *moments)) or step < 1:
+        raise ValueError(
+            f"expected arrays of shape {latents.shape} and a step from 1 on, found step {step}; keep one for each"
+        )
+    if not all(_contiguous(a) for a in (latents, *moments)):
+        raise ValueError("expected contiguous latents and moments, found a view; copy it")
+    if _on_device(backend):
+        from . import triton
+
+        triton.adam_of(latents, gradients, moments, step, rate, decays, epsilon, backend.device)
+    elif compiled_on_host(backend):
+        from . import pointwise
+
+        pointwise.adam(latents, np.ascontiguousarray(gradients), moments, step, rate, decays, epsilon)
+    else:
+        reference.adam(latents, gradients, moments, step, rate, decays, epsilon)
+
+
+def decode_tiles(
+    data: Sequence[NDArray[np.uint8]],
+    tiles: Sequence[Tile],
+    network: IntegerContext,
+    lanes: Sequence[int],
+    latents: NDArray[np.int32],
+    backend: Backend = REFERENCE,
+) -> NDArray[np.bool_]:
+    """Decode tiles of one level into its lattice; on a device all at once.
+
+    Parameters
+    ----------
+    data : sequence of ndarray of uint8
+        Bytes of each tile.
+    tiles : sequence of Tile
+        All with the same level, axes, U and V, arrays or tensors; they share no latents.
+    network : IntegerContext
+        Checked by `check_context`.
+    lanes : sequence of int
+        1..256 of each tile; where one has more than 32, or the network more than 32 hidden numbers, tiles are decoded
+        on the CPU, for a device has a thread of one warp for each.
+    latents : ndarray, or Tensor with "triton", of int32, the lattice
+        Gets the tiles' latents; undefined where a tile fails.
+    backend : Backend
+
+    Returns
+    -------
+    ndarray, or Tensor where the latents are one, of bool
+        Tiles that the encoder cannot have written.
+
+    Raises
+    ------
+    ValueError
+        If tiles and network do not fit each other.
+    """
+    for tile in tiles:
+        check_tile(tile, network)
+    if tiles and _on_device(backend) and max(lanes) <= 32 and len(network.second) <= 32:
+        from . import triton
+
+        return triton.tiles_of(data, tiles, network, lanes, latents, backend.device)
+    coder, failed = tile_coder(backend), np.zeros(len(tiles), dtype=np.bool_)
+    for i, (body, tile, count) in enumerate(zip(data, tiles, lanes, strict=True)):
+        inside = tuple(slice(a, a + n) for a, n in zip(tile.start, tile.shape, strict=True))
+        try:
+            latents[inside] = coder.decode_tile(body, tile, network, count)
+        except CodedError:
+            failed[i] = True
+    return failed
+
+
+def _on_device(backend: Backend) -> bool:
+    """Whether kernels run on a device, or are interpreted in its place."""
+    return backend.name == "triton" and (backend.device != "cpu" or interpreted())
+
+
+def _contiguous(values: Any) -> bool:
+    """Of an array, or of a tensor."""
+    return bool(values.flags.c_contiguous if isinstance(values, np.ndarray) else values.is_contiguous())
+
+
+def _whole(latents: Sequence[Floats]) -> list[Floats]:
+    return [np.ascontiguousarray(own, np.float32) for own in latents]
+
+
+def _check_latents(found: Sequence[Floats], expected: Sequence[Place]) -> None:
+    if [a.shape for a in found] != list(expected):
+        raise ValueError(
+            f"expected lattices of shapes {list(expected)}, found {[a.shape for a in found]}; use their layout"
+        )
+
+
+def _check_context(context: Context, layout: Layout) -> None:
+    n, width = layout.context_inputs, context.first.shape[1]
+    shapes = [(n, width), (layout.levels, width), (width, width), (width,), (width, 2), (2,), (n, 2)]
+    _check_parameters(context, shapes, (width,))
+
+
+def _check_synthesis(synthesis: Synthesis, layout: Layout) -> None:
+    n, (thin, thick), levels = layout.synthesis_inputs, synthesis.second.shape, layout.levels
+    shapes = [(levels,), (levels - 1, AXES), (n, thin), (thin,), (thin, thick), (thick,), (thick,), (), (levels,)]
+    _check_parameters(synthesis, shapes, (thin, thick))
+
+
+def _check_parameters(
+    parameters: Sequence[NDArray[Any]], shapes: Sequence[tuple[int, ...]], widths: Sequence[int]
+) -> None:
+    found = [p.shape for p in parameters]
+    if found != list(shapes) or any(w < 4 or w % 4 for w in widths):
+        raise ValueError(
+            f"expected parameters of shapes {list(shapes)}, widths multiples of 4, found {found}; use their layout"
+        )

@@ -1,0 +1,293 @@
+"""Rate and distortion of a pyramid with all gradients, and its synthesis, in compiled loops.
+
+Every lattice is held flat with a ring (`frames.py`), so that a tap is a shift. A span of positions goes through a
+network and all the way back before the next one (`networks.py`); what shifts make of the ends of lines is computed, and
+counts for nothing. Threads take slabs, first every second one, then those between: no two that touch the same samples
+at a time, and sums in an order that does not depend on the threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ..backend import in_threads
+from .frames import BLOCK, Frame, Slab, alternate, slabs
+from .laplace import bits_and_gradients
+from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed, place_of
+from .networks import SPAN, SUMS, Net, Scratch, back, forward, total
+from .reference import LINEAR
+from .upsampling import add_adjoint, upsample
+
+_LINEAR = np.array(LINEAR, np.float32)
+_F = np.float32
+
+
+def rate(
+    latents: Sequence[Floats], context: Context, layout: Layout, least: float
+) -> tuple[NDArray[np.float64], list[Floats], Context]:
+    """As `inrcodec_kernels.pyramid.rate`."""
+    frames = [Frame.of(layout, shape) for shape in layout.shapes]
+    inputs = _context_inputs(latents, layout, frames)
+    gradients = [np.zeros(3 * frame.size, np.float32) for frame in frames]
+    nets = [_of_context(context, k, layout, frame) for k, frame in enumerate(frames)]
+
+    def work(level: int, slab: Slab) -> tuple[float, list[Floats]]:
+        scratch = Scratch.of(nets[level])
+        bits = _rate_slab(inputs[level], gradients[level], slab, nets[level], scratch, _F(least))
+        return bits, scratch.gradients(nets[level])
+
+    found = _over_slabs(work, [slabs(frame, (CENTRE, frame.extents)) for frame in frames])
+    levels = [_totals([part for _, part in level]) for level in found]
+    first, _, second, second_bias, last, last_bias, skip = _totals(levels)
+    biases = np.stack([level[1] for level in levels])
+    of_context = Context(*map(_single, (first, biases, second, second_bias, last, last_bias, skip)))
+    bits = np.array([sum(bits for bits, _ in level) for level in found])
+    return bits, _context_adjoint(gradients, latents, layout, frames), of_context
+
+
+def _of_context(context: Context, level: int, layout: Layout, frame: Frame) -> Net:
+    ins = [*_shifts(frame, layout.causal, 0), *_shifts(frame, layout.cross, 1), 2 * frame.size]
+    first, level_bias, *others, skip = context
+    return Net.of((first, level_bias[level], *others), skip, ins, ins)
+
+
+def _shifts(frame: Frame, taps: Sequence[Place], channel: int) -> list[int]:
+    """Shifts of taps on a channel of a flat array that has the channels one after the other."""
+    return [channel * frame.size + frame.shift(tap) for tap in taps]
+
+
+def _context_inputs(latents: Sequence[Floats], layout: Layout, frames: Sequence[Frame]) -> list[Floats]:
+    """Flat arrays of three channels for every level: its latents, and what the two coarser levels say."""
+    found = [np.zeros(3 * frame.size, np.float32) for frame in frames]
+    for own, frame, flat in zip(latents, frames, found, strict=True):
+        frame.inside(flat)[...] = own
+    for k in reversed(range(layout.levels - 1)):
+        _, one, two = found[k].reshape(3, -1)
+        upsample(latents[k + 1], CENTRE, _LINEAR, layout.halved[k], CENTRE, one, frames[k])
+        frames[k].repeat_edge(one)
+        if k + 2 < layout.levels:
+            source = np.ascontiguousarray(frames[k + 1].inside(found[k + 1].reshape(3, -1)[1]))
+            upsample(source, CENTRE, _LINEAR, layout.halved[k], CENTRE, two, frames[k])
+    return found
+
+
+def _context_adjoint(
+    gradients: Sequence[Floats], latents: Sequence[Floats], layout: Layout, frames: Sequence[Frame]
+) -> list[Floats]:
+    """Adjoint of `_context_inputs`; what it is given is changed."""
+    found = [frame.inside(flat).copy() for frame, flat in zip(frames, gradients, strict=True)]
+    from_finer = np.zeros(layout.shape, np.float32)
+    for k in range(layout.levels - 1):
+        _, one, two = gradients[k].reshape(3, -1)
+        frames[k].fold_edge(one)
+        frames[k].inside(one)[...] += from_finer
+        add_adjoint(one, frames[k], _LINEAR, layout.halved[k], found[k + 1])
+        from_finer = np.zeros(layout.shapes[k + 1], np.float32)
+        if k + 2 < layout.levels:
+            add_adjoint(two, frames[k], _LINEAR, layout.halved[k], from_finer)
+    return found
+
+
+def _over_slabs(work: Callable[[int, Slab], Any], levels: Sequence[list[Slab]]) -> list[list[Any]]:
+    """Results of all slabs of all levels, in order; slabs side by side never at a time."""
+    found: list[list[Any]] = [[None] * len(level) for level in levels]
+
+    def place(task: tuple[int, int]) -> None:
+        level, number = task
+        found[level][number] = work(level, levels[level][number])
+
+    for numbers in zip(*(alternate(len(level)) for level in levels), strict=True):
+        tasks = [(level, number) for level, chosen in enumerate(numbers) for number in chosen]
+        in_threads(lambda i, tasks=tasks: place(tasks[i]), range(len(tasks)))  # type: ignore[misc]
+    return found
+
+
+def _totals(parts: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[np.float64]]:
+    """Sums of lists of arrays, in the order of the lists, in double precision."""
+    return [sum((a.astype(np.float64) for a in arrays), np.zeros(())) for arrays in zip(*parts, strict=True)]
+
+
+def _single(values: NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(values, np.float32)
+
+
+@njit(nogil=True, cache=True)
+def _rate_slab(inputs, gradient, slab, net, scratch, least):  # type: ignore[no-untyped-def]
+    """Bits of a slab; adds the gradients of parameters to `scratch`, and those by the inputs to `gradient`."""
+    values, outs = scratch.values, scratch.outs
+    unused, bits, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
+    for begin in slab.begins:
+        for here in range(0, slab.length, SPAN):
+            at, count = begin + here, min(SPAN, slab.length - here)
+            span = -(-count // BLOCK) * BLOCK
+            forward(values, scratch.thin, scratch.thick, outs, unused, inputs, at, net, span)
+            location, scale = values[outs[0] : outs[0] + span], values[outs[1] : outs[1] + span]
+            own, mask = inputs[at : at + span], slab.mask[here : here + span]
+            bits_and_gradients(own, location, scale, mask, bits[:span], net.last_bias[0], net.last_bias[1], least)
+            found += total(bits[:span])
+            _subtract(gradient[at : at + count], location)
+            back(scratch, unused, inputs, gradient, at, net, span, count)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _subtract(out, values):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        out[i] -= values[i]
+
+
+def distortion(
+    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, target: Floats
+) -> tuple[float, list[Floats], Synthesis]:
+    """As `inrcodec_kernels.pyramid.distortion`."""
+    frame, whole = Frame.of(layout, layout.shape), (CENTRE, layout.shape)
+    scaled = [_single(gain * own) for gain, own in zip(synthesis.gains, latents, strict=True)]
+    sources, inputs = _channels(scaled, synthesis, layout, [(CENTRE, shape) for shape in layout.shapes], frame)
+    wanted, gradients = np.zeros(frame.size, np.float32), np.zeros(layout.levels * frame.size, np.float32)
+    frame.inside(wanted)[...] = target
+    net = _of_synthesis(synthesis, layout, frame)
+
+    def work(_: int, slab: Slab) -> tuple[float, list[Floats]]:
+        scratch = Scratch.of(net)
+        return _distortion_slab(inputs, gradients, wanted, slab, net, scratch), scratch.gradients(net)
+
+    (found,) = _over_slabs(work, [slabs(frame, whole)])
+    first, first_bias, second, second_bias, last, last_bias, skips = _totals([part for _, part in found])
+    by_scaled, filters = _channels_adjoint(gradients, sources, synthesis, layout, frame)
+    gains = np.array([np.vdot(own, by).astype(np.float64) for own, by in zip(latents, by_scaled, strict=True)])
+    shapes = [p.shape for p in synthesis]
+    sums = (gains, filters, first, first_bias, second, second_bias, last, last_bias, skips)
+    of_synthesis = Synthesis(*(_single(p).reshape(shape) for p, shape in zip(sums, shapes, strict=True)))
+    by_latents = [_single(gain * by) for gain, by in zip(synthesis.gains, by_scaled, strict=True)]
+    return float(sum(squares for squares, _ in found)), by_latents, of_synthesis
+
+
+def _of_synthesis(synthesis: Synthesis, layout: Layout, frame: Frame) -> Net:
+    _, _, first, first_bias, second, second_bias, last, last_bias, skips = synthesis
+    ins = [s for k in range(min(2, layout.levels)) for s in _shifts(frame, layout.near, k)]
+    centres = [k * frame.size for k in range(layout.levels)]
+    layers = first, first_bias, second, second_bias, last.reshape(-1, 1), last_bias.reshape(1)
+    return Net.of(layers, skips.reshape(-1, 1), ins + centres[2:], centres)
+
+
+def _channels(
+    scaled: Sequence[Floats], synthesis: Synthesis, layout: Layout, boxes: Sequence[Box], frame: Frame
+) -> tuple[list[list[Floats]], Floats]:
+    """Upsample the boxes of all levels to the finest.
+
+    Returns
+    -------
+    sources : list of lists of ndarray
+        For every level but the finest its own channel, then those that came to it from coarser ones; finest first.
+    inputs : ndarray
+        All channels on the finest level, in the frame's layout, one after the other.
+    """
+    sources: list[list[Floats]] = [[] for _ in boxes]
+    filters = _single(synthesis.filters)
+    for k in reversed(range(1, layout.levels)):
+        sources[k] = [scaled[k]]
+        for source in sources[k + 1] if k + 1 < layout.levels else []:
+            sources[k].append(_upsampled(source, filters[k], layout, boxes, k))
+    inputs = np.zeros((layout.levels, frame.size), np.float32)
+    frame.inside(inputs[0])[...] = scaled[0]
+    for flat, source in zip(inputs[1:], sources[1] if layout.levels > 1 else [], strict=True):
+        upsample(source, boxes[1][0], filters[0], layout.halved[0], boxes[0][0], flat, frame)
+    if layout.levels > 1:
+        frame.repeat_edge(inputs[1])
+    return sources, inputs.reshape(-1)
+
+
+def _upsampled(source: Floats, taps: Floats, layout: Layout, boxes: Sequence[Box], level: int) -> Floats:
+    start, stop = boxes[level]
+    frame = Frame.bare([b - a for a, b in zip(start, stop, strict=True)])
+    out = np.empty(frame.size, np.float32)
+    upsample(source, boxes[level + 1][0], taps, layout.halved[level], start, out, frame)
+    return out.reshape(frame.extents)
+
+
+def _channels_adjoint(
+    gradients: Floats, sources: Sequence[list[Floats]], synthesis: Synthesis, layout: Layout, frame: Frame
+) -> tuple[list[Floats], NDArray[np.float64]]:
+    """Gradients by the scaled latents and by the filters; `gradients` is changed."""
+    flats = list(gradients.reshape(layout.levels, -1))
+    filters, found = _single(synthesis.filters), [frame.inside(flats[0])]
+    of_filters = np.zeros((layout.levels - 1, 4))
+    flats = flats[1:]
+    if flats:
+        frame.fold_edge(flats[0])
+    for k in range(layout.levels - 1):
+        coarser = []
+        for flat, source in zip(flats, sources[k + 1], strict=True):
+            coarser.append(np.zeros(source.shape, np.float32))
+            of_filters[k] += add_adjoint(flat, frame, filters[k], layout.halved[k], coarser[-1], source)
+        found.append(coarser[0])
+        flats, frame = [by.reshape(-1) for by in coarser[1:]], Frame.bare(layout.shapes[k + 1])
+    return found, of_filters
+
+
+@njit(nogil=True, cache=True)
+def _distortion_slab(inputs, gradient, wanted, slab, net, scratch):  # type: ignore[no-untyped-def]
+    """Sum of squared errors of a slab; adds gradients as `_rate_slab` does."""
+    values, outs = scratch.values, scratch.outs
+    unused, squares, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
+    for begin in slab.begins:
+        for here in range(0, slab.length, SPAN):
+            at, count = begin + here, min(SPAN, slab.length - here)
+            span = -(-count // BLOCK) * BLOCK
+            forward(values, scratch.thin, scratch.thick, outs, unused, inputs, at, net, span)
+            out, mask = values[outs[0] : outs[0] + span], slab.mask[here : here + span]
+            _errors(out, wanted[at : at + span], mask, squares[:span], net.last_bias[0])
+            found += total(squares[:span])
+            back(scratch, unused, inputs, gradient, at, net, span, count)
+    return found
+
+
+@njit(nogil=True, cache=True, fastmath=SUMS)
+def _errors(out, wanted, mask, squares, bias):  # type: ignore[no-untyped-def]
+    """Put the gradient of the square in the place of the outputs."""
+    for i in range(len(out)):
+        error = (out[i] + bias - wanted[i]) * mask[i]
+        squares[i] = error * error
+        out[i] = error + error
+
+
+def synthesise_box(
+    latents: Sequence[Floats], origins: Sequence[Place], synthesis: Synthesis, layout: Layout, box: Box
+) -> Floats:
+    """As `inrcodec_kernels.pyramid.synthesise_box`."""
+    boxes = needed(layout, *box)
+    scaled = []
+    for own, origin, (start, stop), gain in zip(latents, origins, boxes, synthesis.gains, strict=True):
+        inside = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, origin, strict=True))
+        scaled.append(_single(gain * own[inside]))
+    frame = Frame.of(layout, scaled[0].shape)
+    _, inputs = _channels(scaled, synthesis, layout, boxes, frame)
+    net, out = _of_synthesis(synthesis, layout, frame), np.empty(frame.size, np.float32)
+    low, high = (place_of(a - o for a, o in zip(place, boxes[0][0], strict=True)) for place in box)
+    parts = slabs(frame, (low, high))
+
+    def work(number: int) -> None:
+        _synthesis_slab(inputs, out, parts[number], net)
+
+    in_threads(work, range(len(parts)))
+    return frame.inside(out)[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+
+
+@njit(nogil=True, cache=True)
+def _synthesis_slab(inputs, out, slab, net):  # type: ignore[no-untyped-def]
+    """Samples of a slab, a block at a time: its hidden layers stay in the first-level cache."""
+    width, thick_width = len(net.first_bias), len(net.second_bias)
+    values, unused = np.empty((width + thick_width + 1) * BLOCK, np.float32), np.zeros(1, np.float32)
+    places = np.arange(width + thick_width + 1) * BLOCK
+    thin, thick, outs = places[:width], places[width:-1], places[-1:]
+    for begin in slab.begins:
+        for here in range(0, slab.length, BLOCK):
+            at, count = begin + here, min(BLOCK, slab.length - here)
+            forward(values, thin, thick, outs, unused, inputs, at, net, BLOCK)
+            for i in range(count):
+                out[at + i] = values[outs[0] + i] + net.last_bias[0]

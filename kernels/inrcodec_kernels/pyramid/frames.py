@@ -1,0 +1,143 @@
+"""Lattices in memory as the loops want them: flat, with a ring of one sample, so that a tap is a shift."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..vectors import LANES
+from .layout import CENTRE, Box, Floats, Layout, Place
+
+VECTORS = 3
+"""Vectors of a block of positions that are made together."""
+BLOCK = VECTORS * LANES
+SLAB = 1 << 15
+"""Positions of a slab, about: enough that its own arrays do not count, few enough that every thread gets some."""
+
+
+class Frame(NamedTuple):
+    """Where the samples of a box of a lattice lie in a flat array.
+
+    Attributes
+    ----------
+    extents : tuple of 4 int
+        Of the box.
+    ring : tuple of 4 int
+        Samples before and after the box along every axis: 1, or 0 where the signal has no such axis.
+    strides : tuple of 4 int
+    first : int
+        Where the first sample lies.
+    size : int
+        Length of the array, with what blocks of positions read beyond the last one.
+    """
+
+    extents: Place
+    ring: Place
+    strides: Place
+    first: int
+    size: int
+
+    @classmethod
+    def of(cls, layout: Layout, extents: Sequence[int]) -> Frame:
+        """The frame of a box."""
+        t, z, y, x = extents
+        ring = tuple(int(a in layout.present) for a in range(4))
+        outer = [n + 2 * r for n, r in zip((t, z, y, x), ring, strict=True)]
+        strides = (math.prod(outer[1:]), outer[2] * outer[3], outer[3], 1)
+        first = sum(r * s for r, s in zip(ring, strides, strict=True))
+        return cls((t, z, y, x), (ring[0], ring[1], ring[2], ring[3]), strides, first, math.prod(outer) + 2 * BLOCK)
+
+    @classmethod
+    def bare(cls, extents: Sequence[int]) -> Frame:
+        """The frame of a plain array in C order."""
+        t, z, y, x = extents
+        return cls((t, z, y, x), CENTRE, (z * y * x, y * x, x, 1), 0, t * z * y * x)
+
+    def ringed(self, flat: Floats) -> Floats:
+        """The box with its ring, a view."""
+        outer = [n + 2 * r for n, r in zip(self.extents, self.ring, strict=True)]
+        return flat[: math.prod(outer)].reshape(outer)
+
+    def inside(self, flat: Floats) -> Floats:
+        """The box, a view."""
+        return self.ringed(flat)[tuple(slice(r, r + n) for r, n in zip(self.ring, self.extents, strict=True))]
+
+    def shift(self, tap: Sequence[int]) -> int:
+        """Distance of a tap's sample."""
+        return sum(step * stride for step, stride in zip(tap, self.strides, strict=True))
+
+    def repeat_edge(self, flat: Floats) -> None:
+        """Write the ring: every sample of it is that of the edge."""
+        ringed = self.ringed(flat)
+        for axis in range(4):
+            if self.ring[axis]:
+                along = np.moveaxis(ringed, axis, 0)
+                along[0], along[-1] = along[1], along[-2]
+
+    def fold_edge(self, flat: Floats) -> None:
+        """Adjoint of `repeat_edge`: gradients of the ring are those of the edge."""
+        ringed = self.ringed(flat)
+        for axis in range(4):
+            if self.ring[axis]:
+                along = np.moveaxis(ringed, axis, 0)
+                along[1] += along[0]
+                along[-2] += along[-1]
+
+
+class Slab(NamedTuple):
+    """Positions that a thread takes: runs of one length. Its taps reach the two slabs beside it, and no others.
+
+    Attributes
+    ----------
+    begins : ndarray of int64
+        Where the runs begin.
+    mask : ndarray of float32
+        1 where a position of a run is a sample, 0 where it belongs to the ring; padded with zeros.
+    length : int
+        Of a run.
+    """
+
+    begins: NDArray[np.int64]
+    mask: Floats
+    length: int
+
+
+def slabs(frame: Frame, box: Box) -> list[Slab]:
+    """Cut a box of a frame into slabs of two planes or more, however many threads there are.
+
+    Planes are cut along z with all of t, lines along y where there is one plane, else samples along x.
+    """
+    (_, *start), extents = box[0], [b - a for a, b in zip(*box, strict=True)]
+    axis = next((a for a in (1, 2) if extents[a] > 1), 3)
+    units = max(2, -(-SLAB // (extents[0] * frame.strides[axis])))
+    found = []
+    for low in range(0, extents[axis], units):
+        count = min(units, extents[axis] - low)
+        corner = list(start)
+        corner[axis - 1] += low
+        rows, columns = (count if axis == a else extents[a] for a in (2, 3))
+        length = (rows - 1) * frame.strides[2] + columns
+        planes = range(count if axis == 1 else 1)
+        begins = [
+            frame.first + frame.shift((box[0][0] + t, corner[0] + z, *corner[1:]))
+            for t in range(extents[0])
+            for z in planes
+        ]
+        found.append(Slab(np.array(begins), _mask(length, frame.strides[2], columns), length))
+    return found
+
+
+def _mask(length: int, pitch: int, columns: int) -> Floats:
+    mask = np.zeros(length + BLOCK, np.float32)
+    mask[:length] = np.arange(length) % pitch < columns
+    return mask
+
+
+def alternate(count: int) -> Iterator[range]:
+    """Numbers of slabs that may add to one array at once: every second one, then those between."""
+    yield range(0, count, 2)
+    yield range(1, count, 2)

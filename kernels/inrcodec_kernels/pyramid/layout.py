@@ -1,0 +1,213 @@
+"""Shapes of a pyramid of latents, which latents its networks see, and their parameters."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+AXES = 4
+"""Axes of every lattice: t, z, y, x."""
+MOST_LEVELS = 8
+
+
+Floats = NDArray[np.float32]
+Place = tuple[int, int, int, int]
+"""Indices, extents or offsets along the four axes."""
+Box = tuple[Place, Place]
+"""Start and stop along the four axes."""
+
+CENTRE: Place = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Extents of the levels, and the taps that follow from them.
+
+    Attributes
+    ----------
+    shape : tuple of 4 int
+        Extents of level 0, which are those of the signal; missing leading axes have extent 1.
+    halved : tuple of K - 1 tuples of 4 bool
+        Axes that level k + 1 halves.
+
+    Raises
+    ------
+    ValueError
+        If an extent is not positive, or there are too many levels.
+    """
+
+    shape: Place
+    halved: tuple[tuple[bool, bool, bool, bool], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != AXES or min(self.shape) < 1:
+            raise ValueError(
+                f"expected {AXES} positive extents, found {self.shape}; give missing leading axes extent 1"
+            )
+        if self.levels > MOST_LEVELS or any(len(axes) != AXES for axes in self.halved):
+            raise ValueError(
+                f"expected at most {MOST_LEVELS} levels with {AXES} axes, found {self.halved}; halve less often"
+            )
+
+    @property
+    def levels(self) -> int:
+        """Number of levels, K."""
+        return len(self.halved) + 1
+
+    @cached_property
+    def shapes(self) -> tuple[Place, ...]:
+        """Extents of every level, the finest first."""
+        found = [self.shape]
+        for axes in self.halved:
+            found.append(place_of(-(-n // 2) if half else n for n, half in zip(found[-1], axes, strict=True)))
+        return tuple(found)
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """Axes along which the signal has more than one sample."""
+        return tuple(a for a, n in enumerate(self.shape) if n > 1)
+
+    @cached_property
+    def causal(self) -> tuple[Place, ...]:
+        """Taps on latents of the own level that come before: at t - 1 centre and neighbours, then raster order."""
+        before = [place_of((-1, *tap[1:])) for tap in self._cross(range(1, AXES))] if 0 in self.present else []
+        return (*before, *(tap for tap in self._block if tap < CENTRE))
+
+    @cached_property
+    def cross(self) -> tuple[Place, ...]:
+        """Taps on what the coarser level says: the centre and its neighbours along every axis."""
+        return tuple(self._cross(range(AXES)))
+
+    @cached_property
+    def near(self) -> tuple[Place, ...]:
+        """Taps of the synthesis on channels 0 and 1: the block of 3 x 3 x 3 in raster order, then t - 1 and t + 1."""
+        along = [(-1, 0, 0, 0), (1, 0, 0, 0)] if 0 in self.present else []
+        return (*self._block, *map(place_of, along))
+
+    @property
+    def context_inputs(self) -> int:
+        """Inputs of the context model."""
+        return len(self.causal) + len(self.cross) + 1
+
+    @property
+    def synthesis_inputs(self) -> int:
+        """Inputs of the synthesis."""
+        return len(self.near) * min(self.levels, 2) + max(0, self.levels - 2)
+
+    @property
+    def _block(self) -> Iterator[Place]:
+        reach = [range(-1, 2) if a in self.present and a else range(1) for a in range(AXES)]
+        return map(place_of, itertools.product(*reach))
+
+    def _cross(self, axes: range) -> Iterator[Place]:
+        yield CENTRE
+        for a, step in itertools.product([a for a in axes if a in self.present], (-1, 1)):
+            yield place_of(step if b == a else 0 for b in range(AXES))
+
+
+class Context(NamedTuple):
+    """Float parameters of the context model; n inputs, two hidden layers of H.
+
+    Attributes
+    ----------
+    first : shape (n, H)
+    level_bias : shape (K, H)
+        Bias of the first layer on every level.
+    second : shape (H, H)
+        Channel in, channel out.
+    second_bias : shape (H,)
+    last : shape (H, 2)
+        Of location and log2 scale.
+    last_bias : shape (2,)
+    skip : shape (n, 2)
+        From the inputs to both outputs.
+    """
+
+    first: Floats
+    level_bias: Floats
+    second: Floats
+    second_bias: Floats
+    last: Floats
+    last_bias: Floats
+    skip: Floats
+
+
+class Synthesis(NamedTuple):
+    """Float parameters of the synthesis; n inputs, hidden layers of S1 and S2.
+
+    Attributes
+    ----------
+    gains : shape (K,)
+        What a latent of each level is worth, in samples.
+    filters : shape (K - 1, 4)
+        Of the upsampling from level k + 1 to level k.
+    first : shape (n, S1)
+    first_bias : shape (S1,)
+    second : shape (S1, S2)
+    second_bias : shape (S2,)
+    last : shape (S2,)
+    last_bias : shape ()
+    skips : shape (K,)
+        From the channels to the sample.
+    """
+
+    gains: Floats
+    filters: Floats
+    first: Floats
+    first_bias: Floats
+    second: Floats
+    second_bias: Floats
+    last: Floats
+    last_bias: Floats
+    skips: Floats
+
+
+def needed(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> list[Box]:
+    """Latents that the samples of a box depend on.
+
+    Parameters
+    ----------
+    layout : Layout
+    start, stop : sequence of 4 int
+        The box, within the signal.
+
+    Returns
+    -------
+    list of (start, stop)
+        For every level, within its lattice.
+
+    Raises
+    ------
+    ValueError
+        If the box is empty or leaves the signal.
+    """
+    axes = tuple(zip(start, stop, layout.shape, strict=True))
+    if any(not 0 <= a < b <= n for a, b, n in axes):
+        raise ValueError(
+            f"expected a box of samples within {layout.shape}, found {start} to {stop}; cut it to the signal"
+        )
+    # Channel 0 is seen one sample further, and so is channel 1 before it is upsampled.
+    spans = [(max(0, a - 1), min(n, b + 1)) for a, b, n in axes]
+    found = [spans]
+    for axes_halved, shape in zip(layout.halved, layout.shapes[1:], strict=True):
+        spans = [_reach(*span, n) if half else span for span, n, half in zip(spans, shape, axes_halved, strict=True)]
+        found.append(spans)
+    return [(place_of(a for a, _ in spans), place_of(b for _, b in spans)) for spans in found]
+
+
+def _reach(start: int, stop: int, extent: int) -> tuple[int, int]:
+    """What four taps see, on the coarser of two levels, from samples [start, stop) of the finer one."""
+    last = stop - 1
+    return max(0, start // 2 - 2 + start % 2), min(extent, last // 2 + 2 + last % 2)
+
+
+def place_of(numbers: Iterable[int]) -> Place:
+    """Four numbers as a place."""
+    t, z, y, x = numbers
+    return t, z, y, x

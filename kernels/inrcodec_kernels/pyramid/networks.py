@@ -1,0 +1,272 @@
+"""The pyramid's small networks over spans of positions: forward, and all the way back, as products in registers.
+
+Rows of a span lie one after the other in scratch that stays in the cache of a core: both hidden layers, the outputs,
+and the gradients by the inputs. Gradients of a hidden layer take the place of its results. Inputs are shifts of a flat
+array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ..vectors import LANES, product
+from .blocks import lane_dots
+from .frames import BLOCK, VECTORS
+from .layout import Floats
+from .reference import SLOPE
+
+CHANNELS, INPUTS = 4, 3
+"""Rows of a hidden layer, and rows of gradients by inputs, that are made together."""
+SPAN = 10 * BLOCK
+"""Positions that go forward and back at a time."""
+ROW = SPAN + 3 * LANES
+"""Pitch of the rows of a span: there is room for shifts by one, and no two rows share their places in the cache."""
+
+_hidden, _gated = product(CHANNELS, VECTORS, "hidden", SLOPE), product(CHANNELS, VECTORS, "gated", SLOPE)
+_to_inputs = product(INPUTS, VECTORS, "plain")
+_two, _two_added = product(2, VECTORS, "plain"), product(2, VECTORS, "added")
+_one, _one_added = product(1, VECTORS, "plain"), product(1, VECTORS, "added")
+_dots, _dots_of_two, _dots_of_one = lane_dots(CHANNELS, INPUTS), lane_dots(CHANNELS, 2), lane_dots(CHANNELS, 1)
+
+# Sums may be reordered and contracted; NaN and infinity keep their meaning.
+SUMS = {"contract", "reassoc", "nsz"}
+
+
+class Net(NamedTuple):
+    """A network of one or two outputs as the loops take it; matrices have shape (inputs, outputs).
+
+    Attributes
+    ----------
+    first, first_bias, second, second_bias, last, last_bias, skip : ndarray of float32
+    first_turned, second_turned, last_turned : ndarray of float32
+        Matrices that carry gradients back; the first from the thin hidden layer and the outputs.
+    ins, in_columns : ndarray of int64
+        Shifts of the inputs; the same, the last one repeated up to a multiple of `INPUTS`.
+    skips, skip_rows : ndarray of int64
+        Shifts of the inputs that have a skip; the same, repeated up to a multiple of `CHANNELS`.
+    plan : ndarray of int64, shape (groups, INPUTS + 1)
+        Shifts of every `INPUTS` inputs, to which their gradients are added, and the number of them, or 0 where they are
+        neighbours along x: those are added up together.
+    """
+
+    first: Floats
+    first_bias: Floats
+    second: Floats
+    second_bias: Floats
+    last: Floats
+    last_bias: Floats
+    skip: Floats
+    first_turned: Floats
+    second_turned: Floats
+    last_turned: Floats
+    ins: NDArray[np.int64]
+    in_columns: NDArray[np.int64]
+    skips: NDArray[np.int64]
+    skip_rows: NDArray[np.int64]
+    plan: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, layers: Sequence[Any], skip: Any, ins: Sequence[int], skips: Sequence[int]) -> Net:
+        """Arrange the three layers' matrices and biases, and the skip with the shifts of its inputs."""
+        first, first_bias, second, second_bias, last, last_bias, skip = (
+            np.ascontiguousarray(p, np.float32) for p in (*layers, skip)
+        )
+        places, skipped = np.array(ins, np.int64), np.array(skips, np.int64)
+        back = np.zeros((first.shape[1] + last.shape[1], padded(len(first), INPUTS)), np.float32)
+        back[: first.shape[1], : len(first)] = first.T
+        for shift, row in zip(skips, skip, strict=True):
+            back[first.shape[1] :, list(ins).index(shift)] = row
+        return cls(
+            first, first_bias, second, second_bias, last, last_bias, skip,
+            back, np.ascontiguousarray(second.T), np.ascontiguousarray(last.T),
+            places, repeated(places, INPUTS), skipped, repeated(skipped, CHANNELS), scatter(ins),
+        )  # fmt: skip
+
+
+def padded(count: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-count // multiple) * multiple
+
+
+def repeated(places: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+    """Places, the last one repeated up to a multiple."""
+    return np.pad(places, (0, padded(len(places), multiple) - len(places)), mode="edge")
+
+
+def scatter(shifts: Sequence[int]) -> NDArray[np.int64]:
+    """The plan of a network with inputs at these shifts."""
+    found = []
+    for row in range(0, len(shifts), INPUTS):
+        group = list(shifts[row : row + INPUTS])
+        along_x = group == [group[0], group[0] + 1, group[0] + 2]
+        found.append([*group, *[0] * (INPUTS - len(group)), 0 if along_x else len(group)])
+    return np.array(found, dtype=np.int64)
+
+
+class Scratch(NamedTuple):
+    """Rows of a span, and sums of the gradients of all parameters.
+
+    Attributes
+    ----------
+    values : ndarray of float32
+    thin, outs, thick, by_inputs : ndarray of int64
+        Where rows begin: first hidden layer, outputs, second hidden layer, and gradients by the inputs, which are made
+        `INPUTS` at a time in the same rows.
+    back : ndarray of int64
+        `thin` and `outs`.
+    columns : ndarray of int64
+        `thin`, the last one repeated up to a multiple of `INPUTS`.
+    first, second, last, skip : ndarray of float32
+        Sums for the matrices, (outputs, inputs) for the first two and (inputs, outputs) for the others, lanes apart.
+    first_bias, second_bias, last_bias : ndarray of float32
+    """
+
+    values: Floats
+    thin: NDArray[np.int64]
+    outs: NDArray[np.int64]
+    thick: NDArray[np.int64]
+    by_inputs: NDArray[np.int64]
+    back: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    first: Floats
+    second: Floats
+    last: Floats
+    skip: Floats
+    first_bias: Floats
+    second_bias: Floats
+    last_bias: Floats
+
+    @classmethod
+    def of(cls, net: Net) -> Scratch:
+        """Zeros for a network."""
+        thin, outs, thick = len(net.first_bias), len(net.last_bias), len(net.second_bias)
+        every = np.arange(thin + outs + thick + INPUTS) * ROW + LANES
+        columns = repeated(every[:thin], INPUTS)
+        sizes = [
+            thin * len(net.in_columns) * LANES, thick * len(columns) * LANES,
+            thick * outs * LANES, len(net.skip_rows) * outs * LANES, thin, thick, outs,
+        ]  # fmt: skip
+        cuts = np.cumsum([thin, outs, thick])
+        rows = [np.ascontiguousarray(part) for part in np.split(every, cuts)]
+        rows[-1] = np.tile(rows[-1], net.first_turned.shape[1] // INPUTS)
+        values = np.zeros(len(every) * ROW + LANES, np.float32)
+        sums = [np.zeros(size, np.float32) for size in sizes]
+        return cls(values, *rows, every[: thin + outs].copy(), columns, *sums)  # type: ignore[call-arg, arg-type]
+
+    def gradients(self, net: Net) -> list[Floats]:
+        """Those of first, first_bias, second, second_bias, last, last_bias and skip, shapes as the network has them."""
+
+        def added(sums: Floats, rows: int) -> Floats:
+            total: Floats = sums.reshape(rows, -1, LANES).sum(-1)
+            return total
+
+        first = added(self.first, len(self.thin))[:, : len(net.ins)].T
+        second = added(self.second, len(self.thick))[:, : len(self.thin)].T
+        last, skip = added(self.last, len(self.thick)), added(self.skip, len(net.skip_rows))[: len(net.skips)]
+        return [first, self.first_bias, second, self.second_bias, last, self.last_bias, skip]
+
+
+@njit(nogil=True, cache=True)
+def forward(values, thin, thick, outs, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    """Outputs of a span without their biases, and both hidden layers."""
+    for p in range(0, span, BLOCK):
+        for m in range(0, len(thin), CHANNELS):
+            _hidden(values, thin, p, net.first, net.first_bias, m, inputs, net.ins, at + p)
+        for m in range(0, len(thick), CHANNELS):
+            _hidden(values, thick, p, net.second, net.second_bias, m, values, thin, p)
+        if len(outs) == 2:
+            _two(values, outs, p, net.last, unused, 0, values, thick, p)
+            _two_added(values, outs, p, net.skip, unused, 0, inputs, net.skips, at + p)
+        else:
+            _one(values, outs, p, net.last, unused, 0, values, thick, p)
+            _one_added(values, outs, p, net.skip, unused, 0, inputs, net.skips, at + p)
+
+
+@njit(nogil=True, cache=True)
+def back(scratch, unused, inputs, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
+    """From the gradients of a span's outputs, where these were, to those of all parameters and inputs."""
+    values, thin, thick, outs = scratch.values, scratch.thin, scratch.thick, scratch.outs
+    _add_sums(scratch.last_bias, values, outs, span)
+    _add_dots_of_outputs(scratch.last, values, thick, 0, values, outs, span)
+    _add_dots_of_outputs(scratch.skip, inputs, net.skip_rows, at, values, outs, span)
+    _gate(values, thick, net.last_turned, unused, values, outs, span)
+    _add_sums(scratch.second_bias, values, thick, span)
+    _add_dots(scratch.second, values, thick, values, scratch.columns, 0, span)
+    _gate(values, thin, net.second_turned, unused, values, thick, span)
+    _add_sums(scratch.first_bias, values, thin, span)
+    _add_dots(scratch.first, values, thin, inputs, net.in_columns, at, span)
+    for m in range(0, len(scratch.by_inputs), INPUTS):
+        for p in range(0, span, BLOCK):
+            _to_inputs(values, scratch.by_inputs, p, net.first_turned, unused, m, values, scratch.back, p)
+        _add_scattered(gradient, at, values, scratch.by_inputs, net.plan[m // INPUTS], count)
+
+
+@njit(nogil=True, cache=True)
+def _gate(out, outs, matrix, unused, gradient, ins, span):  # type: ignore[no-untyped-def]
+    """Put the gradient of a hidden layer, before its leaky ReLU, in the place of its results."""
+    for p in range(0, span, BLOCK):
+        for m in range(0, len(outs), CHANNELS):
+            _gated(out, outs, p, matrix, unused, m, gradient, ins, p)
+
+
+@njit(nogil=True, cache=True)
+def _add_dots(out, left, lefts, right, rights, at, span):  # type: ignore[no-untyped-def]
+    for i in range(0, len(lefts), CHANNELS):
+        for j in range(0, len(rights), INPUTS):
+            _dots(out, len(rights), left, lefts, i, 0, right, rights, j, at, span)
+
+
+@njit(nogil=True, cache=True)
+def _add_dots_of_outputs(out, left, lefts, at, right, rights, span):  # type: ignore[no-untyped-def]
+    for i in range(0, len(lefts), CHANNELS):
+        if len(rights) == 2:
+            _dots_of_two(out, 2, left, lefts, i, at, right, rights, 0, 0, span)
+        else:
+            _dots_of_one(out, 1, left, lefts, i, at, right, rights, 0, 0, span)
+
+
+@njit(nogil=True, cache=True, fastmath=SUMS)
+def total(row):  # type: ignore[no-untyped-def]
+    """Sum of a row."""
+    found = np.float32(0)
+    for i in range(len(row)):
+        found += row[i]
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _add_sums(out, values, places, span):  # type: ignore[no-untyped-def]
+    for m in range(len(places)):
+        out[m] += total(values[places[m] : places[m] + span])
+
+
+@njit(nogil=True, cache=True)
+def _add(out, row):  # type: ignore[no-untyped-def]
+    for i in range(len(row)):
+        out[i] += row[i]
+
+
+@njit(nogil=True, cache=True)
+def _add_three(out, a, b, c):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        out[i] += a[i] + b[i] + c[i]
+
+
+@njit(nogil=True, cache=True)
+def _add_scattered(gradient, at, values, rows, shifts, count):  # type: ignore[no-untyped-def]
+    """Add `INPUTS` gradients where the inputs are, and nowhere else: other threads work on what is there."""
+    a, b, c = rows[0], rows[1], rows[2]
+    if shifts[INPUTS] == 0:
+        for row in (a, b, c):
+            values[row + count : row + count + LANES] = 0
+        to, n = at + shifts[0], count + 2
+        _add_three(gradient[to : to + n], values[a : a + n], values[b - 1 : b - 1 + n], values[c - 2 : c - 2 + n])
+        return
+    for k in range(shifts[INPUTS]):
+        to, row = at + shifts[k], rows[k]
+        _add(gradient[to : to + count], values[row : row + count])

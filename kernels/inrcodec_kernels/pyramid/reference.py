@@ -1,0 +1,226 @@
+"""Plain definition of the pyramid's float operations, in torch. Any float dtype; torch differentiates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..siren.reference import mix
+from .layout import AXES, Box, Context, Layout, Place, Synthesis, needed
+
+SLOPE = 0.125
+"""Slope of the leaky ReLU below zero."""
+FLOOR = 1e-6
+"""Added to every probability."""
+MOST = 5.5
+"""Upper limit of log2 of the scale."""
+CUBIC = (-0.0234375, 0.2265625, 0.8671875, -0.0703125)
+LINEAR = (0.0, 0.25, 0.75, 0.0)
+"""Taps of an upsampling by two."""
+NOISE_PARTS = 8
+"""Bytes of two hashes that are summed to one Gaussian number."""
+NOISE_DEVIATION = math.sqrt(NOISE_PARTS * (256**2 - 1) / 12)
+"""Standard deviation of the sum of so many bytes."""
+
+Parameters = TypeVar("Parameters", Context, Synthesis)
+
+
+class Window(NamedTuple):
+    """A part of a lattice: stored values from `origin` on, of a lattice of some extents."""
+
+    values: Tensor
+    origin: Place
+    extents: Place
+
+
+def upsample(source: Window, taps: Tensor, halved: Sequence[bool], box: Box) -> Tensor:
+    """Values of a box on the next finer level; only halved axes are touched. Beyond the lattice its edge counts.
+
+    Parameters
+    ----------
+    source : Window
+        Covers what the box needs.
+    taps : Tensor, shape (4,)
+        ``f``: the even sample 2 i is ``f0 a[i-2] + f1 a[i-1] + f2 a[i] + f3 a[i+1]``, the odd one mirrors it.
+    halved : sequence of 4 bool
+    box : (start, stop)
+    """
+    values = source.values
+    for axis in range(AXES):
+        place = torch.arange(box[0][axis], box[1][axis])
+        if not halved[axis]:
+            values = values.index_select(axis, place - source.origin[axis])
+            continue
+        odd, total = place % 2, None
+        for tap in range(4):
+            index = (place // 2 - 2 + odd + tap).clamp(0, source.extents[axis] - 1) - source.origin[axis]
+            weight = torch.where(odd == 1, taps[3 - tap], taps[tap]).reshape(
+                [-1 if a == axis else 1 for a in range(AXES)]
+            )
+            part = weight * values.index_select(axis, index)
+            total = part if total is None else total + part
+        assert total is not None
+        values = total
+    return values
+
+
+def seen(window: Window, box: Box, tap: Place, edge: bool) -> Tensor:
+    """The value at a tap from every site of a box: beyond the lattice that of its edge, or else 0."""
+    values = window.values
+    for axis in range(AXES):
+        place = torch.arange(box[0][axis], box[1][axis]) + tap[axis]
+        inside = place.clamp(0, window.extents[axis] - 1)
+        values = values.index_select(axis, inside - window.origin[axis])
+        if not edge:
+            values = values * (place == inside).to(values.dtype).reshape([-1 if a == axis else 1 for a in range(AXES)])
+    return values
+
+
+def leaky(values: Tensor) -> Tensor:
+    """``max(v, v / 8)``."""
+    return torch.maximum(values, SLOPE * values)
+
+
+def laplace_bits(latents: Tensor, location: Tensor, log_scale: Tensor, least: float) -> Tensor:
+    """Bits of latents under Laplace distributions integrated over a unit."""
+    inverse = torch.exp2(-log_scale.clamp(least, MOST))
+    above, below = (latents + 0.5 - location) * inverse, (latents - 0.5 - location) * inverse
+    # Of both, the tail that is the smaller one: a difference of numbers near 1 would lose it.
+    flip = torch.where(above + below > 0, -1.0, 1.0).to(latents.dtype)
+    return -torch.log2((_cumulative(flip * above) - _cumulative(flip * below)).abs() + FLOOR)
+
+
+def _cumulative(values: Tensor) -> Tensor:
+    tail = 0.5 * torch.exp(-values.abs())
+    return torch.where(values > 0, 1 - tail, tail)
+
+
+def bits(latents: Sequence[Tensor], context: Any, layout: Layout, least: float) -> Tensor:
+    """Bits of every level, shape (K,); `context` holds tensors."""
+    linear = torch.tensor(LINEAR, dtype=latents[0].dtype)
+    shapes = layout.shapes
+    wholes: list[Box] = [((0, 0, 0, 0), shape) for shape in shapes]
+
+    def finer(level: int, values: Tensor) -> Tensor:
+        return upsample(Window(values, (0, 0, 0, 0), shapes[level + 1]), linear, layout.halved[level], wholes[level])
+
+    coarser = [finer(k, latents[k + 1]) for k in range(layout.levels - 1)] + [torch.zeros_like(latents[-1])]
+    found = []
+    for k, own in enumerate(latents):
+        second = finer(k, coarser[k + 1]) if k + 2 < layout.levels else torch.zeros_like(own)
+        here = Window(own, (0, 0, 0, 0), shapes[k]), Window(coarser[k], (0, 0, 0, 0), shapes[k])
+        inputs = [seen(here[0], wholes[k], tap, False) for tap in layout.causal]
+        inputs += [seen(here[1], wholes[k], tap, True) for tap in layout.cross]
+        x = torch.stack([*inputs, second], -1)
+        hidden = leaky(leaky(x @ context.first + context.level_bias[k]) @ context.second + context.second_bias)
+        location, log_scale = (hidden @ context.last + context.last_bias + x @ context.skip).unbind(-1)
+        found.append(laplace_bits(own, location, log_scale, least).sum())
+    return torch.stack(found)
+
+
+def samples(latents: Sequence[Tensor], origins: Sequence[Place], synthesis: Any, layout: Layout, box: Box) -> Tensor:
+    """Samples of a box, in units of the step; `synthesis` holds tensors, and latents cover what the box needs."""
+    boxes = needed(layout, *box)
+    channels: list[Tensor] = []
+    for k in reversed(range(layout.levels)):
+        if k + 1 < layout.levels:
+            start, extents = boxes[k + 1][0], layout.shapes[k + 1]
+            filters, halved = synthesis.filters[k], layout.halved[k]
+            channels = [upsample(Window(c, start, extents), filters, halved, boxes[k]) for c in channels]
+        inside = tuple(slice(a - o, b - o) for a, b, o in zip(*boxes[k], origins[k], strict=True))
+        channels.insert(0, synthesis.gains[k] * latents[k][inside])
+    windows = [Window(c, boxes[0][0], layout.shape) for c in channels]
+    inputs = [seen(window, box, tap, k > 0) for k, window in enumerate(windows[:2]) for tap in layout.near]
+    centres = [seen(window, box, (0, 0, 0, 0), True) for window in windows]
+    x = torch.stack([*inputs, *centres[2:]], -1)
+    hidden = leaky(leaky(x @ synthesis.first + synthesis.first_bias) @ synthesis.second + synthesis.second_bias)
+    return hidden @ synthesis.last + synthesis.last_bias + torch.stack(centres, -1) @ synthesis.skips
+
+
+def rate(
+    latents: Sequence[NDArray[Any]], context: Context, layout: Layout, least: float
+) -> tuple[NDArray[np.float64], list[NDArray[Any]], Context]:
+    """As `inrcodec_kernels.pyramid.rate`, in the dtype of the arrays."""
+    found, of_latents, of_context = _differentiated(lambda ys, p: bits(ys, p, layout, least), latents, context)
+    return found.double().numpy(), of_latents, of_context
+
+
+def distortion(
+    latents: Sequence[NDArray[Any]], synthesis: Synthesis, layout: Layout, target: NDArray[Any]
+) -> tuple[float, list[NDArray[Any]], Synthesis]:
+    """As `inrcodec_kernels.pyramid.distortion`, in the dtype of the arrays."""
+    origins: list[Place] = [(0, 0, 0, 0)] * layout.levels
+    whole: Box = ((0, 0, 0, 0), layout.shape)
+    wanted = torch.from_numpy(target)
+    squares, of_latents, of_synthesis = _differentiated(
+        lambda ys, p: (samples(ys, origins, p, layout, whole) - wanted).square().sum(), latents, synthesis
+    )
+    return float(squares), of_latents, of_synthesis
+
+
+def synthesise_box(
+    latents: Sequence[NDArray[Any]], origins: Sequence[Place], synthesis: Synthesis, layout: Layout, box: Box
+) -> NDArray[Any]:
+    """As `inrcodec_kernels.pyramid.synthesise_box`, in the dtype of the arrays."""
+    tensors = Synthesis(*map(torch.from_numpy, synthesis))  # type: ignore[arg-type]
+    result: NDArray[Any] = samples([torch.from_numpy(y) for y in latents], origins, tensors, layout, box).numpy()
+    return result
+
+
+def _differentiated(
+    operation: Callable[[list[Tensor], Any], Tensor], latents: Sequence[NDArray[Any]], parameters: Parameters
+) -> tuple[Tensor, list[NDArray[Any]], Parameters]:
+    """What an operation gives, and the gradients of its sum by latents and parameters."""
+    leaves = [torch.from_numpy(np.asarray(a, order="C")).requires_grad_(True) for a in (*latents, *parameters)]
+    count = len(latents)
+    with torch.enable_grad():
+        found = operation(leaves[:count], type(parameters)(*leaves[count:]))  # type: ignore[arg-type]
+        gradients = torch.autograd.grad(found.sum(), leaves, materialize_grads=True)
+    arrays = [g.numpy() for g in gradients]
+    return found.detach(), arrays[:count], type(parameters)(*arrays[count:])
+
+
+def noise(key: int, count: int) -> NDArray[np.int32]:
+    """Sums of bytes of hashes less their mean: whole numbers, nearly Gaussian, of deviation `NOISE_DEVIATION`."""
+    stream = mix(np.array([key % 2**32], dtype=np.uint32))
+    number = np.arange(2 * count, dtype=np.uint32) * np.uint32(0x85EBCA77)
+    hashes = mix(stream + number).view(np.uint8).reshape(count, NOISE_PARTS)
+    return hashes.sum(1, dtype=np.int32) - np.int32(NOISE_PARTS * 255 // 2)
+
+
+def soften(latents: NDArray[Any], temperature: float, deviation: float, key: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """As `inrcodec_kernels.pyramid.soften`, in the dtype of the array."""
+    disturbance = noise(key, latents.size).reshape(latents.shape) * (deviation / NOISE_DEVIATION)
+    once, slope = _soft_round(latents, temperature)
+    twice, further = _soft_round(once + disturbance.astype(latents.dtype), temperature)
+    return twice, slope * further
+
+
+def _soft_round(values: NDArray[Any], temperature: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    middle = np.floor(values) + 0.5
+    height = 0.5 / math.tanh(0.5 / temperature)
+    bent = np.tanh((values - middle) / temperature)
+    return middle + height * bent, height / temperature * (1 - bent * bent)
+
+
+def adam(
+    latents: NDArray[Any],
+    gradients: NDArray[Any],
+    moments: tuple[NDArray[Any], NDArray[Any]],
+    step: int,
+    rate: float,
+    decays: tuple[float, float],
+    epsilon: float,
+) -> None:
+    """As `inrcodec_kernels.pyramid.adam`, in the dtype of the arrays."""
+    for moment, decay, new in zip(moments, decays, (gradients, gradients**2), strict=True):
+        moment *= decay
+        moment += (1 - decay) * new
+    mean, square = (moment / (1 - decay**step) for moment, decay in zip(moments, decays, strict=True))
+    latents -= rate * mean / (np.sqrt(square) + epsilon)

@@ -1,0 +1,110 @@
+"""Typical specialisations for a compiler without a device, see ``bench/compile_report.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .reference import SLOPE
+from .triton_coding import PART, decode, parents_kernel
+from .triton_coding import TILE as LATENTS
+from .triton_coding import WARPS as DECODING
+from .triton_fit import (
+    FEW,
+    PRECISION,
+    SPAN,
+    adam_kernel,
+    gather_kernel,
+    network_kernel,
+    products_kernel,
+    soften_kernel,
+)
+from .triton_fit import PART as STEP
+from .triton_fit import TILE as POSITIONS
+from .triton_fit import WARPS as FITTING
+from .triton_synthesis import TILE, WARPS, synthesis_kernel
+from .triton_upsampling import BLOCK, adjoint_kernel, taps_kernel, upsample_kernel
+
+Case = tuple[str, Any, dict[str, str], dict[str, Any], int]
+
+
+def compile_cases() -> list[Case]:
+    """Name, kernel, types of its arguments, constants, warps."""
+    return [*_synthesis_cases(), *_upsampling_cases(), *_coding_cases(), *_fit_cases()]
+
+
+def _synthesis_cases() -> list[Case]:
+    kinds = dict.fromkeys(("channels", "first", "first_bias", "second", "second_bias", "last", "last_bias"), "*fp32")
+    kinds |= {"skip": "*fp32", "shift": "*i64", "step": "fp32", "offset": "fp32"}
+    kinds |= dict.fromkeys(("low", "high", "count", "corner", "width"), "i32")
+    kinds |= dict.fromkeys(("n_z", "n_y", "n_x", "pitch_t", "pitch_z", "pitch_y"), "i32")
+    cases: list[Case] = []
+    for inputs, thick, out in ((64, 16, "fp32"), (64, 16, "u16"), (64, 32, "u16"), (32, 16, "u8")):
+        constants = {"N": inputs, "C": thick, "TILE": TILE, "SLOPE": SLOPE, "INTEGER": out != "fp32"}
+        name = f"synthesise, {inputs} inputs, S2={thick}, {out}"
+        cases.append((name, synthesis_kernel, {**kinds, "out": f"*{out}"}, constants, WARPS))
+    return cases
+
+
+def _upsampling_cases() -> list[Case]:
+    arrays = dict.fromkeys(("source", "out", "taps", "gradient"), "*fp32") | {"partial": "*fp64"}
+    numbers = ("rows", "count", "stored", "inner", "first", "origin", "fine", "coarse", "tiles")
+    kinds = arrays | dict.fromkeys(numbers, "i32")
+    cases: list[Case] = []
+    for columns in (64, BLOCK):
+        constants: dict[str, Any] = {"ROWS": BLOCK // columns, "COLUMNS": columns}
+        for name, kernel, more in (
+            ("upsample", upsample_kernel, {"HALVED": True}),
+            ("adjoint of upsample", adjoint_kernel, {}),
+            ("gradients of taps", taps_kernel, {}),
+        ):
+            types = {a: kinds[a] for a in kernel.arg_names if a in kinds}
+            cases.append((f"{name}, lines of {columns}", kernel, types, constants | more, 4))
+    return cases
+
+
+def _coding_cases() -> list[Case]:
+    kinds = dict.fromkeys(("data", "failed", "first_symbol"), "*u8")
+    kinds |= dict.fromkeys(("begin", "size", "rooms"), "*i64")
+    kinds |= dict.fromkeys(("lanes", "places", "order", "stages", "latents", "taps", "starts"), "*i32")
+    kinds |= dict.fromkeys(("centre", "predicted"), "*i32") | dict.fromkeys(("u", "v", "around"), "*i16")
+    kinds |= dict.fromkeys(("first", "level_bias", "second", "second_bias", "last", "skip", "last_bias"), "*fp32")
+    kinds |= {"shifts": "*fp32"} | dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level", "width"), "i32")
+    cases: list[Case] = []
+    for inputs, width, has in ((32, 32, True), (32, 16, True), (32, 32, False), (8, 16, True)):
+        constants = {"HAS_U": has, "HAS_V": has, "N": inputs, "C": width, "LANES": 32, "TILE": LATENTS}
+        name = f"decode, {inputs} inputs, H={width}{'' if has else ', coarsest level'}"
+        cases.append((name, decode, kinds, constants, DECODING))
+    numbers = dict.fromkeys(("count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"), "i32")
+    for unit, kind in ((8, "*i32"), (1, "*i16")):
+        constants = {"UNIT": unit, "HT": 0, "HZ": 1, "HY": 1, "HX": 1, "PART": PART}
+        types = {"coarse": kind, "out": "*i16"} | numbers
+        cases.append((f"parents, from {kind[1:]}", parents_kernel, types, constants, 4))
+    return cases
+
+
+def _fit_cases() -> list[Case]:
+    layers = ("first", "first_bias", "second", "second_bias", "last", "last_bias", "skip")
+    kinds = dict.fromkeys(("inputs", "target", *layers, "by_inputs", "hidden"), "*fp32")
+    kinds |= {"shift": "*i64", "totals": "*fp64", "least": "fp32"}
+    kinds |= dict.fromkeys(("begin", "end", "used", "width", "thick"), "i32")
+    kinds |= {f"{name}_{axis}": "i32" for name in "er" for axis in "tzyx"}
+    cases: list[Case] = []
+    for inputs, thick, is_rate in ((32, 32, True), (16, 16, True), (64, 16, False), (64, 32, False)):
+        constants: dict[str, Any] = {"N": inputs, "D": thick, "RATE": is_rate, "TILE": POSITIONS, "SPAN": SPAN}
+        name = f"{'rate' if is_rate else 'distortion'}, {inputs} inputs, {thick} in the second layer"
+        cases.append((name, network_kernel, kinds, constants, FITTING))
+    kinds = dict.fromkeys(("left", "right", "products", "sums"), "*fp32") | {"shift": "*i64", "size": "i64"}
+    kinds |= dict.fromkeys(("lefts", "rights", "begin", "count"), "i32")
+    for lefts, rights in ((32, 32), (64, 16), (64, 32)):
+        constants = {"A": lefts, "B": rights, "TILE": FEW, "SPAN": SPAN, "PRECISION": PRECISION}
+        cases.append((f"products, {lefts} x {rights}", products_kernel, kinds, constants, FITTING))
+    kinds = {"by_inputs": "*fp32", "gradients": "*fp32"} | dict.fromkeys(("number", "shift", "ends"), "*i32")
+    kinds |= dict.fromkeys(("begin", "end", "low", "high", "size"), "i32")
+    cases.append(("gather", gather_kernel, kinds, {"PART": STEP, "SPAN": SPAN}, 4))
+    kinds = dict.fromkeys(("latents", "values", "slopes"), "*fp32") | {"count": "i32", "stream": "i32"}
+    kinds |= dict.fromkeys(("height", "sharp", "unit"), "fp32")
+    cases.append(("soften", soften_kernel, kinds, {"PART": STEP}, 4))
+    kinds = dict.fromkeys(("latents", "gradients", "means", "squares"), "*fp32") | {"count": "i32"}
+    kinds |= dict.fromkeys(("pace", "lift", "first", "second", "epsilon"), "fp32")
+    cases.append(("adam", adam_kernel, kinds, {"PART": STEP}, 4))
+    return cases

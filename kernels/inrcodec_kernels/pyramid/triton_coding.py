@@ -1,0 +1,528 @@
+"""Tiles decoded on CUDA devices, all those of a level in one launch, and what they need of coarser levels.
+
+CODING.md has the mathematics; every number is the one that `context_coder` finds.
+"""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..rans.triton import MOST_LANES, symbol_of, word
+from . import context
+from .context import HIDDEN, INPUT, LARGEST, LIMIT, MOST_SCALE, SLOPE_SHIFT, UNITS, WEIGHTS, IntegerContext
+from .context_tables import laplace_tables
+from .layout import AXES, Place
+from .triton_synthesis import padded, pitches
+from .triton_upsampling import clamped, on
+
+TILE = 128
+"""Latents whose contexts are found together: one a thread."""
+WARPS = 4
+PART = 1024
+"""Numbers of a program of `parents`."""
+
+_LEAST = tl.constexpr(1 << 16)
+_UNITS, _LARGEST, _INPUT, _HIDDEN = (tl.constexpr(n) for n in (UNITS, LARGEST, INPUT, HIDDEN))
+_LIMIT, _MOST_SCALE, _LESS = (tl.constexpr(n) for n in (LIMIT, MOST_SCALE, 0.5**SLOPE_SHIFT))
+
+
+class DeviceContext(NamedTuple):
+    """An `IntegerContext` and the tables on a device, as the kernel reads them; n inputs padded to N, H to C.
+
+    Make it once for a stream: `decode_tiles` copies no weights.
+
+    Attributes
+    ----------
+    taps : Tensor of int32, shape (5, N)
+        Offsets of the inputs along t, z, y, x; and whether it is a latent (0), U (1) or V (2). What pads has no weight.
+    first : Tensor of float32, shape (H, N)
+    level_bias : Tensor, shape (K, H)
+    second : Tensor, shape (H, C)
+    second_bias : Tensor, shape (C,)
+    last : Tensor, shape (2, C)
+    skip : Tensor, shape (2, N)
+    last_bias : Tensor, shape (2,)
+    shifts : Tensor of float32, shape (4,)
+        Powers of two that sums are multiplied by.
+    starts, first_symbol : Tensor
+        The tables, as `rans.triton.DeviceCode` has them.
+    centre : Tensor of int32, shape (512, 3)
+        Of each table: start and frequency of the symbol of the centre, and its number, the reach.
+    """
+
+    taps: Tensor
+    first: Tensor
+    level_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+    last: Tensor
+    skip: Tensor
+    last_bias: Tensor
+    shifts: Tensor
+    starts: Tensor
+    first_symbol: Tensor
+    centre: Tensor
+
+    @classmethod
+    def of(cls, network: IntegerContext, present: Sequence[bool], device: torch.device | str) -> DeviceContext:
+        """Copy to a device.
+
+        Raises
+        ------
+        ValueError
+            If `context.check` refuses the network, or if it has other inputs or more than 32 hidden numbers.
+        """
+        context.check(network)
+        if len(network.first) != context.inputs(present) or len(network.second) > 32:
+            raise ValueError(
+                f"expected a network of {context.inputs(present)} inputs and up to 32 hidden numbers, found one of "
+                f"{network.first.shape}; decode it on the CPU"
+            )
+        first, level_bias, second, second_bias, last, last_bias, skip = (
+            torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in network[:-1]
+        )
+        inputs, width = triton.next_power_of_2(len(first)), triton.next_power_of_2(len(second))
+        laplace = laplace_tables()
+        ends = (laplace.tables.starts < 1 << 16).sum(axis=1, keepdims=True) - 1
+        symbols = np.concatenate([laplace.tables.first, ends.astype(np.uint8)], axis=1)
+        centre = np.column_stack([laplace.centre.astype(np.int32), laplace.reach])
+        return cls(
+            _taps(present, inputs).to(device), padded(first.T, inputs), level_bias, padded(second, width),
+            padded(second_bias, width), padded(last.T, width), padded(skip.T, inputs), last_bias,
+            torch.tensor([0.5**shift for shift in network.shifts], device=device),
+            torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
+            torch.from_numpy(centre.astype(np.int32)).to(device),
+        )  # fmt: skip
+
+
+def _taps(present: Sequence[bool], length: int) -> Tensor:
+    own, cross = context.causal_taps(present), context.cross_taps(present)
+    found = np.zeros((AXES + 1, length), dtype=np.int32)
+    places = np.concatenate([own, cross, np.zeros((1, AXES), np.int64)])
+    found[:AXES, : len(places)] = places.T
+    found[AXES, : len(places)] = [0] * len(own) + [1] * len(cross) + [2]
+    return torch.from_numpy(found)
+
+
+@dataclass(frozen=True)
+class DeviceTiles:
+    """Tiles of one level on a device, and the order in which their latents are decoded.
+
+    A tile's surroundings are three arrays of its extents and a ring of one site: its latents, U and V.
+
+    Attributes
+    ----------
+    lattice : tuple of 4 int
+        Extents of the level.
+    places : Tensor of int32, shape (T, 8)
+        First latent, and extents.
+    rooms : Tensor of int64, shape (T, 5)
+        Where a tile's latents and stages begin in the two below, how many stages there are, and where its surroundings
+        and what is predicted begin among those of all tiles.
+    order : Tensor of int32, shape (2, n)
+        In coding order, where a latent lies in its surroundings, and in the lattice from the tile's first latent on:
+        one list for all tiles of the same extents.
+    stages : Tensor of int32
+        Where in its list each stage begins, and the end.
+    surroundings, predicted : int
+        Numbers that all surroundings have, and all tiles.
+    """
+
+    lattice: Place
+    places: Tensor
+    rooms: Tensor
+    order: Tensor
+    stages: Tensor
+    surroundings: int
+    predicted: int
+
+    @classmethod
+    def of(
+        cls, starts: Sequence[Place], shapes: Sequence[Place], lattice: Place, device: torch.device | str
+    ) -> DeviceTiles:
+        """Lists are made on the device; 8 bytes for each latent of each of the different extents.
+
+        Raises
+        ------
+        ValueError
+            If a tile leaves the lattice, or this has 2^31 latents or more.
+        """
+        for start, shape in zip(starts, shapes, strict=True):
+            inside = all(0 <= s < s + n <= m for s, n, m in zip(start, shape, lattice, strict=True))
+            if not inside or math.prod(lattice) >= 1 << 31:
+                raise ValueError(
+                    f"expected tiles within a lattice of fewer than 2^31 latents, found {start} and {shape} in "
+                    f"{lattice}; cut them to it, or decode them on the CPU"
+                )
+        known: dict[Place, list[int]] = {}
+        orders, stages, rooms, done = [_none(device).reshape(2, 0)], [_none(device)], [], np.zeros(4, np.int64)
+        for shape in shapes:
+            if shape not in known:
+                order, begin = _coding_order(shape, lattice, torch.device(device))
+                known[shape] = [*done[:2].tolist(), len(begin) - 1]
+                done += [order.shape[1], len(begin), 0, 0]
+                orders.append(order)
+                stages.append(begin)
+            rooms.append([*known[shape], *done[2:].tolist()])
+            done += [0, 0, 3 * math.prod(n + 2 for n in shape), math.prod(shape)]
+        places = [[*start, *shape] for start, shape in zip(starts, shapes, strict=True)]
+        return cls(
+            lattice, torch.tensor(places, dtype=torch.int32, device=device).reshape(-1, 2 * AXES),
+            torch.tensor(rooms, dtype=torch.int64, device=device).reshape(-1, 5),
+            torch.cat(orders, 1), torch.cat(stages), *done[2:].tolist(),
+        )  # fmt: skip
+
+
+def _none(device: torch.device | str) -> Tensor:
+    return torch.zeros(0, dtype=torch.int32, device=device)
+
+
+def _coding_order(shape: Place, lattice: Place, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Positions stage by stage, in raster order within each; and where stages begin."""
+    weight, ringed, away = (
+        _dotted(shape, factors, device) for factors in (WEIGHTS, pitches([n + 2 for n in shape]), pitches(lattice))
+    )
+    found, order = torch.sort(weight, stable=True)
+    last = sum((n - 1) * w for n, w in zip(shape, WEIGHTS, strict=True))
+    numbers = torch.arange(last + 2, dtype=torch.int32, device=device)
+    first = sum(pitches([n + 2 for n in shape]))
+    return torch.stack([ringed[order] + first, away[order]]), torch.searchsorted(found, numbers, out_int32=True)
+
+
+def _dotted(shape: Place, factors: Sequence[int], device: torch.device) -> Tensor:
+    """Of every latent of a tile in raster order, its coordinates times factors."""
+    found = torch.zeros(shape, dtype=torch.int32, device=device)
+    for axis, (n, factor) in enumerate(zip(shape, factors, strict=True)):
+        places = torch.arange(n, dtype=torch.int32, device=device) * factor
+        found += places.reshape([-1 if a == axis else 1 for a in range(AXES)])
+    return found.flatten()
+
+
+def parents(
+    coarse: Tensor, coarser_parents: Tensor | None, halved: Sequence[bool], shape: Place
+) -> tuple[Tensor, Tensor | None]:
+    """As `context.parents`, of tensors: int32, and int16 or None.
+
+    Raises
+    ------
+    ValueError
+        If the extents of the levels do not follow from each other, or there are 2^31 latents or more.
+    """
+    wanted = tuple(-(-n // 2) if h else n for n, h in zip(shape, halved, strict=True))
+    given = [coarse] if coarser_parents is None else [coarse, coarser_parents]
+    if any(tuple(each.shape) != wanted for each in given) or math.prod(shape) + PART >= 1 << 31:
+        raise ValueError(
+            f"expected a coarser level of {wanted} for one of {shape} with fewer than 2^31 latents, found "
+            f"{[tuple(each.shape) for each in given]}; take the one that belongs to it"
+        )
+    found = [_upsampled(each, halved, shape, UNITS if each is coarse else 1) for each in given]
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _upsampled(coarse: Tensor, halved: Sequence[bool], shape: Place, unit: int) -> Tensor:
+    out = torch.empty(shape, dtype=torch.int16, device=coarse.device)
+    with on(out):
+        parents_kernel[(triton.cdiv(out.numel(), PART),)](
+            coarse.contiguous(), out, out.numel(), *shape[1:], *coarse.shape, unit, *map(int, halved), PART
+        )
+    return out
+
+
+@triton.jit
+def parents_kernel(
+    coarse, out, count, n_z, n_y, n_x, m_t, m_z, m_y, m_x,
+    UNIT: tl.constexpr, HT: tl.constexpr, HZ: tl.constexpr, HY: tl.constexpr, HX: tl.constexpr, PART: tl.constexpr,
+):  # fmt: skip
+    """``floor((unit S + 4^h / 2) / 4^h)``, S of weights 3 and 1 along the h axes that are halved."""
+    index = tl.program_id(0) * PART + tl.arange(0, PART)
+    mask = index < count
+    line = index // n_x
+    plane = line // n_y
+    t, z, y, x = plane // n_z, plane % n_z, line % n_y, index % n_x
+    total = tl.zeros((PART,), dtype=tl.int32)
+    for corner in tl.static_range((1 + HT) * (1 + HZ) * (1 + HY) * (1 + HX)):
+        # Of every halved axis, the nearest site or the other one.
+        at_t, weight_t = _site(t, m_t, HT, corner // ((1 + HZ) * (1 + HY) * (1 + HX)))
+        at_z, weight_z = _site(z, m_z, HZ, corner // ((1 + HY) * (1 + HX)) % (1 + HZ))
+        at_y, weight_y = _site(y, m_y, HY, corner // (1 + HX) % (1 + HY))
+        at_x, weight_x = _site(x, m_x, HX, corner % (1 + HX))
+        site = ((at_t * m_z + at_z) * m_y + at_y) * m_x + at_x
+        value = tl.load(coarse + site, mask=mask, other=0).to(tl.int32)
+        if UNIT > 1:
+            value = clamped(value, -_LARGEST, _LARGEST)
+        total += weight_t * weight_z * weight_y * weight_x * value
+    bits: tl.constexpr = 2 * (HT + HZ + HY + HX)
+    tl.store(out + index, ((UNIT * total + ((1 << bits) >> 1)) >> bits).to(tl.int16), mask=mask)
+
+
+@triton.jit
+def _site(place, extent, HALVED: tl.constexpr, OTHER: tl.constexpr):
+    """A site of the coarser level along one axis, and its weight."""
+    found = place
+    weight: tl.constexpr = 3 - 2 * OTHER if HALVED else 1
+    if HALVED:
+        found = place >> 1
+        if OTHER:
+            found = clamped(found + 2 * (place & 1) - 1, 0, extent - 1)
+    return found, weight
+
+
+def decode_tiles(
+    data: Tensor,
+    begin: Tensor,
+    size: Tensor,
+    lanes: Tensor,
+    tiles: DeviceTiles,
+    level: int,
+    network: DeviceContext,
+    u: Tensor | None,
+    v: Tensor | None,
+    latents: Tensor,
+) -> Tensor:
+    """Decode tiles of one level into its lattice, all in one launch, without waiting for the device.
+
+    Parameters
+    ----------
+    data : Tensor of uint8
+    begin, size : Tensor of int64, shape (T,)
+        Where in `data` each tile's bytes begin, and how many they are: none stands for zeros.
+    lanes : Tensor of int32, shape (T,)
+        1..32 of each tile.
+    tiles : DeviceTiles
+        They share no latents, and have an extent of 1 along absent axes.
+    level : int
+    network : DeviceContext
+    u, v : Tensor of int16, shape of the lattice, or None
+        What `parents` gave; None stands for zeros.
+    latents : Tensor of int32, the lattice
+        Contiguous; the tiles' latents are written here, those of failed tiles are undefined.
+
+    Returns
+    -------
+    Tensor of bool, shape (T,)
+        Tiles that the encoder cannot have written, for which the reference raises `CodedError`; and those of more lanes
+        than 32 or less than 1.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit each other.
+    """
+    count = len(tiles.places)
+    lattices = [each for each in (latents, u, v) if each is not None]
+    fits = all(each.shape == tiles.lattice and each.is_contiguous() for each in lattices)
+    if not fits or latents.dtype != torch.int32 or any(each.dtype != torch.int16 for each in lattices[1:]):
+        raise ValueError(
+            f"expected contiguous lattices of {tiles.lattice}, int32 and int16, found "
+            f"{[(tuple(a.shape), a.dtype) for a in lattices]}; take those of the level"
+        )
+    if {len(begin), len(size), len(lanes)} != {count} or data.dtype != torch.uint8:
+        raise ValueError(
+            f"expected bytes, and numbers for {count} tiles, found {data.dtype}, {len(begin)}, {len(size)} and "
+            f"{len(lanes)}; give those of each tile"
+        )
+    if not 0 <= level < len(network.level_bias):
+        raise ValueError(f"expected a level below {len(network.level_bias)}, found {level}; take the stream's network")
+    failed = torch.zeros(count, dtype=torch.uint8, device=data.device)
+    if count:
+        around = torch.empty(tiles.surroundings, dtype=torch.int16, device=data.device)
+        predicted = torch.empty(tiles.predicted, dtype=torch.int32, device=data.device)
+        with on(latents):
+            decode[(count,)](
+                data, begin, size, lanes, tiles.places, tiles.rooms, tiles.order, tiles.stages,
+                latents, latents if u is None else u, latents if v is None else v, around, predicted, failed, *network,
+                tiles.order.shape[1], *tiles.lattice, level, len(network.first),
+                u is not None, v is not None, network.first.shape[1], network.second.shape[1], MOST_LANES, TILE,
+                num_warps=WARPS,
+            )  # fmt: skip
+    return failed.view(torch.bool)
+
+
+@triton.jit
+def decode(
+    data, begin, size, lanes, places, rooms, order, stages, latents, u, v, around, predicted, failed,
+    taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, starts, first_symbol, centre,
+    listed, n_t, n_z, n_y, n_x, level, width,
+    HAS_U: tl.constexpr, HAS_V: tl.constexpr, N: tl.constexpr, C: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """One tile, stage after stage: contexts of TILE latents at a time, then symbols of as many as there are lanes.
+
+    Loops are bounded by the tile's extents, whatever its bytes are. What reads beyond the bytes gets zeros, and its
+    positions then fail the check at the end.
+    """
+    tile = tl.program_id(0)
+    lanes_here, bytes_here = tl.load(lanes + tile), tl.load(size + tile)
+    source = (data + tl.load(begin + tile), bytes_here)
+    places, rooms = places + tile * 8, rooms + tile * 5
+    m_t, m_z, m_y, m_x = tl.load(places + 4), tl.load(places + 5), tl.load(places + 6), tl.load(places + 7)
+    order, stages = order + tl.load(rooms), stages + tl.load(rooms + 1)
+    around, predicted = around + tl.load(rooms + 3), predicted + tl.load(rooms + 4)
+    corner = (tl.load(places).to(tl.int64) * n_z + tl.load(places + 1)) * n_y + tl.load(places + 2)
+    latents_here = latents + corner * n_x + tl.load(places + 3)
+    # A tile without bytes has zeros.
+    if bytes_here == 0:
+        for start in range(0, m_t * m_z * m_y * m_x, TILE):
+            number = start + tl.arange(0, TILE)
+            inside = number < m_t * m_z * m_y * m_x
+            away = tl.load(order + listed + number, mask=inside, other=0)
+            tl.store(latents_here + away, tl.zeros((TILE,), tl.int32), mask=inside)
+    else:
+        _surround(around, u, v, places, (n_t, n_z, n_y, n_x), HAS_U, HAS_V, TILE)
+
+    sensible = (lanes_here >= 1) & (lanes_here <= LANES)
+    lanes_here = clamped(lanes_here, 1, LANES)
+    lane = tl.arange(0, LANES)
+    used = lane < lanes_here
+    at, bit = tl.full((), 0, tl.int64) + 4 * lanes_here, tl.full((), 0, tl.int64)
+    state = word(source, 4 * lane, used) | (word(source, 4 * lane + 2, used) << 16)
+    wrong = tl.max((used & (state < _LEAST)).to(tl.int32), 0)
+
+    layers = (first, level_bias + level * width, second, second_bias, last, skip, last_bias, shifts, width)
+    # A tap's distance within the surroundings; 32 bits hold it, for a tile of 64^4 has 2^26 of them.
+    tap = tl.arange(0, N)
+    shift = (tl.load(taps + tap) * (m_z + 2) + tl.load(taps + N + tap)) * (m_y + 2) + tl.load(taps + 2 * N + tap)
+    shift = shift * (m_x + 2) + tl.load(taps + 3 * N + tap)
+    shift += tl.load(taps + 4 * N + tap) * ((m_t + 2) * (m_z + 2) * (m_y + 2) * (m_x + 2))
+    count = tl.where(bytes_here > 0, tl.load(rooms + 2), 0).to(tl.int32)
+    for stage in range(0, count):
+        stage_first, stage_stop = tl.load(stages + stage), tl.load(stages + stage + 1)
+        # What the stage before stored is seen from here on.
+        tl.debug_barrier()
+        for start in range(stage_first, stage_stop, TILE):
+            number = start + tl.arange(0, TILE)
+            live = number < stage_stop
+            place = tl.load(order + number, mask=live, other=0)
+            seen = tl.load(around + (place[None, :] + shift[:, None]), mask=live[None, :], other=0).to(tl.float32)
+            tl.store(predicted + number, _predicted(seen, layers, N, C, TILE), mask=live)
+        tl.debug_barrier()
+        for start in range(stage_first, stage_stop, lanes_here):
+            number = start + lane
+            live = used & (number < stage_stop)
+            coded = tl.load(predicted + number, mask=live, other=0)
+            value, state, at, bit, outside = _latent(
+                state, at, bit, coded, lane, live, source, starts, first_symbol, centre, LANES
+            )
+            wrong |= outside
+            tl.store(latents_here + tl.load(order + listed + number, mask=live, other=0), value, mask=live)
+            known = _UNITS * clamped(value, -_LARGEST, _LARGEST)
+            tl.store(around + tl.load(order + number, mask=live, other=0), known.to(tl.int16), mask=live)
+
+    wrong |= tl.max((used & (state != _LEAST)).to(tl.int32), 0) | (at + (bit + 7) // 8 != bytes_here).to(tl.int32)
+    wrong = tl.where(bytes_here > 0, wrong, 0) | (sensible == 0).to(tl.int32)
+    tl.store(failed + tile, wrong.to(tl.uint8))
+
+
+@triton.jit
+def _surround(around, u, v, places, lattice, HAS_U: tl.constexpr, HAS_V: tl.constexpr, TILE: tl.constexpr):
+    """A tile's surroundings before it is decoded: no latents, U and V; beyond the lattice, the nearest site."""
+    r_t, r_z, r_y = tl.load(places + 4) + 2, tl.load(places + 5) + 2, tl.load(places + 6) + 2
+    r_x = tl.load(places + 7) + 2
+    count = r_t * r_z * r_y * r_x
+    for start in range(0, count, TILE):
+        index = start + tl.arange(0, TILE)
+        mask = index < count
+        line = index // r_x
+        plane = line // r_y
+        t = clamped(tl.load(places) + plane // r_z - 1, 0, lattice[0] - 1)
+        z = clamped(tl.load(places + 1) + plane % r_z - 1, 0, lattice[1] - 1)
+        y = clamped(tl.load(places + 2) + line % r_y - 1, 0, lattice[2] - 1)
+        x = clamped(tl.load(places + 3) + index % r_x - 1, 0, lattice[3] - 1)
+        site = ((t * lattice[1] + z) * lattice[2] + y) * lattice[3] + x
+        none = tl.zeros((TILE,), tl.int16)
+        tl.store(around + index, none, mask=mask)
+        tl.store(around + count + index, tl.load(u + site, mask=mask, other=0) if HAS_U else none, mask=mask)
+        tl.store(around + 2 * count + index, tl.load(v + site, mask=mask, other=0) if HAS_V else none, mask=mask)
+
+
+@triton.jit
+def _predicted(seen, layers, N: tl.constexpr, C: tl.constexpr, TILE: tl.constexpr):
+    """Centres and tables, in one number; whole numbers in float32, exact whatever the order of the sums."""
+    first, level_bias, second, second_bias, last, skip, last_bias, shifts, width = layers
+    tap, channel = tl.arange(0, N), tl.arange(0, C)
+    hidden = tl.zeros((C, TILE), dtype=tl.float32) + tl.load(second_bias + channel)[:, None]
+    shift = tl.load(shifts)
+    for c in range(width):
+        one = tl.sum(tl.load(first + c * N + tap)[:, None] * seen, 0) + tl.load(level_bias + c)
+        hidden += tl.load(second + c * C + channel)[:, None] * _requantised(one, shift)[None, :]
+    hidden = _requantised(hidden, tl.load(shifts + 1))
+    mean = tl.sum(tl.load(last + channel)[:, None] * hidden, 0) + tl.sum(tl.load(skip + tap)[:, None] * seen, 0)
+    scale = tl.sum(tl.load(last + C + channel)[:, None] * hidden, 0)
+    scale += tl.sum(tl.load(skip + N + tap)[:, None] * seen, 0)
+    mean = tl.floor((mean + tl.load(last_bias)) * tl.load(shifts + 2)).to(tl.int32)
+    scale = tl.floor((scale + tl.load(last_bias + 1)) * tl.load(shifts + 3)).to(tl.int32)
+    mean, scale = clamped(mean, -_INPUT, _INPUT), clamped(scale, 0, _MOST_SCALE)
+    middle = (mean + _UNITS // 2) >> 3
+    return (middle << 16) + _UNITS * scale + mean - _UNITS * middle + _UNITS // 2
+
+
+@triton.jit
+def _requantised(total, shift):
+    found = tl.floor(total * tl.where(total < 0, shift * _LESS, shift))
+    return tl.minimum(tl.maximum(found, -_HIDDEN * 1.0), _HIDDEN * 1.0)
+
+
+@triton.jit
+def _latent(
+    state, at, bit, coded, lane, live, source, starts, first_symbol, centre, LANES: tl.constexpr
+):  # fmt: skip
+    """Latents of the live lanes, states, the next word and plain bit, and whether one is too large."""
+    middle, table = coded >> 16, coded & 0xFFFF
+    start = tl.load(centre + 3 * table, mask=live, other=0).to(tl.uint32)
+    frequency = tl.load(centre + 3 * table + 1, mask=live, other=0).to(tl.uint32)
+    reach = tl.load(centre + 3 * table + 2, mask=live, other=0)
+    slot = (state & 0xFFFF) - start
+    # Most symbols are the centre's: only where one is not, it is searched.
+    other = live & (slot >= frequency)
+    symbol = reach
+    known = tl.where(live & (other == 0), frequency * (state >> 16) + slot, state)
+    if tl.max(other.to(tl.int32), 0) > 0:
+        found, after = symbol_of(state, table, other, (starts, first_symbol, first_symbol))
+        symbol, known = tl.where(other, found, symbol), tl.where(other, after, known)
+    state = known
+    short = live & (state < _LEAST)
+    taken = tl.cumsum(short.to(tl.int32), 0)
+    state = tl.where(short, (state << 16) | word(source, at + 2 * (taken - 1), short), state)
+    at += 2 * tl.sum(short.to(tl.int32), 0)
+
+    value = middle + symbol - reach
+    wrong = tl.full((), 0, tl.int32)
+    escaped = live & (symbol > 2 * reach)
+    while tl.max(escaped.to(tl.int32), 0) > 0:
+        # The escapes of a round, one lane after the other.
+        turn = tl.min(tl.where(escaped, lane, LANES), 0)
+        mine = lane == turn
+        own = tl.sum(tl.where(mine, middle, 0), 0)
+        magnitude, below, bit = _escape(source, bit)
+        magnitude += tl.sum(tl.where(mine, reach, 0), 0) + 1
+        found_here = tl.where(below, own - magnitude, own + magnitude)
+        outside = (found_here >= _LIMIT) | (found_here <= -_LIMIT)
+        wrong |= outside.to(tl.int32)
+        value = tl.where(mine, tl.where(outside, 0, found_here).to(tl.int32), value)
+        escaped = escaped & (lane != turn)
+    return value, state, at, bit, wrong
+
+
+@triton.jit
+def _escape(source, bit):
+    """An escape's number, whether it stands for one below the centre, and the next plain bit."""
+    data, size = source
+    # A sign, 5 bits of length, up to 31 of the number, and up to 7 of the byte where they begin.
+    window = tl.full((), 0, tl.int64)
+    for k in tl.static_range(6):
+        byte = size - 1 - (bit >> 3) - k
+        window |= tl.load(data + byte, mask=byte >= 0, other=0).to(tl.int64) << (8 * k)
+    window = window >> (bit & 7)
+    length = (window >> 1) & 31
+    number = (window >> 6) & ((tl.full((), 1, tl.int64) << length) - 1)
+    return number, (window & 1) > 0, bit + 6 + length

@@ -1,0 +1,226 @@
+"""Samples of a pyramid on CUDA devices: upsampling axis by axis, then network, gains and rounding in one pass."""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..stored import INTEGERS, stored
+from .layout import AXES, CENTRE, Box, Layout, Place, Synthesis, needed, place_of
+from .reference import SLOPE
+from .triton_upsampling import on, upsampled
+
+TILE = 128
+"""Samples of a program."""
+WARPS = 4
+"""A thread has one sample, with all that its network sees of it."""
+
+
+class DeviceSynthesis(NamedTuple):
+    """Parameters of a synthesis on a device, as its kernel reads them; n inputs padded to N, S2 to C, powers of two.
+
+    Attributes
+    ----------
+    gains : Tensor, shape (K,)
+    filters : Tensor, shape (K - 1, 4)
+    first : Tensor, shape (S1, N)
+    first_bias : Tensor, shape (S1,)
+    second : Tensor, shape (S1, C)
+    second_bias, last : Tensor, shape (C,)
+    last_bias : Tensor, shape ()
+    skip : Tensor, shape (N,)
+        From the inputs: 0 but at the channels' centres.
+    """
+
+    gains: Tensor
+    filters: Tensor
+    first: Tensor
+    first_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+    last: Tensor
+    last_bias: Tensor
+    skip: Tensor
+
+    @classmethod
+    def of(cls, synthesis: Synthesis, layout: Layout, device: torch.device | str) -> DeviceSynthesis:
+        """Copy to a device; `synthesis` holds arrays or tensors."""
+        tensors = [torch.as_tensor(p).detach().to(device, torch.float32) for p in synthesis]
+        gains, filters, first, first_bias, second, second_bias, last, last_bias, skips = tensors
+        skip = torch.zeros(len(first), device=device).index_copy(0, centres(layout).to(device), skips)
+        inputs, thick = triton.next_power_of_2(len(first)), triton.next_power_of_2(len(last))
+        return cls(
+            gains, filters, padded(first.T, inputs), first_bias.contiguous(), padded(second, thick),
+            padded(second_bias, thick), padded(last, thick), last_bias.reshape(1), padded(skip, inputs),
+        )  # fmt: skip
+
+
+def padded(matrix: Tensor, columns: int) -> Tensor:
+    """Contiguous, with so many columns, the last ones 0."""
+    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[-1])).contiguous()
+
+
+def taps(layout: Layout) -> list[tuple[int, Place]]:
+    """Channel and offset of every input of the synthesis."""
+    near = [(channel, tap) for channel in range(min(2, layout.levels)) for tap in layout.near]
+    return near + [(channel, CENTRE) for channel in range(2, layout.levels)]
+
+
+def centres(layout: Layout) -> Tensor:
+    """Number of the input that is the centre of each channel."""
+    places = taps(layout)
+    return torch.tensor([places.index((channel, CENTRE)) for channel in range(layout.levels)])
+
+
+def ring(layout: Layout) -> Place:
+    """What a window has around its box along each axis, so that every tap is a shift."""
+    return place_of(int(axis in layout.present) for axis in range(AXES))
+
+
+def shifts(places: Sequence[tuple[int, Place]], extents: Sequence[int], length: int, device: Any) -> Tensor:
+    """Distances of taps in an array of channels of some extents; int64, padded with zeros to a length."""
+    pitch, whole = pitches(extents), math.prod(extents)
+    found = [channel * whole + int(np.dot(tap, pitch)) for channel, tap in places]
+    return torch.tensor(found + [0] * (length - len(found)), dtype=torch.int64, device=device)
+
+
+def pitches(extents: Sequence[int]) -> list[int]:
+    """Distances between neighbours along each axis."""
+    return [math.prod(extents[axis + 1 :]) for axis in range(AXES)]
+
+
+@triton.jit
+def synthesis_kernel(
+    channels, shift, first, first_bias, second, second_bias, last, last_bias, skip, out, step, offset, low, high,
+    count, corner, n_z, n_y, n_x, pitch_t, pitch_z, pitch_y, width,
+    N: tl.constexpr, C: tl.constexpr, TILE: tl.constexpr, SLOPE: tl.constexpr, INTEGER: tl.constexpr,
+):  # fmt: skip
+    """TILE samples of a box. A thread has all inputs and hidden numbers of its samples: nothing is exchanged.
+
+    One hidden number of the first layer is made at a time, and is at once part of all those of the second.
+    """
+    index = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    mask = index < count
+    line = index // n_x
+    plane = line // n_y
+    place = (plane // n_z).to(tl.int64) * pitch_t + (plane % n_z).to(tl.int64) * pitch_z
+    place += corner + (line % n_y) * pitch_y + index % n_x
+
+    tap, channel = tl.arange(0, N), tl.arange(0, C)
+    seen = tl.load(channels + place[None, :] + tl.load(shift + tap)[:, None], mask=mask[None, :], other=0.0)
+    hidden = tl.zeros((C, TILE), dtype=tl.float32) + tl.load(second_bias + channel)[:, None]
+    for c in range(width):
+        one = tl.sum(tl.load(first + c * N + tap)[:, None] * seen, 0) + tl.load(first_bias + c)
+        one = tl.maximum(one, SLOPE * one)
+        hidden += tl.load(second + c * C + channel)[:, None] * one[None, :]
+    hidden = tl.maximum(hidden, SLOPE * hidden)
+    value = tl.sum(tl.load(last + channel)[:, None] * hidden, 0) + tl.load(last_bias)
+    value += tl.sum(tl.load(skip + tap)[:, None] * seen, 0)
+    value = value * step + offset
+    if INTEGER:
+        tl.store(out + index, stored(value, low, high).to(out.dtype.element_ty), mask=mask)
+    else:
+        tl.store(out + index, value, mask=mask)
+
+
+def channels_of(
+    latents: Sequence[Tensor], origins: Sequence[Place], gains: Tensor, filters: Tensor, layout: Layout, box: Box
+) -> tuple[Tensor, list[Tensor]]:
+    """Upsample what a box depends on.
+
+    Returns
+    -------
+    Tensor, shape (K, box with a ring)
+        All channels on level 0; beyond the signal c_0 is 0, the others repeat its edge.
+    list of K - 1 Tensor
+        For every coarser level, the finest first, what channels k .. K - 1 are there.
+    """
+    boxes, around = needed(layout, *box), ring(layout)
+    window = (
+        place_of(a - r for a, r in zip(box[0], around, strict=True)),
+        place_of(b + r for b, r in zip(box[1], around, strict=True)),
+    )
+    extents = [b - a for a, b in zip(*window, strict=True)]
+    found = gains.new_empty(layout.levels, *extents)
+    found[0].zero_()
+    inside = tuple(slice(a - w, b - w) for a, b, w in zip(*boxes[0], window[0], strict=True))
+    torch.mul(cut(latents[0], origins[0], boxes[0]), gains[0], out=found[0][inside])
+    sources: list[Tensor] = []
+    for k in reversed(range(1, layout.levels)):
+        own = (cut(latents[k], origins[k], boxes[k]) * gains[k])[None]
+        if sources:
+            own = torch.cat([own, upsampled(sources[0], k, filters[k], layout, boxes[k + 1][0], boxes[k])])
+        sources.insert(0, own.contiguous())
+    if sources:
+        found[1:] = upsampled(sources[0], 0, filters[0], layout, boxes[1][0], window)
+    return found, sources
+
+
+def cut(latents: Tensor, origin: Place, box: Box) -> Tensor:
+    """The part of an array of latents that a box is."""
+    return latents[tuple(slice(a - o, b - o) for a, b, o in zip(*box, origin, strict=True))]
+
+
+def synthesise_box(
+    latents: Sequence[Tensor],
+    origins: Sequence[Place],
+    synthesis: DeviceSynthesis,
+    layout: Layout,
+    box: Box,
+    dtype: torch.dtype = torch.float32,
+    step: float = 1.0,
+    offset: float = 0.0,
+    limits: tuple[int, int] = (0, 0),
+) -> Tensor:
+    """Samples of a box, ``offset + step * out``, on the device of the latents.
+
+    Parameters
+    ----------
+    latents : sequence of K Tensor of float32 or int32
+        Of every level a part that holds what `needed` says.
+    origins : sequence of K tuples of 4 int
+        Index, in its lattice, of each tensor's first latent.
+    synthesis : DeviceSynthesis
+    layout : Layout
+    box : (start, stop)
+    dtype : torch.dtype
+        float32; or one of up to 32 bits of integers, which get samples rounded half to even.
+    step, offset : float
+    limits : tuple of 2 int
+        Integers are clipped to these.
+
+    Returns
+    -------
+    Tensor of `dtype`, shape ``stop - start``
+
+    Raises
+    ------
+    ValueError
+        If the dtype is another, or if the box, with one more sample on every side, has 2^31 or more.
+    """
+    if dtype not in (torch.float32, *INTEGERS):
+        raise ValueError(f"expected samples of float32 or up to 32-bit integers, found {dtype}; convert them later")
+    shape = [b - a for a, b in zip(*box, strict=True)]
+    count = math.prod(shape)
+    if math.prod(n + 2 for n in shape) >= 1 << 31:
+        raise ValueError(f"expected fewer than 2^31 samples with a ring, found a box of {shape}; take several boxes")
+    channels, _ = channels_of(latents, origins, synthesis.gains, synthesis.filters, layout, box)
+    extents, out = channels.shape[1:], torch.empty(shape, dtype=dtype, device=channels.device)
+    pitch, inputs = pitches(extents), synthesis.first.shape[1]
+    shift = shifts(taps(layout), extents, inputs, channels.device)
+    with on(out):
+        synthesis_kernel[(triton.cdiv(count, TILE),)](
+            channels, shift, *synthesis[2:], out, float(step), float(offset), *map(int, limits), count,
+            int(np.dot(ring(layout), pitch)), *shape[1:], *pitch[:3], len(synthesis.first),
+            inputs, synthesis.second.shape[1], TILE, SLOPE, dtype in INTEGERS, num_warps=WARPS,
+        )  # fmt: skip
+    return out

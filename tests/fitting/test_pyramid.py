@@ -1,0 +1,144 @@
+"""The descent on a pyramid: it pays, lands on goals, repeats itself, and its last part can be done again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inrcodec.fitting.goal import Goal
+from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule, calibrated_step
+from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents
+from inrcodec.models.pyramid import PyramidLayout, initial_networks
+from inrcodec_kernels.backend import choose
+from samples import tissue
+
+STEPS = 60
+
+
+def quiet(fraction: float, note: str) -> None:
+    """Progress that nobody reads."""
+
+
+def small() -> np.ndarray:
+    return tissue((16, 20, 24))
+
+
+def new_fit(volume: np.ndarray, step: float = 30.0, seed: int = 0) -> PyramidFit:
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
+    return PyramidFit(volume, 0.0, step, layout, initial_networks(layout, seed), seed, choose("cpu"))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> PyramidFit:
+    fit = new_fit(small())
+    fit.run(STEPS, None, Schedule(), quiet)
+    return fit
+
+
+def cost(fit: PyramidFit, latents: list[np.ndarray]) -> float:
+    return float(fit.squares(latents) + FAIR * fit.bits(latents))
+
+
+def test_the_descent_lowers_the_cost(fitted: PyramidFit) -> None:
+    before, after = new_fit(small()).cost(), fitted.cost()
+    assert after.error + FAIR * after.bits / fitted.samples < 0.5 * (before.error + FAIR * before.bits / fitted.samples)
+
+
+def test_costs_are_those_of_the_rounded_latents(fitted: PyramidFit) -> None:
+    found = fitted.cost()
+    assert found.bits == pytest.approx(fitted.bits(fitted.rounded))
+    assert found.error == pytest.approx(fitted.squares(fitted.rounded) / fitted.samples)
+
+
+def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
+    again = new_fit(small())
+    again.run(STEPS, None, Schedule(), quiet)
+    assert all(np.array_equal(a, b) for a, b in zip(again.rounded, fitted.rounded, strict=True))
+    other = new_fit(small(), seed=1)
+    other.run(STEPS, None, Schedule(), quiet)
+    assert not all(np.array_equal(a, b) for a, b in zip(other.rounded, fitted.rounded, strict=True))
+
+
+def reached(goal: Goal) -> float:
+    """Bits or error of a fit, over its goal."""
+    volume = small()
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
+    networks = initial_networks(layout, 0)
+    step = calibrated_step(volume, 0.0, layout, networks, goal, 0, choose("cpu"))
+    fit = PyramidFit(volume, 0.0, step, layout, networks, 0, choose("cpu"))
+    fit.run(100, goal, Schedule(), quiet)
+    found = fit.cost()
+    return found.bits / goal.bits if goal.bits is not None else found.error * fit.step**2 / (goal.error or 1.0)
+
+
+@pytest.mark.parametrize("kind", ["bits", "error"])
+def test_the_end_follows_the_goal(kind: str) -> None:
+    """Within a factor in so few steps of so small a signal; the encoder's search does the rest."""
+    low, high = (4000.0, 16000.0) if kind == "bits" else (100.0, 900.0)
+    small_goal, large_goal = reached(Goal(**{kind: low})), reached(Goal(**{kind: high}))
+    assert 0.25 < small_goal < 2.5 and 0.25 < large_goal < 2.5
+    assert small_goal * low < large_goal * high
+
+
+def test_the_last_part_again_at_another_price(fitted: PyramidFit) -> None:
+    kept = [y.copy() for y in fitted.rounded]
+    dear, cheap = fitted.again(3.0, quiet), fitted.again(0.4, quiet)
+    assert fitted.bits(dear) < fitted.bits(cheap)
+    assert fitted.squares(dear) > fitted.squares(cheap)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, fitted.rounded, strict=True))
+
+
+def test_gradients_are_those_of_squares_and_bits(fitted: PyramidFit) -> None:
+    """To the first order, in the direction of the gradients."""
+    latents = [y.astype(np.float64) for y in fitted.rounded]
+    of_error, _ = fitted.slopes(fitted.rounded)
+    length = 1e-3
+    norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in of_error))
+    moved = [(y + length * g / norm) for y, g in zip(latents, of_error, strict=True)]
+    rise = fitted.squares(moved) - fitted.squares(fitted.rounded)
+    assert rise == pytest.approx(length * norm, rel=0.02)
+
+
+def test_first_latents_are_differences_of_means() -> None:
+    volume = small().astype(np.float32).reshape(1, *small().shape)
+    layout = PyramidLayout(small().shape, ((True,) * 3,) * 2)
+    gains = np.array([1.0, 0.5, 0.25], dtype=np.float32)
+    fine, middle, coarse = first_latents(volume, layout, gains)
+    rough = np.abs(fine).max()
+    assert 0 < rough < np.ptp(volume)
+    assert not first_latents(np.float32(1e-3) * volume, layout, gains)[0].any(), "what is small is zero"
+    means = volume.reshape(1, 8, 2, 10, 2, 12, 2).mean((2, 4, 6))
+    # What the coarsest level leaves of the means, the middle one holds; inside, interpolation is linear.
+    ramp = np.broadcast_to(np.arange(12, dtype=np.float32), means.shape)
+    straight = first_latents(np.repeat(np.repeat(np.repeat(ramp, 2, 1), 2, 2), 2, 3), layout, gains)
+    assert np.abs(straight[1][..., 2:-2]).max() < 1e-4
+    assert coarse.shape == (1, 4, 5, 6) and middle.shape == means.shape
+    np.testing.assert_allclose(coarse * gains[2], means.reshape(1, 4, 2, 5, 2, 6, 2).mean((2, 4, 6)), rtol=1e-4, atol=1e-3)
+
+
+def test_thick_slices_are_halved_later() -> None:
+    fine = tissue((32, 32, 32))
+    assert choose_halvings(fine, 3)[0] == (True, True, True)
+    thick = fine[::8]
+    assert choose_halvings(thick, 4)[0] == (False, True, True)
+    assert all(len(flags) == 1 for flags in choose_halvings(fine[0, 0], 3))
+    assert choose_halvings(np.zeros((3, 4), np.int16), 5) == ()
+
+
+@pytest.mark.parametrize("volume", [np.zeros((5, 6), np.int16), np.full((1, 1, 9), 7, np.uint8), np.arange(3, dtype=np.int16)])
+def test_signals_with_nothing_in_them(volume: np.ndarray) -> None:
+    fit = new_fit(volume, step=1.0)
+    fit.run(10, Goal(bits=100.0), Schedule(), quiet)
+    assert np.isfinite(fit.cost().error)
+    assert all(y.dtype == np.int32 for y in fit.rounded)
+
+
+def test_measures_fall_and_rise_with_the_step() -> None:
+    volume = small()
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4))
+    known = Differences(volume, 0.0, layout)
+    assert known.bits(10.0) > known.bits(20.0) > 0
+    assert known.error(20.0) > known.error(10.0) > 0
+    step = known.step(Goal(bits=4000.0), 0.5)
+    assert 0.5 * known.bits(step) == pytest.approx(4000.0, rel=0.01)
+    assert known.error(known.step(Goal(error=9.0), 1.0)) == pytest.approx(9.0, rel=0.01)

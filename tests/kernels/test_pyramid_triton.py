@@ -1,0 +1,21 @@
+"""Triton's pyramid in its interpreter."""
+
+from __future__ import annotations
+
+import pytest
+
+from .interpreter import run_cases
+
+pytest.importorskip("triton")
+
+
+def test_interpreted() -> None:
+    run_cases("pyramid.py")
+
+
+def test_coding_interpreted() -> None:
+    run_cases("pyramid_coding.py")
+
+
+def test_fit_interpreted() -> None:
+    run_cases("pyramid_fit.py")

@@ -1,0 +1,198 @@
+"""The pyramid's shapes and parameters, and the context model in whole numbers beside the one of real numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from inrcodec.models import shipped
+from inrcodec.models.pyramid import (
+    PLACES,
+    STORED_PLACES,
+    PyramidLayout,
+    initial_networks,
+    integer_context,
+    joined,
+    parted,
+)
+from inrcodec_kernels.pyramid import Context, IntegerContext, check_context, context
+from pyramid_streams import SHAPES, flags, quantised
+
+every_shape = pytest.mark.parametrize("name", SHAPES)
+
+
+@every_shape
+def test_lattices_and_strides_follow_from_the_halved_axes(name: str) -> None:
+    shape, halved = SHAPES[name]
+    layout = PyramidLayout(shape, halved)
+    assert layout.lattices[0] == shape and layout.levels == len(halved) + 1 == len(layout.lattices)
+    for lattice, stride in zip(layout.lattices, layout.strides, strict=True):
+        assert lattice == tuple(-(-n // s) for n, s in zip(shape, stride, strict=True))
+    for fine, coarse, half in zip(layout.strides, layout.strides[1:], halved, strict=False):
+        assert coarse == tuple(2 * s if h else s for s, h in zip(fine, half, strict=True))
+    assert layout.latents == sum(math.prod(lattice) for lattice in layout.lattices)
+
+
+def test_inputs_are_those_that_the_page_counts() -> None:
+    three = PyramidLayout((9, 9, 9), flags(3, 4))
+    assert (three.kernel.context_inputs, three.kernel.synthesis_inputs) == (21, 56)
+    four = PyramidLayout((9, 9, 9, 9), flags(4, 4))
+    assert (four.kernel.context_inputs, four.kernel.synthesis_inputs) == (30, 60)
+    one = PyramidLayout((9,), ())
+    assert (one.kernel.context_inputs, one.kernel.synthesis_inputs) == (1 + 3 + 1, 3)
+
+
+@every_shape
+def test_first_networks_have_the_shapes_and_the_count_of_the_layout(name: str) -> None:
+    layout = PyramidLayout(*SHAPES[name], context=8, synthesis=(4, 12))
+    networks = initial_networks(layout, 3)
+    parameters = joined(*networks)
+    shapes = {f"context.{n}": s for n, s in layout.context_shapes.items()} | {
+        f"synthesis.{n}": s for n, s in layout.synthesis_shapes.items()
+    }
+    assert {n: v.shape for n, v in parameters.items()} == shapes
+    assert list(parameters) == list(shapes) == list(STORED_PLACES)
+    assert sum(v.size for v in parameters.values()) == layout.parameters
+    assert all(v.dtype == np.float32 and np.isfinite(v).all() for v in parameters.values())
+
+
+def test_first_networks_follow_the_seed() -> None:
+    layout = PyramidLayout((9, 9), flags(2, 3))
+    one, same, other = (joined(*initial_networks(layout, seed)) for seed in (0, 0, 1))
+    assert all(np.array_equal(one[n], same[n]) for n in one)
+    assert not np.array_equal(one["context.first"], other["context.first"])
+
+
+@every_shape
+def test_what_is_joined_can_be_parted(name: str) -> None:
+    layout = PyramidLayout(*SHAPES[name], context=8)
+    random = np.random.default_rng(1)
+    context, synthesis = (
+        type(network)(*(random.standard_normal(p.shape).astype(np.float32) for p in network))
+        for network in initial_networks(layout, 0)
+    )
+    for before, after in zip((context, synthesis), parted(joined(context, synthesis)), strict=True):
+        for a, b in zip(before, after, strict=True):
+            assert a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=4e-6)
+
+
+def test_streams_hold_scales_in_sixths_of_an_octave() -> None:
+    layout = PyramidLayout((9, 9), flags(2, 3))
+    context, synthesis = initial_networks(layout, 0)
+    found = joined(context, synthesis)
+    assert np.array_equal(found["context.last"][:, 0], context.last[:, 0])
+    assert np.allclose(found["context.last"][:, 1], 6 * context.last[:, 1])
+    assert np.allclose(found["context.last_bias"], [context.last_bias[0], 6 * context.last_bias[1] + 30])
+
+
+# ---- Whole numbers
+
+
+def random_context(layout: PyramidLayout, seed: int) -> Context:
+    """Weights of an ordinary size, biases too."""
+    random = np.random.default_rng(seed)
+    return Context(**{
+        name: np.float32(0.5 / math.sqrt(shape[0]) if len(shape) > 1 and name != "level_bias" else 0.5)
+        * random.standard_normal(shape).astype(np.float32)
+        for name, shape in layout.context_shapes.items()
+    })  # fmt: skip
+
+
+def whole(network: Context) -> tuple[dict[str, np.ndarray], IntegerContext]:
+    """A context model rounded as a stream may hold it, and its whole numbers."""
+    zero = initial_networks(PyramidLayout((3,), ((True,),)), 0)[1]
+    exact = {n.removeprefix("context."): v for n, v in joined(network, zero).items() if n.startswith("context.")}
+    held = {n: (np.rint(v * 2.0 ** PLACES[n]) / 2.0 ** PLACES[n]).astype(np.float32) for n, v in exact.items()}
+    return held, integer_context(held)
+
+
+def predicted(held: dict[str, np.ndarray], inputs: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means and numbers of scales in float64, by the formula."""
+    h = inputs @ held["first"].astype(float) + held["level_bias"][level]
+    h = np.maximum(h, h / 8) @ held["second"].astype(float) + held["second_bias"]
+    mean, scale = (
+        np.maximum(h, h / 8) @ held["last"].astype(float) + inputs @ held["skip"].astype(float) + held["last_bias"]
+    ).T
+    return np.clip(mean, -127, 127), np.clip(scale, 0, 63)
+
+
+@pytest.mark.parametrize("name", ["x", "yx", "zyx", "tzyx"])
+def test_whole_numbers_predict_what_real_ones_do(name: str) -> None:
+    layout = PyramidLayout(*SHAPES[name], context=16)
+    for seed in range(3):
+        held, network = whole(random_context(layout, seed))
+        check_context(network)
+        rows = np.rint(np.random.default_rng(seed).laplace(0, 12, (2000, layout.kernel.context_inputs))).astype(
+            np.int64
+        )
+        for level in range(layout.levels):
+            means, scales = context.evaluate(rows, level, network)
+            mean, scale = predicted(held, rows / 8, level)
+            # Means are eighths and scales whole, cut from hidden numbers of 1/32.
+            assert np.abs(means / 8 - mean).max() < 0.25 and np.abs(scales - scale).max() < 1.5
+            inside = (scale > 0.5) & (scale < 62.5)
+            assert abs(np.mean(means / 8 - mean)) < 0.02 and abs(np.mean((scales - scale)[inside])) < 0.1
+
+
+def test_whole_numbers_are_multiples_and_carry_half_of_what_is_cut() -> None:
+    layout = PyramidLayout((9, 9, 9), flags(3, 3))
+    held, network = whole(random_context(layout, 5))
+    for name in PLACES:
+        exact = held[name].astype(np.float64) * 2.0 ** PLACES[name]
+        half = {"level_bias": 16, "second_bias": 64, "last_bias": np.array([256, 2048])}.get(name, 0)
+        assert np.array_equal(getattr(network, name), exact + half)
+    assert network.shifts == (5, 7, 9, 12)
+
+
+@pytest.mark.parametrize("width", [4, 24, 32])
+@every_shape
+def test_first_networks_are_small_enough_to_be_exact(name: str, width: int) -> None:
+    layout = PyramidLayout(*SHAPES[name], context=width)
+    check_context(whole(initial_networks(layout, 0)[0])[1])
+
+
+def test_steps_of_encoders_are_such_that_all_is_whole() -> None:
+    assert all(STORED_PLACES[f"context.{name}"] <= places for name, places in PLACES.items())
+
+
+# ---- Shipped networks
+
+
+def test_networks_that_are_not_there() -> None:
+    with pytest.raises(LookupError, match="expected the networks 0badcafe, found"):
+        shipped.shipped("0badcafe")
+
+
+@pytest.mark.parametrize("levels", [3, 5])
+def test_signals_of_fewer_levels_take_the_first_rows(levels: int) -> None:
+    def values(count: int) -> dict[str, np.ndarray]:
+        return {n: t.dequantised() for n, t in quantised(PyramidLayout((9, 9), flags(2, count), 8, (4, 12)), 2).items()}
+
+    whole, layout = values(5), PyramidLayout((9, 9), flags(2, levels), 8, (4, 12))
+    found = shipped.ShippedNetworks("01020304", whole).fitted_to(layout)
+    assert found is not None
+    for name, expected in values(levels).items():
+        assert found[name].shape == expected.shape
+        assert np.array_equal(found[name], whole[name] if not expected.ndim else whole[name][: len(expected)])
+
+
+def test_other_widths_do_not_fit() -> None:
+    whole = {n: t.dequantised() for n, t in quantised(PyramidLayout((9, 9), flags(2, 3), 8, (4, 12)), 2).items()}
+    for layout in (PyramidLayout((9, 9), flags(2, 3), 12, (4, 12)), PyramidLayout((9,), flags(1, 3), 8, (4, 12))):
+        assert shipped.ShippedNetworks("01020304", whole).fitted_to(layout) is None
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_shipped_networks_have_their_name_and_small_sums(name: str) -> None:
+    networks = shipped.shipped(name)
+    levels = len(networks.parameters["synthesis.gains"])
+    ndim = {21: 3, 30: 4, 10: 2, 5: 1}[len(networks.parameters["context.first"])]
+    width = networks.parameters["context.first"].shape[1]
+    layout = PyramidLayout((9,) * ndim, flags(ndim, levels), width, networks.parameters["synthesis.second"].shape)
+    found = networks.fitted_to(layout)
+    assert found is not None and list(found) == list(STORED_PLACES)
+    context = {n.removeprefix("context."): v for n, v in found.items() if n.startswith("context.")}
+    check_context(integer_context(context))
+    assert all(np.array_equal(np.rint(np.ldexp(v, PLACES[n])), np.ldexp(v, PLACES[n])) for n, v in context.items())

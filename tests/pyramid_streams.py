@@ -1,0 +1,143 @@
+"""Streams of the method `pyramid` from random latents and networks, without a fit."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from inrcodec.coding.latents import LatentCoder, Place
+from inrcodec.coding.parameters import QuantisedTensor
+from inrcodec.models.pyramid import AXES, STORED_PLACES, PyramidLayout
+from inrcodec.payload.pyramid import PyramidStream, network_section, networks_from_section, write_chunk
+from inrcodec_formats.container import Section, write_container
+from inrcodec_formats.container_header import Quality, StreamHeader
+from inrcodec_formats.signal import Signal
+from inrcodec_kernels.backend import Backend, choose
+from inrcodec_kernels.pyramid import CUBIC
+
+SHAPES = {
+    "x": ((37,), ((True,), (True,))),
+    "yx": ((21, 18), ((True, True), (False, True), (True, False))),
+    "zyx": ((11, 14, 13), ((False, True, True), (True, True, True), (True, True, True))),
+    "tzyx": ((5, 6, 7, 9), ((False, False, True, True), (True, True, True, True))),
+    "extents of 1": ((1, 9, 1, 12), ((True, True, False, True), (True, True, True, True))),
+    "a sample": ((1, 1, 1), ()),
+    "one level": ((6, 7, 5), ()),
+    "nothing halved": ((5, 6, 4), ((False,) * 3, (False,) * 3)),
+}
+"""Shapes of signals, odd ones too, with the axes that each level halves."""
+
+
+def flags(ndim: int, levels: int) -> tuple[tuple[bool, ...], ...]:
+    """All axes halved from level to level."""
+    return ((True,) * ndim,) * (levels - 1)
+
+
+def quantised(layout: PyramidLayout, seed: int, spread: float = 1.0) -> dict[str, QuantisedTensor]:
+    """Random parameters in the precision that encoders store: scales near 1, a synthesis near the sum of all levels."""
+    random = np.random.default_rng(seed)
+    shapes = {f"context.{n}": s for n, s in layout.context_shapes.items()} | {
+        f"synthesis.{n}": s for n, s in layout.synthesis_shapes.items()
+    }
+    values = {
+        name: spread * (0.25 if len(shape) > 1 else 0.1) * random.standard_normal(shape)
+        for name, shape in shapes.items()
+    }
+    values["context.last_bias"] += [0, 30]
+    values["synthesis.skips"] += 1
+    values["synthesis.gains"] += np.sqrt(1 / np.prod(layout.strides, axis=1))
+    values["synthesis.filters"] = CUBIC + 0.02 * spread * random.standard_normal(shapes["synthesis.filters"])
+    return {name: QuantisedTensor.of(v, -STORED_PLACES[name]) for name, v in values.items()}
+
+
+def random_latents(layout: PyramidLayout, seed: int, largest: int = 3000) -> list[np.ndarray]:
+    """Of every level, four axes; many zeros, a few very large."""
+    random = np.random.default_rng(seed)
+    found = []
+    for shape in layout.kernel.shapes:
+        values = np.rint(random.laplace(0, 1.2, shape)).astype(np.int32)
+        rare = random.random(shape) < 0.01
+        values[rare] = random.integers(-largest, largest + 1, int(rare.sum()))
+        found.append(values)
+    return found
+
+
+@dataclass
+class Made:
+    """A stream with what is in it."""
+
+    stream: PyramidStream
+    parameters: dict[str, QuantisedTensor]
+    latents: list[np.ndarray]
+    tiles_per_chunk: int = 7
+    dtype: str = "int16"
+
+    @cached_property
+    def network(self) -> bytes:
+        return network_section(self.parameters, "")
+
+    def coder(self, backend: Backend | None = None) -> LatentCoder:
+        context, _ = networks_from_section(self.network, self.stream.layout)
+        return LatentCoder(self.stream.layout.kernel, context, backend or choose("cpu"))
+
+    def read(self, level: int, start: Place, stop: Place) -> np.ndarray:
+        return self.latents[level][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+
+    def box(self, tile: int) -> tuple[int, Place, Place]:
+        """Level, first latent and end of a tile, with four axes."""
+        start, stop = self.stream.tiles.box(tile)
+        missing = AXES - len(start)
+        return int(self.stream.tiles.level[tile]), (0,) * missing + start, (1,) * missing + stop  # type: ignore[return-value]
+
+    @cached_property
+    def tiles(self) -> list[tuple[int, bytes]]:
+        """Lanes and bytes of all tiles."""
+        coder, found = self.coder(), []
+        for tile in range(self.stream.tiles.count):
+            level, start, stop = self.box(tile)
+            found.append(coder.encode(np.ascontiguousarray(self.read(level, start, stop)), level, start, self.read))
+        return found
+
+    @property
+    def chunks(self) -> list[tuple[int, bytes]]:
+        parts = [self.tiles[at : at + self.tiles_per_chunk] for at in range(0, len(self.tiles), self.tiles_per_chunk)]
+        return [(len(part), write_chunk(part)) for part in parts]
+
+    def blob(self, **others: Any) -> bytes:
+        """The file; `tree`, `network` and `chunks` take the place of its own, and header fields by name."""
+        contents = {"tree": self.stream.tree_section(), "network": self.network, "chunks": None} | {
+            name: others.pop(name) for name in ("tree", "network", "chunks") if name in others
+        }
+        signal = Signal.from_array(np.empty(self.stream.layout.shape, self.dtype))
+        header = StreamHeader.from_signal(
+            signal.header, method="pyramid", quality=Quality("ratio", 8.0), memory_bytes=0
+        )
+        sections = [
+            Section(tag, contents[name])
+            for tag, name in (("TREE", "tree"), ("NETW", "network"))
+            if contents[name] is not None
+        ]
+        out = io.BytesIO()
+        chunks = self.chunks if contents["chunks"] is None else contents["chunks"]
+        write_container(out, replace(header, **others), sections, chunks)
+        return out.getvalue()
+
+
+def made(
+    shape: tuple[int, ...],
+    halved: tuple[tuple[bool, ...], ...],
+    edge: int = 5,
+    seed: int = 0,
+    *,
+    widths: tuple[int, int, int] = (8, 4, 8),
+    spread: float = 1.0,
+    **others: Any,
+) -> Made:
+    """A stream of random contents."""
+    layout = PyramidLayout(shape, halved, widths[0], widths[1:])
+    numbers = {"step": 3.5, "offset": -100, "low": -1000, "high": 1000} | others
+    return Made(PyramidStream(layout, edge, **numbers), quantised(layout, seed, spread), random_latents(layout, seed))

@@ -1,0 +1,221 @@
+"""The pyramid from samples to bytes and back: targets met, every reader agrees, the command line knows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+import inrcodec
+from inrcodec import OptionError, TargetError, cli, encoder
+from inrcodec.options import EncodeOptions, PyramidOptions
+from inrcodec_formats.container_header import Quality
+from samples import psnr_db, scan
+
+SMALL = PyramidOptions(levels=4, context=8, synthesis=(4, 4), tile_edge=8, warm_start=False)
+"""Networks of some hundred parameters: those of the defaults would be most of a tiny stream."""
+
+
+def encode(volume: np.ndarray, *output: Path, **choices: Any) -> Any:
+    return inrcodec.encode(volume, *output, **({"effort": 1, "method": "pyramid", "pyramid": SMALL} | choices))
+
+
+SHAPES = [(60,), (16, 20), (3, 6, 7, 8), (5, 1, 30, 1)]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first stream that is good enough is taken: where only a few samples count, no search comes close to its goal."""
+    monkeypatch.setattr(encoder, "PSNR_WINDOW_DB", 2000.0)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_signals_of_any_axes(shape: tuple[int, ...]) -> None:
+    volume = scan(shape)
+    decoded = inrcodec.decode(encode(volume, psnr_db=25)).samples
+    assert decoded.shape == shape and decoded.dtype == volume.dtype
+    assert psnr_db(volume, decoded) >= 25
+    assert decoded.min() >= volume.min() and decoded.max() <= volume.max()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16"])
+def test_sizes_are_met_for_every_dtype(dtype: str, tmp_path: Path) -> None:
+    volume = scan((8, 9, 10), dtype)
+    report = encode(volume, tmp_path / "a.inrc", bits_per_voxel=11)
+    assert 0.9 * 11 * volume.size / 8 <= report.bytes <= 11 * volume.size / 8
+    decoded = inrcodec.decode(tmp_path / "a.inrc").samples
+    assert decoded.dtype == dtype
+    assert report.psnr_db == pytest.approx(psnr_db(volume, decoded), abs=1e-6) and report.psnr_db > 30
+
+
+@pytest.mark.parametrize("goal", [{"ratio": 2}, {"psnr_db": 33}], ids=str)
+def test_every_kind_of_target(goal: dict[str, float]) -> None:
+    volume = scan((9, 10, 11))
+    blob = encode(volume, **goal)
+    if "psnr_db" in goal:
+        assert 33 <= psnr_db(volume, inrcodec.decode(blob).samples) <= 33.5
+    else:
+        assert 0.9 * volume.size <= len(blob) <= volume.size
+    assert inrcodec.info(blob).method == "pyramid"
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(("value", "dtype"), [(-1000, "int16"), (7, "uint8")])
+def test_constant_signals(value: int, dtype: str) -> None:
+    volume = np.full((9, 9, 9), value, dtype)
+    assert (inrcodec.decode(encode(volume, psnr_db=60)).samples == value).all()
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1, 1), (2, 2, 2, 2)], ids=str)
+def test_signals_too_short_to_be_halved(shape: tuple[int, ...]) -> None:
+    volume = scan(shape)
+    assert psnr_db(volume, inrcodec.decode(encode(volume, psnr_db=20)).samples) >= 20
+
+
+def test_one_level_is_enough() -> None:
+    volume = scan((12, 14))
+    blob = encode(volume, psnr_db=25, pyramid=replace(SMALL, levels=1))
+    assert inrcodec.info(blob).details["lattices"] == ["12x14"]
+    assert psnr_db(volume, inrcodec.decode(blob).samples) >= 25
+
+
+def test_more_room_than_needed_is_not_filled() -> None:
+    volume = scan((6, 7, 8))
+    assert len(encode(volume, ratio=1e-3)) < 4 * volume.nbytes
+
+
+def test_a_smaller_ratio_than_one_that_is_reached_is_reached_too() -> None:
+    volume = scan((9, 10, 11))
+    assert len(encode(volume, ratio=1)) <= volume.nbytes
+
+
+def test_a_psnr_out_of_reach_is_refused_with_what_can_be_had() -> None:
+    with pytest.raises(TargetError, match=r"expected a PSNR that this signal can reach, at most \d+\.\d+ dB, found 500"):
+        encode(scan((8, 9, 10)), psnr_db=500.0)
+
+
+def test_sizes_out_of_reach_are_refused_with_what_can_be_had() -> None:
+    with pytest.raises(TargetError, match=r"expected a target of at least \d+ bytes for this signal") as error:
+        encode(scan((9, 10, 11)), ratio=100)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def volume() -> np.ndarray:
+    return scan((9, 13, 12))
+
+
+@pytest.fixture(scope="module")
+def stream(volume: np.ndarray) -> bytes:
+    return encode(volume, bits_per_voxel=7)
+
+
+def test_the_same_seed_gives_the_same_bytes(volume: np.ndarray, stream: bytes) -> None:
+    assert encode(volume.copy(order="F"), bits_per_voxel=7) == stream
+    assert encode(volume, bits_per_voxel=7, seed=1) != stream
+
+
+def test_the_report_tells_what_was_made(volume: np.ndarray, stream: bytes, tmp_path: Path) -> None:
+    stages: list[tuple[str, float]] = []
+    report = encode(
+        volume,
+        tmp_path / "a.inrc",
+        bits_per_voxel=7,
+        progress=lambda stage, fraction, note: stages.append((stage, fraction)),
+    )
+    blob = (tmp_path / "a.inrc").read_bytes()
+    info = inrcodec.info(blob)
+    assert blob == stream and report.bytes == info.bytes == len(blob)
+    assert report.method == info.method == "pyramid" and report.blocks == info.blocks > 3
+    assert report.psnr_db == pytest.approx(psnr_db(volume, inrcodec.decode(blob).samples), abs=1e-6)
+    assert report.choices["lattices"] == info.details["lattices"] and info.details["lattices"][0] == "9x13x12"
+    assert (
+        info.details["tile_edge"] == 8
+        and info.details["context_width"] == 8
+        and info.details["synthesis_widths"] == "4-4"
+    )
+    assert info.details["latents"] == sum(
+        int(np.prod([int(n) for n in lattice.split("x")])) for lattice in info.details["lattices"]
+    )
+    assert {"partition", "fit", "code"} <= {stage for stage, _ in stages}
+    assert all(0 <= fraction <= 1 for _, fraction in stages)
+
+
+@pytest.mark.parametrize(
+    "key", [np.s_[3:9, 4:13, 1:11], np.s_[::3, ::-2, 1::5], np.s_[8, ...], np.s_[0, 0, 0], np.s_[5:5]], ids=str
+)
+def test_regions_are_crops_of_the_whole(stream: bytes, key: Any) -> None:
+    whole = inrcodec.decode(stream).samples
+    with inrcodec.open(stream) as image:
+        assert np.array_equal(image[key], whole[key])
+
+
+def test_streams_are_verified(volume: np.ndarray, stream: bytes) -> None:
+    assert inrcodec.verify(stream, deep=True).ok
+
+
+def test_all_tiles_count_in_the_picture(stream: bytes, tmp_path: Path) -> None:
+    inrcodec.info(stream, picture=tmp_path / "a.png")
+    with Picture.open(tmp_path / "a.png") as picture:
+        picture.load()
+        assert picture.format == "PNG" and min(picture.size) > 100
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_command_line(volume: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "a.npy", volume)
+
+    def run(*arguments: object) -> str:
+        assert cli.main([str(a) for a in arguments]) in (0, None)
+        return capsys.readouterr().out
+
+    run(
+        "encode",
+        tmp_path / "a.npy",
+        tmp_path / "a.inrc",
+        "--psnr-db",
+        20,
+        "--method",
+        "pyramid",
+        "--effort",
+        1,
+        "--quiet",
+    )
+    assert "pyramid" in run("info", tmp_path / "a.inrc", "--picture", tmp_path / "a.png")
+    run("verify", tmp_path / "a.inrc", "--deep")
+    run("decode", tmp_path / "a.inrc", tmp_path / "b.npy", "--quiet")
+    decoded = np.load(tmp_path / "b.npy")
+    assert np.array_equal(decoded, inrcodec.decode(tmp_path / "a.inrc").samples)
+    assert psnr_db(volume, decoded) >= 20
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"levels": 0}, {"levels": 9}, {"levels": 2.0}, {"context": 0}, {"context": 6}, {"context": 36}, {"context": True},
+        {"synthesis": (16,)}, {"synthesis": [16, 16]}, {"synthesis": (16, 18)}, {"synthesis": (64, 16)}, {"tile_edge": 7},
+        {"tile_edge": 257}, {"warm_start": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_out_of_range(choices: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="expected") as error:
+        PyramidOptions(**choices)
+    assert "\n" not in str(error.value)
+
+
+def test_options_survive_a_dictionary() -> None:
+    options = EncodeOptions(Quality("ratio", 8.0), method="pyramid", pyramid=SMALL)
+    assert EncodeOptions.from_dict(options.to_dict()) == options
+    plain = SMALL.to_dict() | {"synthesis": [4, 4]}
+    assert PyramidOptions.from_dict(plain) == SMALL
+    with pytest.raises(OptionError, match="found widht"):
+        PyramidOptions.from_dict({"widht": 4})
+    with pytest.raises(OptionError, match="expected pyramid to be PyramidOptions"):
+        EncodeOptions(Quality("ratio", 8.0), pyramid={"levels": 3})  # type: ignore[arg-type]
