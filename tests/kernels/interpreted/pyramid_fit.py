@@ -100,7 +100,9 @@ def test_scales_beyond_the_limits_have_no_gradient() -> None:
         bits, gradients, of_context = pyramid.rate(ys, beyond, layout, LEAST, TRITON)
         expected = reference.rate(double(ys), double(beyond), layout, LEAST)
         assert of_context.last_bias[1] == 0 and not of_context.skip[:, 1].any()
-        assert_near([bits, *gradients, *of_context], [expected[0], *expected[1], *expected[2]])
+        # The widest distribution gives a unit a ninetieth: a difference of numbers near a half, with as many times their rounding.
+        tolerance = 1e-4 if bias > 0 else 1e-5
+        assert_near([bits, *gradients, *of_context], [expected[0], *expected[1], *expected[2]], tolerance)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.6, 5.0])
