@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inrcodec_kernels.backend import REFERENCE, Backend
-from inrcodec_kernels.pyramid import context, context_coder, context_cpu, context_tables
+from inrcodec_kernels.pyramid import Layout, context, context_coder, context_cpu, context_tables
 from inrcodec_kernels.pyramid.context import IntegerContext, Tile, causal_taps, cross_taps, inputs
 from inrcodec_kernels.pyramid.context_tables import RATIOS, REACH, laplace_tables
 from inrcodec_kernels.rans import TOTAL, CodedError, escape_bits, joined, reference
@@ -530,3 +530,11 @@ def test_backends_choose_their_coder() -> None:
         context_coder.tile_coder(Backend("numba")) is context_coder.tile_coder(Backend("triton", "cuda")) is context_cpu
     )
     assert context_tables.laplace_tables() is laplace_tables()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 5), (1, 1, 4, 5), (1, 3, 4, 5), (2, 3, 4, 5), (2, 1, 4, 1), (1, 1, 1, 1)], ids=str)
+def test_a_fit_and_its_stream_see_the_same_latents(shape: tuple[int, int, int, int]) -> None:
+    layout, present = Layout(shape, ()), tuple(n > 1 for n in shape)
+    assert [tuple(tap) for tap in causal_taps(present).tolist()] == list(layout.causal)
+    assert [tuple(tap) for tap in cross_taps(present).tolist()] == list(layout.cross)
+    assert inputs(present) == layout.context_inputs
