@@ -37,8 +37,8 @@ CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
 """Most tiles of a chunk."""
-_TRIMMED = 1.3
-"""The price of bits, over the fit's, up to which single latents are trimmed; beyond it the fit is done again in part."""
+_ASKED = 2.2
+"""Bits that trimming is asked for, over those that it is to save: changes near each other save less than each alone."""
 _FAR = 4.0
 """The price of bits, over the fit's, beyond which all is fitted anew with another step."""
 
@@ -94,6 +94,7 @@ class PyramidSystem:
         steps = task.options.pyramid_steps
         task.timed("fit", lambda: self.fit.run(steps, goal, pyramid.Schedule(), task.note("fit")))
         self._round_networks()
+        self._done: dict[float, list[NDArray[np.int32]]] = {}
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
         self._curvature = curvatures(self.layout.kernel, self.fit.synthesis, backend)
         self._disturbed = disturbances(
@@ -168,17 +169,24 @@ class PyramidSystem:
         step = float(np.float32(self.fit.step))
         return PyramidStream(self.layout, self._edge, step, self.offset, self.task.low, self.task.high)
 
+    def _latents_at(self, price: float) -> list[NDArray[np.int32]]:
+        """Latents at a price of bits: those of the fit, or of its last part done again, which is done once for each half octave."""
+        if price not in self._done:
+            note = self.task.note("fit")
+            self._done = {price: self.fit.rounded if price == 1 else self.task.timed("fit", lambda: self.fit.again(price, note))}
+        return self._done[price]
+
     def draft(self, step: float, pressure: float) -> Draft:
         """Change the latents for the price of bits, and code them."""
         if not 1 / _FAR <= step / self._price <= _FAR:
             # A price so different belongs to another step: squared error and price grow together.
             self._fit_at(self.fit.step * math.sqrt(step / self._price), None)
             self._price = step
-        price, stream, latents = step / self._price, self._stream, self.fit.rounded
-        if price < 1 or price > _TRIMMED:
-            latents = self.task.timed("fit", lambda: self.fit.again(price, self.task.note("fit")))
-        elif price > 1:
-            saved = self.fit.bits(latents) * (1 - price**self.size_slope)
+        price, stream = step / self._price, self._stream
+        begin = 2 ** (math.floor(2 * math.log2(price)) / 2)
+        latents = self._latents_at(begin)
+        saved = _ASKED * self.fit.bits(latents) * (1 - (price / begin) ** self.size_slope)
+        if saved > 0:
             latents = trimmed(
                 latents, saved, stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed
             )  # fmt: skip
