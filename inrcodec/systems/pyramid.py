@@ -26,7 +26,7 @@ from .base import Draft, Task
 _BITS_PER_PARAMETER = 7.5
 """Of both networks, as they are stored."""
 _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
-    (40_000, 24, (16, 16)), (12_000, 16, (8, 8)), (5_000, 8, (8, 4)), (0, 8, (4, 4)),
+    (20_000, 24, (16, 16)), (5_000, 16, (8, 8)), (2_500, 8, (8, 4)), (0, 8, (4, 4)),
 )  # fmt: skip
 """Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
 _MARGIN = 0.97
