@@ -193,12 +193,16 @@ def test_compiled_rate_and_gradients_are_the_definition(layout: Layout, monkeypa
     expected = pyramid.rate(double(ys), double(p), layout, LEAST)
     bits, gradients, of_context = poisoned(lambda: pyramid.rate(ys, p, layout, LEAST, NUMBA), monkeypatch)
     assert_near(bits, expected[0])
-    # One symbol in the tail of a narrow distribution is known to 1e-5 of its probability only. Where a hidden number is zero but for
-    # rounding, its slope may be that of the other side: of 70,000 latents that happens to some.
-    for found, wanted in zip(gradients, expected[1], strict=True):
-        assert found.shape == wanted.shape and found.dtype == np.float32 and np.isfinite(found).all()
-        beyond = np.abs(found - wanted) > 1e-4 * max(np.abs(wanted).max(), 1e-3)
-        assert beyond.sum() <= found.size // 2000
+    # One symbol in the tail of a narrow distribution is known to 1e-5 of its probability only. Where a hidden number is zero but
+    # for rounding, the slope is that of one side or the other: the definition's at biases moved by that rounding.
+    sides = [expected[1]] + [
+        pyramid.rate(double(ys), double(p)._replace(level_bias=p.level_bias + a, second_bias=p.second_bias + b), layout, LEAST)[1]
+        for a, b in ((2e-6, 2e-6), (2e-6, -2e-6), (-2e-6, 2e-6), (-2e-6, -2e-6))
+    ]
+    for k, found in enumerate(gradients):
+        assert found.shape == ys[k].shape and found.dtype == np.float32 and np.isfinite(found).all()
+        nearest = np.min([np.abs(found - side[k]) for side in sides], axis=0)
+        assert nearest.max() <= 1e-4 * max(np.abs(expected[1][k]).max(), 1e-3)
     assert_near(of_context, expected[2], 1e-4)
 
 
