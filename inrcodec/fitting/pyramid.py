@@ -12,38 +12,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.pyramid import Context, Synthesis, adam, distortion, rate, soften
+from inrcodec_kernels.pyramid import Context, Synthesis, distortion, rate, soften
 
-from ..models.pyramid import PyramidLayout
+from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
-from .pyramid_start import Differences, first_latents
+from .pyramid_networks import Moving, Networks
+from .pyramid_start import Differences, first_latents, halved
 
 Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
+Settle = Callable[[], Goal | None]
 
 FAIR = math.log(2) / 6
 """Squared error that a bit is worth, in units of the step: the slope of ``step^2 / 12`` over the bits it costs."""
-_MORE_BITS, _MORE_ERROR = 0.65, 0.12
+_MORE_BITS, _MORE_ERROR = 0.45, 0.42
 """How much more bits and error soft rounding has at its beginning than at its end."""
-_SETTLED, _SETTLED_STEPS = (0.11, 0.26), (35, 70)
+_SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
 """Parts of the steps, and least numbers of them, between which the step changes; afterwards it is the price of bits."""
 _MOST = 4.0
 """Most that the price of bits changes by."""
+_PATIENT = 0.4
+"""Power of what is too much that the price is multiplied by at every check."""
 _WARM = 20
 """Steps until learning rates are whole."""
-_TURN = 0.8
+_TURN = 0.85
 """Part of the steps after which `PyramidFit.again` begins."""
-_DECAYS = 0.9, 0.95
-"""Of Adam's moments: gradients shrink fast at first, and so must their squares."""
-_SLOWER = {"gains": 0.0, "filters": 0.1, "skip": 0.1}
-"""Of the networks' learning rate. Gains keep still: skips and first weights can do what they could."""
+_COARSER, _COARSEST = 2.0, 16.0
+"""Learning rate of a level's latents, over that of the next finer level, and over the finest at most: coarse ones are larger numbers."""
 LARGEST = float(1 << 19)
 """Latents stay below this."""
 
@@ -62,14 +64,24 @@ class Schedule:
         Learning rates; they fall to 0 along a cosine.
     hard : float
         Part of the steps, the last, that rounds.
+    dear : float
+        Price of bits at first, over that of the end: latents that must pay for themselves leave zero one by one.
+    fair : float
+        Part of the steps after which bits cost what they will.
     """
 
     temperature: tuple[float, float] = (0.35, 0.1)
-    deviation: tuple[float, float] = (0.2, 0.15)
+    deviation: tuple[float, float] = (0.25, 0.15)
     least: float = -5.0
-    latent_rate: float = 0.1
+    latent_rate: float = 0.15
     network_rate: float = 0.03
     hard: float = 0.1
+    dear: float = 2.0
+    fair: float = 0.6
+
+    def price(self, part: float) -> float:
+        """Of a bit after a part of the steps, over that of the end."""
+        return self.dear ** max(0.0, 1 - part / self.fair)
 
 
 class Cost(NamedTuple):
@@ -77,29 +89,6 @@ class Cost(NamedTuple):
 
     bits: float
     error: float
-
-
-@dataclass
-class _Moving:
-    """An array, its two moments, and how often it moved."""
-
-    values: Floats
-    moments: tuple[Floats, Floats] = field(init=False)
-    moved: int = 0
-
-    def __post_init__(self) -> None:
-        self.moments = np.zeros(self.values.size, np.float32), np.zeros(self.values.size, np.float32)
-
-    def copy(self) -> _Moving:
-        """Another one that moves on from here."""
-        found = _Moving(self.values.copy(), self.moved)
-        found.moments = self.moments[0].copy(), self.moments[1].copy()
-        return found
-
-    def move(self, gradient: Floats, rate: float, backend: Backend) -> None:
-        """A step of Adam."""
-        self.moved += 1
-        adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, self.moved, rate, _DECAYS, backend=backend)
 
 
 class PyramidFit:
@@ -134,22 +123,22 @@ class PyramidFit:
         self._seed, self._backend = seed, backend
         self._target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
         self.set_networks(*networks)
-        self._latents = [_Moving(y) for y in first_latents(self._target, layout, networks[1].gains)]
+        self._latents = [Moving(y) for y in first_latents(self._target, layout, networks[1].gains)]
         self._done = 0
 
     @property
     def context(self) -> Context:
         """The context model as it is now."""
-        return Context(*(p.values for p in self._parts[0]))
+        return self._networks.context
 
     @property
     def synthesis(self) -> Synthesis:
         """The synthesis as it is now."""
-        return Synthesis(*(p.values for p in self._parts[1]))
+        return self._networks.synthesis
 
     def set_networks(self, context: Context, synthesis: Synthesis) -> None:
         """Replace the networks."""
-        self._parts = [[_Moving(np.array(p, np.float32)) for p in network] for network in (context, synthesis)]
+        self._networks = Networks(context, synthesis)
 
     @property
     def samples(self) -> int:
@@ -167,16 +156,47 @@ class PyramidFit:
 
     def share_networks(self, other: PyramidFit) -> None:
         """Move another fit's networks from now on, beside it."""
-        self._parts = other._parts
+        self._networks = other._networks
 
-    def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note) -> None:
-        """Descend; the step, and later the price of bits, follow the goal, if there is one."""
+    def start_at_half(self, steps: int, schedule: Schedule, note: Note) -> None:
+        """Take all levels but the finest, and the context model, from a fit of the signal at half its resolution.
+
+        There a step costs an eighth; and what coarse levels can say need not be said, and then unlearned, by finer ones.
+        """
+        if self.layout.levels < 3:
+            return
+        flags, layout = self.layout.kernel.halved[0], self.layout
+        coarse = replace(layout, shape=layout.lattices[1], halved=layout.halved[1:])
+        means, unit = halved(self._target, flags), 2 ** (-sum(flags) / 2)
+        context = self.context._replace(level_bias=self.context.level_bias[1:])
+        networks = context, initial_networks(coarse, self._seed)[1]
+        half = PyramidFit(means.reshape(coarse.shape), 0.0, unit, coarse, networks, self._seed, self._backend)
+        half.run(steps, None, schedule, note)
+        for own, found in zip(self._latents[1:], half._latents, strict=True):
+            own.values = found.values
+        biases = half.context.level_bias
+        self.set_networks(half.context._replace(level_bias=np.concatenate([biases[:1], biases])), self.synthesis)
+
+    def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note, settle: Settle | None = None) -> None:
+        """Descend; the step, and later the price of bits, follow the goal, if there is one.
+
+        Parameters
+        ----------
+        steps : int
+        goal : Goal or None
+        schedule : Schedule
+        note : callable
+        settle : callable, optional
+            ``settle()`` may round the networks before the last part of the steps, which leaves them as they are then, and says what
+            remains of the goal.
+        """
         self.begin(steps, schedule)
         checks = max(5, steps // 25)
         for number in range(steps):
             if number == self._turn:
+                goal = settle() if settle is not None else goal
                 self._before = [y.copy() for y in self._latents], self._done
-            self.advance(number)
+            self.advance(number, networks=settle is None or number < self._turn)
             if (number + 1) % checks == 0:
                 cost, part = self.cost(), (number + 1) / steps
                 if goal is not None:
@@ -205,15 +225,15 @@ class PyramidFit:
     def advance(self, number: int, networks: bool = True) -> None:
         """Take step `number` of the schedule, with the latents alone if the networks are to keep still."""
         schedule, steps = self._schedule, self._steps
-        network_rate = schedule.network_rate if networks else 0.0
-        soft = max(1.0, (1 - schedule.hard) * steps)
+        soft, price = max(1.0, (1 - schedule.hard) * steps), self.pressure * schedule.price(number / steps)
         fade = 0.5 * (1 + math.cos(math.pi * number / steps)) * min(1.0, (number + 1) / _WARM)
+        network_rate = schedule.network_rate * fade if networks else 0.0
         if number >= soft:
-            self._move(self._whole(), schedule.least, 0.3 * schedule.latent_rate * fade, network_rate * fade)
+            self._move(self._whole(), price, 0.3 * schedule.latent_rate * fade, network_rate)
             return
         part = number / soft
         temperature, deviation = (a + part * (b - a) for a, b in (schedule.temperature, schedule.deviation))
-        self._move(self._softened(temperature, deviation), schedule.least, schedule.latent_rate * fade, network_rate * fade)
+        self._move(self._softened(temperature, deviation), price, schedule.latent_rate * fade, network_rate)
 
     def bits(self, latents: list[NDArray[np.int32]]) -> float:
         """Bits of whole latents."""
@@ -252,27 +272,20 @@ class PyramidFit:
     def _whole(self) -> list[tuple[Floats, Floats | None]]:
         return [(np.rint(y.values), None) for y in self._latents]
 
-    def _move(
-        self, latents: list[tuple[Floats, Floats | None]], least: float, latent_rate: float, network_rate: float
-    ) -> None:
+    def _move(self, latents: list[tuple[Floats, Floats | None]], price: float, latent_rate: float, network_rate: float) -> None:
         """A step down the gradients at some values of the latents, given with their slopes."""
-        values = [value for value, _ in latents]
-        _, of_rate, of_context = rate(values, self.context, self.layout.kernel, least, self._backend)
-        _, of_error, of_synthesis = distortion(values, self.synthesis, self.layout.kernel, self._target, self._backend)
-        weight = np.float32(FAIR * self.pressure)
+        values, layout, backend = [value for value, _ in latents], self.layout.kernel, self._backend
+        _, of_rate, of_context = rate(values, self.context, layout, self._schedule.least, backend)
+        _, of_error, of_synthesis = distortion(values, self.synthesis, layout, self._target, backend)
         self._done += 1
-        for y, (_, slope), a, b in zip(self._latents, latents, of_rate, of_error, strict=True):
-            a *= weight
+        for level, (y, (_, slope), a, b) in enumerate(zip(self._latents, latents, of_rate, of_error, strict=True)):
+            a *= np.float32(FAIR * price)
             a += b
             if slope is not None:
                 a *= slope
-            y.move(a, latent_rate, self._backend)
+            y.move(a, latent_rate * min(_COARSER**level, _COARSEST), backend)
         if network_rate:
-            gradients = [of_context._asdict(), of_synthesis._asdict()]
-            for network, named in zip(self._parts, gradients, strict=True):
-                for p, (name, gradient) in zip(network, named.items(), strict=True):
-                    own = _SLOWER.get(name, 1.0) * network_rate
-                    p.move(np.asarray(gradient, np.float32), own, self._backend)
+            self._networks.move(of_context, of_synthesis, network_rate, backend)
 
     def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
         """Change the step, or later the price of bits, so that the end meets the goal."""
@@ -281,7 +294,7 @@ class PyramidFit:
             excess = cost.bits / (goal.bits * (1 + _MORE_BITS * (1 - part) ** 2))
         else:
             assert goal.error is not None
-            excess = goal.error * (1 + _MORE_ERROR * (1 - part)) / max(cost.error * self.step**2, 1e-30)
+            excess = goal.error * (1 + _MORE_ERROR * (1 - part) ** 2) / max(cost.error * self.step**2, 1e-30)
         first, last = (max(share, min(least / self._steps, 2 * share)) for share, least in zip(_SETTLED, _SETTLED_STEPS, strict=True))
         if part < first:
             return
@@ -289,7 +302,8 @@ class PyramidFit:
             power = 0.75 if goal.bits is not None else 0.6
             self._rescale(min(max(excess**power, 0.5), 2.0))
         else:
-            self.pressure = min(max(self.pressure * min(max(excess, 0.85), 1.18), 1 / _MOST), _MOST)
+            # Bits take several checks to answer a price.
+            self.pressure = min(max(self.pressure * min(max(excess, 0.5), 2.0) ** _PATIENT, 1 / _MOST), _MOST)
 
     def _rescale(self, factor: float) -> None:
         """Multiply the step, which divides everything that is measured in it."""
@@ -317,15 +331,18 @@ def calibrated_step(
     backend : Backend
     """
     whole = Differences(volume, offset, layout)
-    step = whole.step(goal, GUESS)
+    step = whole.step(goal, GUESS if goal.bits is not None else _GUESS_OF_ERROR)
     part = _middle(volume)
     sketch = replace(layout, shape=part.shape)
     trial = PyramidFit(part, offset, step, sketch, networks, seed, backend)
     trial.run(_TRIAL_STEPS, None, Schedule(), lambda fraction, note: None)
     cost, known = trial.cost(), Differences(part, offset, sketch)
     if goal.bits is not None:
-        return whole.step(goal, cost.bits / max(known.bits(step), 1e-9))
-    return whole.step(goal, cost.error * step**2 / max(known.error(step), 1e-9))
+        share = _FEWER * cost.bits / max(known.bits(step), 1e-9)
+    else:
+        share = cost.error * step**2 / max(known.error(step), 1e-9)
+    # Where the measure has run into its limits, its inverse says nothing.
+    return min(max(whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF)
 
 
 def _middle(volume: np.ndarray) -> np.ndarray:
@@ -337,7 +354,11 @@ def _middle(volume: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(volume[tuple(slice((n - e) // 2, (n - e) // 2 + e) for n, e in zip(volume.shape, extent, strict=True))])
 
 
-GUESS = 0.5
-"""Part of `Differences.bits`, or of its error, that a fit takes."""
+GUESS, _GUESS_OF_ERROR = 0.8, 0.5
+"""Part of `Differences.bits`, and of its error, that a fit takes."""
+_MOST_OFF = 4.0
+"""Factor by which the guess of a step is corrected at most."""
+_FEWER = 0.65
+"""Bits of a whole fit over those of a short one at the same step."""
 _TRIAL_SAMPLES, _TRIAL_STEPS = 1 << 18, 80
 """Of the fit that corrects the guess."""

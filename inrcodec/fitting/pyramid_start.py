@@ -28,7 +28,7 @@ def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[
     """
     means = [target]
     for flags in layout.kernel.halved:
-        means.append(_halved(means[-1], flags))
+        means.append(halved(means[-1], flags))
     found = [means[-1] / gains[-1]]
     for level in range(layout.levels - 2, -1, -1):
         coarse = _doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
@@ -37,7 +37,7 @@ def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[
     return [np.ascontiguousarray(y, dtype=np.float32) for y in reversed(found)]
 
 
-def _halved(values: Floats, flags: tuple[bool, ...]) -> Floats:
+def halved(values: Floats, flags: tuple[bool, ...]) -> Floats:
     """Means of pairs along some axes; an odd last one stands for itself."""
     for axis in np.flatnonzero(flags).tolist():
         last = values.take(range(0, values.shape[axis], 2), axis)
@@ -113,7 +113,7 @@ class Differences:
         self._levels = first_latents(target, layout, gains)
         if layout.halved:
             flags = layout.kernel.halved[0]
-            self._levels[0] = target - _doubled(_halved(target, flags), flags, target.shape)
+            self._levels[0] = target - _doubled(halved(target, flags), flags, target.shape)
 
     def bits(self, step: float) -> float:
         """A measure of the bits at a step: a fit takes about half."""

@@ -37,13 +37,23 @@ SCALES_PER_OCTAVE, SCALE_OFFSET = 6, 30
 _OF_SCALE = np.array([1.0, SCALES_PER_OCTAVE], dtype=np.float32)
 _FIRST_SCALE = np.array([0.0, SCALE_OFFSET], dtype=np.float32)
 
-# Binary places that an encoder stores parameters with.
+# Most binary places that an encoder stores parameters with; shipped networks have all of them.
 STORED_PLACES: dict[str, int] = {
     "context.first": 7, "context.level_bias": 7, "context.second": 7, "context.second_bias": 7, "context.last": 7,
     "context.last_bias": 7, "context.skip": 8, "synthesis.gains": 14, "synthesis.filters": 9, "synthesis.first": 7,
     "synthesis.first_bias": 7, "synthesis.second": 7, "synthesis.second_bias": 7, "synthesis.last": 7,
     "synthesis.last_bias": 9, "synthesis.skips": 9,
 }  # fmt: skip
+
+# Binary places that are worth their bits in a signal of `_MEASURED` samples.
+_PLACES_WORTH: dict[str, int] = {
+    "context.first": 5, "context.level_bias": 3, "context.second": 5, "context.second_bias": 5, "context.last": 6,
+    "context.last_bias": 6, "context.skip": 8, "synthesis.gains": 12, "synthesis.filters": 9, "synthesis.first": 4,
+    "synthesis.first_bias": 5, "synthesis.second": 7, "synthesis.second_bias": 6, "synthesis.last": 7,
+    "synthesis.last_bias": 9, "synthesis.skips": 9,
+}  # fmt: skip
+_MEASURED, _FEWER = 1 << 18, 2
+"""Samples, and how many places fewer the smallest signals have."""
 
 # Binary places that a stored parameter of the context model may have: with them, all its sums are whole numbers.
 PLACES: dict[str, int] = {
@@ -166,6 +176,12 @@ def initial_networks(layout: PyramidLayout, seed: int) -> tuple[Context, Synthes
         skips=np.ones(layout.levels, dtype=np.float32),
     )
     return Context(**parts), Synthesis(**whole)
+
+
+def stored_places(samples: int) -> dict[str, int]:
+    """Binary places to store each parameter with: what its rounding costs grows with the samples, what a place costs does not."""
+    more = max(round(math.log2(samples / _MEASURED) / 2), -_FEWER)
+    return {name: min(places + more, STORED_PLACES[name]) for name, places in _PLACES_WORTH.items()}
 
 
 def _drawn(shape: tuple[int, ...], draw: np.random.Generator) -> NDArray[np.float32]:

@@ -18,33 +18,41 @@ from ..coding.parameters import QuantisedTensor
 from ..fitting import pyramid, pyramid_start, start
 from ..fitting.goal import Goal
 from ..fitting.rounding import curvatures, disturbances, trimmed
-from ..models.pyramid import AXES, STORED_PLACES, PyramidLayout, initial_networks, integer_context, joined, parted
+from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
 from ..models.shipped import first_shipped
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
 from .base import Draft, Task
 
-_BITS_PER_PARAMETER = 7.5
-"""Of both networks, as they are stored."""
+_BITS_PER_PARAMETER = 7.0
+"""Of both networks, about, as they are stored."""
 _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
     (20_000, 24, (16, 16)), (5_000, 16, (8, 8)), (2_500, 8, (8, 4)), (0, 8, (4, 4)),
 )  # fmt: skip
 """Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
-_MARGIN = 0.97
-"""Part of the error allowed that the fit may use up; rounded networks take the rest."""
+_BEYOND = 1.015
+"""Over the bits, or below the error, that are left for the latents: trimming takes off a little of what is too much,
+but nothing puts on what is missing."""
 _SERIES_EDGE = 32
 """Largest extent of a tile of a series."""
 CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
 """Most tiles of a chunk."""
-_ASKED = 2.2
-"""Bits that trimming is asked for, over those that it is to save: changes near each other save less than each alone."""
-_FAR = 4.0
-"""The price of bits, over the fit's, beyond which all is fitted anew with another step."""
+_LEAST_CHANGE, _MOST_CHANGE = 0.96, 1.08
+"""Bits of the fit over those that are wanted, within which its latents are changed; beyond, all is fitted anew with another step."""
+_OF_STEP, _AS_STEP = 0.8, 0.3
+"""Powers of the factor by which bits are too many, and of their price, that the step is multiplied by for a fit anew."""
+_OF_ERROR = 0.8
+"""Power of the bits, the other way round, that the squared error follows."""
+_OF_PRICE = 0.05
+"""Octaves that the last part of a fit loses when its bits cost twice as much."""
+_LEAST_PRICE, _MOST_PRICE = -1, 1
+"""Octaves of the price that this is true for."""
+_TRIMS = 4
 
 
 class PyramidSystem:
-    """See `base.System`; its step is the pressure on the rate, over that of the fit.
+    """See `base.System`; its step is about the bits of the first fit over those of a draft.
 
     Parameters
     ----------
@@ -53,17 +61,17 @@ class PyramidSystem:
 
     name: ClassVar[str] = "pyramid"
     step_bounds: ClassVar[tuple[float, float]] = (1 / 64, 64.0)
-    size_slope: ClassVar[float] = -0.3
+    size_slope: ClassVar[float] = -1.0
     restorable: ClassVar[bool] = False
-    psnr_slope: ClassVar[float] = -0.8
+    psnr_slope: ClassVar[float] = -2.5
     shared_bytes: ClassVar[int] = 2400
     most_samples: ClassVar[int] = 1 << 26
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.pyramid
-        self.backend = best_on_cpu("there are no GPU kernels for the pyramid") if task.backend.name == "triton" else task.backend
+        self.backend = best_on_cpu("the fit of a pyramid runs on the CPU") if task.backend.name == "triton" else task.backend
         self.choices: dict[str, object] = {}
-        self.step = self._price = 1.0
+        self.step = self._reached = 1.0
         self.offset = start.typical_value(task.volume)
 
     def prepare(self, goal: Goal) -> None:
@@ -77,24 +85,31 @@ class PyramidSystem:
         halved = pyramid_start.choose_halvings(volume, self.options.levels)
         context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
         self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
-        goal, networks = self._goal_of_fit(goal), self._first_networks()
+        wanted, networks = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters), self._first_networks()
         step = self.task.timed(
-            "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, goal, seed, backend)
+            "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, wanted, seed, backend)
         )
+        self._goal = goal
         self._fit_at(step, goal)
         self.choices.update(
             unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self.task.options.pyramid_steps,
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
 
-    def _fit_at(self, step: float, goal: Goal | None) -> None:
+    def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
         self.fit = pyramid.PyramidFit(task.volume, self.offset, step, self.layout, self._first_networks(), seed, backend)
         steps = task.options.pyramid_steps
-        task.timed("fit", lambda: self.fit.run(steps, goal, pyramid.Schedule(), task.note("fit")))
-        self._round_networks()
-        self._done: dict[float, list[NDArray[np.int32]]] = {}
+        task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half")))
+
+        def settle() -> Goal:
+            self._round_networks()
+            return self._of_latents(goal, 8 * len(self._network_section()))
+
+        first = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters)
+        task.timed("fit", lambda: self.fit.run(steps, first, pyramid.Schedule(), task.note("fit"), settle))
+        self._known = {1.0: self.fit.rounded}
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
         self._curvature = curvatures(self.layout.kernel, self.fit.synthesis, backend)
         self._disturbed = disturbances(
@@ -110,12 +125,12 @@ class PyramidSystem:
         context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
         return self.options.context or context, self.options.synthesis or synthesis
 
-    def _goal_of_fit(self, goal: Goal) -> Goal:
-        """What is left for the latents."""
+    def _of_latents(self, goal: Goal, network_bits: float) -> Goal:
+        """What is left of a goal for the latents, and a little more."""
         if goal.bits is not None:
-            return Goal(bits=max(goal.bits - _BITS_PER_PARAMETER * self.layout.parameters, goal.bits / 4))
+            return Goal(bits=_BEYOND * max(goal.bits - network_bits, goal.bits / 4))
         assert goal.error is not None
-        return Goal(error=_MARGIN * goal.error)
+        return Goal(error=goal.error / _BEYOND)
 
     def _first_networks(self) -> tuple[Context, Synthesis]:
         """Those that come with the package, where there are any for such a signal; `_base` is what streams hold differences to."""
@@ -140,9 +155,12 @@ class PyramidSystem:
 
     def _rounded(self, exact: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Parameters as a decoder will have them; `_parameters` are the differences that it reads."""
-        base = {name: self._base.get(name, np.float32(0)) for name in exact}
-        self._parameters = {name: QuantisedTensor.of(v - base[name], -STORED_PLACES[name]) for name, v in exact.items()}
+        base, places = {name: self._base.get(name, np.float32(0)) for name in exact}, stored_places(self.task.volume.size)
+        self._parameters = {name: QuantisedTensor.of(v - base[name], -places[name]) for name, v in exact.items()}
         return {name: t.dequantised() + base[name] for name, t in self._parameters.items()}
+
+    def _network_section(self) -> bytes:
+        return network_section(self._parameters, self._base_name)
 
     @property
     def blocks(self) -> int:
@@ -169,34 +187,47 @@ class PyramidSystem:
         step = float(np.float32(self.fit.step))
         return PyramidStream(self.layout, self._edge, step, self.offset, self.task.low, self.task.high)
 
-    def _latents_at(self, price: float) -> list[NDArray[np.int32]]:
-        """Latents at a price of bits: those of the fit, or of its last part done again, which is done once for each half octave."""
-        if price not in self._done:
-            note = self.task.note("fit")
-            self._done = {price: self.fit.rounded if price == 1 else self.task.timed("fit", lambda: self.fit.again(price, note))}
-        return self._done[price]
-
     def draft(self, step: float, pressure: float) -> Draft:
-        """Change the latents for the price of bits, and code them."""
-        if not 1 / _FAR <= step / self._price <= _FAR:
-            # A price so different belongs to another step: squared error and price grow together.
-            self._fit_at(self.fit.step * math.sqrt(step / self._price), None)
-            self._price = step
-        price, stream = step / self._price, self._stream
-        begin = 2 ** (math.floor(2 * math.log2(price)) / 2)
-        latents = self._latents_at(begin)
-        saved = _ASKED * self.fit.bits(latents) * (1 - (price / begin) ** self.size_slope)
-        if saved > 0:
-            latents = trimmed(
-                latents, saved, stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed
-            )  # fmt: skip
+        """Change the latents until they take the fit's bits over the step, about, and code them."""
+        if not _LEAST_CHANGE <= step / self._reached <= _MOST_CHANGE:
+            nearer = self.fit.step * self.fit.pressure**_AS_STEP * (step / self._reached) ** _OF_STEP
+            self._fit_at(nearer, _scaled(self._goal, step))
+            self._reached = step
+        stream, latents = self._stream, self._changed(step / self._reached)
         tiles = _coded(stream, latents, self._coder)
-        sections = [
-            Section("TREE", stream.tree_section()),
-            Section("NETW", network_section(self._parameters, self._base_name)),
-        ]
+        sections = [Section("TREE", stream.tree_section()), Section("NETW", self._network_section())]
         weights = self.layout.parameters + sum(int(np.count_nonzero(y)) for y in latents)
         return Draft(sections, _chunks(tiles), weights, None)
+
+    def _changed(self, fewer: float) -> list[NDArray[np.int32]]:
+        """Latents that take the fit's bits over `fewer`, or, if that is less than 1, a little more than the fit's."""
+        latents, wanted = self._at_price(fewer ** (1 / _OF_PRICE)), self.fit.bits(self._known[1.0]) / fewer
+        asked = excess = self.fit.bits(latents) - wanted
+        for _ in range(_TRIMS):
+            if fewer <= 1 or excess <= 0:
+                break
+            found = trimmed(latents, asked, self._stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed)
+            saved = self.fit.bits(latents) - self.fit.bits(found)
+            if saved >= excess:
+                return found
+            # Changes near each other save less than each alone.
+            asked *= min(max(excess / max(saved, 1e-9), 1.2), 3.0)
+        return latents if fewer <= 1 or excess <= 0 else found
+
+    def _at_price(self, price: float) -> list[NDArray[np.int32]]:
+        """Latents of the fit, or of its last part done again at another price of bits, which is done once for each octave."""
+        price = 2.0 ** max(_LEAST_PRICE, min(_MOST_PRICE, math.floor(math.log2(price))))
+        if price not in self._known:
+            self._known[price] = self.task.timed("fit", lambda: self.fit.again(price, self.task.note("fit")))
+        return self._known[price]
+
+
+def _scaled(goal: Goal, fewer: float) -> Goal:
+    """The goal of a fit that is to take fewer bits by a factor."""
+    if goal.bits is not None:
+        return Goal(bits=goal.bits / fewer)
+    assert goal.error is not None
+    return Goal(error=goal.error * fewer**_OF_ERROR)
 
 
 def _coded(

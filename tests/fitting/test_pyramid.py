@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -142,3 +144,50 @@ def test_measures_fall_and_rise_with_the_step() -> None:
     step = known.step(Goal(bits=4000.0), 0.5)
     assert 0.5 * known.bits(step) == pytest.approx(4000.0, rel=0.01)
     assert known.error(known.step(Goal(error=9.0), 1.0)) == pytest.approx(9.0, rel=0.01)
+
+
+def test_a_start_at_half_resolution_lowers_the_cost() -> None:
+    """Coarse levels then already say what they can, and the finest one is as it was."""
+    plain, started = new_fit(small()), new_fit(small())
+    started.start_at_half(STEPS, Schedule(), quiet)
+    assert np.array_equal(plain.rounded[0], started.rounded[0])
+    assert not np.array_equal(plain.rounded[1], started.rounded[1])
+    for fit in (plain, started):
+        fit.run(STEPS, None, Schedule(), quiet)
+    a, b = (fit.cost().error + FAIR * fit.cost().bits / fit.samples for fit in (plain, started))
+    assert b < a
+
+
+def test_two_levels_have_no_half_to_start_from() -> None:
+    volume = np.arange(6, dtype=np.int16)
+    fit = new_fit(volume, step=1.0)
+    before = fit.rounded
+    fit.start_at_half(5, Schedule(), quiet)
+    assert fit.layout.levels < 3 and all(np.array_equal(a, b) for a, b in zip(before, fit.rounded, strict=True))
+
+
+def test_settled_networks_stay_as_they_are() -> None:
+    fit, seen = new_fit(small()), []
+
+    def settle() -> Goal | None:
+        fit.set_networks(fit.context, fit.synthesis)
+        seen.append(fit.context.first.copy())
+        return None
+
+    fit.run(20, None, Schedule(), quiet, settle)
+    assert len(seen) == 1 and np.array_equal(seen[0], fit.context.first)
+
+
+def test_bits_are_dear_at_first_and_fair_in_the_end() -> None:
+    schedule = Schedule()
+    prices = [schedule.price(part) for part in np.linspace(0, 1, 11)]
+    assert prices[0] == schedule.dear and prices[-1] == 1 and all(a >= b for a, b in itertools.pairwise(prices))
+
+
+def test_guesses_of_the_step_stay_near_what_was_tried() -> None:
+    """Even where the measure of the error has run into its limit, far above what the signal has."""
+    volume = small()
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
+    step = calibrated_step(volume, 0.0, layout, initial_networks(layout, 0), Goal(error=1e7), 0, choose("cpu"))
+    first = Differences(volume, 0.0, layout).step(Goal(error=1e7), 0.5)
+    assert first / 4 <= step <= first * 4

@@ -16,6 +16,7 @@ from inrcodec.models.pyramid import (
     integer_context,
     joined,
     parted,
+    stored_places,
 )
 from inrcodec_kernels.pyramid import Context, IntegerContext, check_context, context
 from pyramid_streams import SHAPES, flags, quantised
@@ -196,3 +197,10 @@ def test_shipped_networks_have_their_name_and_small_sums(name: str) -> None:
     context = {n.removeprefix("context."): v for n, v in found.items() if n.startswith("context.")}
     check_context(integer_context(context))
     assert all(np.array_equal(np.rint(np.ldexp(v, PLACES[n])), np.ldexp(v, PLACES[n])) for n, v in context.items())
+
+
+def test_larger_signals_store_finer_networks() -> None:
+    small, middle, large = (stored_places(n) for n in (64, 1 << 18, 1 << 26))
+    assert all(small[n] <= middle[n] <= large[n] <= STORED_PLACES[n] for n in STORED_PLACES)
+    assert small["context.first"] < middle["context.first"] < large["context.first"] == STORED_PLACES["context.first"]
+    assert min(small.values()) >= 0

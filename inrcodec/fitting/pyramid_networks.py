@@ -1,0 +1,108 @@
+"""Both networks of a pyramid in the making.
+
+Layers move by SOAP, each with its bias as one more row of weights: they are so small that factoring their curvature costs
+nothing beside a step's gradients, and it is worth a few times more steps (`docs/pyramid.md`). What is no layer moves by Adam.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.pyramid import Context, Synthesis, adam
+
+from .soap import Soap
+
+Floats = NDArray[np.float32]
+
+_LAYERS = (
+    ("context.first", "context.level_bias"), ("context.second", "context.second_bias"), ("context.last", "context.last_bias"),
+    ("synthesis.first", "synthesis.first_bias"), ("synthesis.second", "synthesis.second_bias"),
+    ("synthesis.last", "synthesis.last_bias"),
+)  # fmt: skip
+"""Weights and biases of every layer."""
+_FASTER = 4.0
+"""Learning rate of layers, over that of the others."""
+_SLOWER = {"context.skip": 0.1, "synthesis.filters": 0.1, "synthesis.gains": 0.0}
+"""Of the learning rate. Gains keep still: skips and first weights can do what they could."""
+_MOMENTUM, _EVERY = 0.9, 3
+"""Of SOAP: gradients change fast in so few steps, and eigenbases with them."""
+DECAYS = 0.9, 0.95
+"""Of Adam's moments: gradients shrink fast at first, and so must their squares."""
+
+
+class Moving:
+    """An array, its two moments, and how often it moved."""
+
+    def __init__(self, values: Floats) -> None:
+        self.values, self.moved = values, 0
+        self.moments = np.zeros(values.size, np.float32), np.zeros(values.size, np.float32)
+
+    def copy(self) -> Moving:
+        """Another one that moves on from here."""
+        found = Moving(self.values.copy())
+        found.moments, found.moved = (self.moments[0].copy(), self.moments[1].copy()), self.moved
+        return found
+
+    def move(self, gradient: Floats, rate: float, backend: Backend) -> None:
+        """A step of Adam."""
+        self.moved += 1
+        adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, self.moved, rate, DECAYS, backend=backend)
+
+
+class Networks:
+    """Both networks, and what their optimisers know.
+
+    Parameters
+    ----------
+    context : Context
+    synthesis : Synthesis
+        To begin with.
+    """
+
+    def __init__(self, context: Context, synthesis: Synthesis) -> None:
+        layers = {name for pair in _LAYERS for name in pair}
+        self._arrays = {name: np.array(p, np.float32) for name, p in _named(context, synthesis).items()}
+        self._others = {name: Moving(a) for name, a in self._arrays.items() if name not in layers}
+        self._layers = [torch.from_numpy(_stacked(self._arrays, pair))[None].requires_grad_() for pair in _LAYERS]
+        self._soap = Soap(self._layers, momentum=_MOMENTUM, every=_EVERY)
+
+    @property
+    def context(self) -> Context:
+        """The context model as it is now."""
+        return Context(*(self._arrays[f"context.{name}"] for name in Context._fields))
+
+    @property
+    def synthesis(self) -> Synthesis:
+        """The synthesis as it is now."""
+        return Synthesis(*(self._arrays[f"synthesis.{name}"] for name in Synthesis._fields))
+
+    def move(self, of_context: Context, of_synthesis: Synthesis, rate: float, backend: Backend) -> None:
+        """A step down the gradients."""
+        gradients = _named(of_context, of_synthesis)
+        for name, other in self._others.items():
+            other.move(np.asarray(gradients[name], np.float32), _SLOWER.get(name, 1.0) * rate, backend)
+        for layer, pair in zip(self._layers, _LAYERS, strict=True):
+            layer.grad = torch.from_numpy(_stacked(gradients, pair))[None]
+        self._soap.step(_FASTER * rate)
+        for layer, (weights, bias) in zip(self._layers, _LAYERS, strict=True):
+            rows = layer.detach()[0].numpy().astype(np.float32)
+            count = self._arrays[weights].shape[0]
+            for name, part in ((weights, rows[:count]), (bias, rows[count:])):
+                self._arrays[name] = part.reshape(self._arrays[name].shape)
+
+
+def _named(context: Context, synthesis: Synthesis) -> dict[str, Any]:
+    found = {f"context.{name}": values for name, values in context._asdict().items()}
+    return found | {f"synthesis.{name}": values for name, values in synthesis._asdict().items()}
+
+
+def _stacked(arrays: dict[str, Any], layer: tuple[str, str]) -> NDArray[np.float64]:
+    """A layer's weights, and under them its biases."""
+    weights, bias = (np.asarray(arrays[name], np.float64) for name in layer)
+    weights = weights.reshape(len(weights), -1)
+    return np.concatenate([weights, bias.reshape(-1, weights.shape[1])])
