@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..siren.reference import LARGEST
 from .reference import SLOPE
 from .triton_coding import TILE as LATENTS
 from .triton_coding import WARPS as DECODING
@@ -29,12 +30,12 @@ def compile_cases() -> list[Case]:
 
 def _synthesis_cases() -> list[Case]:
     kinds = dict.fromkeys(("channels", "first", "first_bias", "second", "second_bias", "last", "last_bias"), "*fp32")
-    kinds |= {"skip": "*fp32", "shift": "*i64", "step": "fp32", "offset": "fp32"}
+    kinds |= {"skip": "*fp32", "shift": "*i64", "unsound": "*i32", "step": "fp32", "offset": "fp32"}
     kinds |= dict.fromkeys(("low", "high", "count", "corner", "width"), "i32")
     kinds |= dict.fromkeys(("n_z", "n_y", "n_x", "pitch_t", "pitch_z", "pitch_y"), "i32")
     cases: list[Case] = []
     for inputs, thick, out in ((64, 16, "fp32"), (64, 16, "u16"), (64, 32, "u16"), (32, 16, "u8")):
-        constants = {"N": inputs, "C": thick, "TILE": TILE, "SLOPE": SLOPE, "INTEGER": out != "fp32"}
+        constants = {"N": inputs, "C": thick, "TILE": TILE, "SLOPE": SLOPE, "LARGEST": LARGEST, "INTEGER": out != "fp32"}
         name = f"synthesise, {inputs} inputs, S2={thick}, {out}"
         cases.append((name, synthesis_kernel, {**kinds, "out": f"*{out}"}, constants, WARPS))
     return cases
