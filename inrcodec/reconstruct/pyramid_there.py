@@ -22,7 +22,7 @@ from .latents import DeviceLatents
 IntArray = NDArray[np.int64]
 
 _LATENTS = 1 << 26
-"""Latents of the finest level, in whole tiles, under the samples that are made at a time; each takes some 50 bytes."""
+"""Latents of the finest level, in whole tiles, under the samples that are made at a time; each takes some 70 bytes."""
 
 
 class PyramidBoxes:
