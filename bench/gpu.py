@@ -2,7 +2,8 @@
 
 Ours is measured device-resident (voxels stay on the device) and with the copy to the host. nvJPEG2000 comes through
 nvImageCodec, NVDEC through FFmpeg's hevc_cuvid; both decode streams of the same peers that the CPU tables time, and what they
-return is compared with the CPU decoder's samples. What cannot run says why; nothing is estimated.
+return is compared with the CPU decoder's samples. A pyramid's stream is a fitted corner, repeated (`pyramid_stream.py`). What
+cannot run says why; nothing is estimated.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from .targets import search_quality
 
 RATE = 0.25
 REPEATS = 7
+CORNER = 32
+"""Extent of what a pyramid is fitted to here."""
+NETWORKS = 2500
+"""Bytes of a pyramid's widest networks, those of large streams; once in a stream, whatever its size."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def ours_resident(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
     def timed(signal: BenchSignal) -> Iterator[Timed]:
         import inrcodec
 
-        stream = inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
+        stream = pyramid_stream(signal) if method == "pyramid" else inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
         expected = inrcodec.decode(stream, device="cpu").samples
         with inrcodec.open(stream, device="cuda") as image:
             found = image.read_tensor().cpu().numpy()
@@ -82,6 +87,24 @@ def ours_resident(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
         yield Timed(f"inrcodec {method.upper()}, device-resident", _rate(stream, signal), work, None)
 
     return timed
+
+
+def pyramid_stream(signal: BenchSignal) -> bytes:
+    """A stream of the signal's size; its corner is fitted, and repeated: a fit of the whole takes some 40 minutes of a core."""
+    import inrcodec
+    from inrcodec.options import PyramidOptions
+
+    from .pyramid_stream import enlarged
+
+    shape = signal.main.shape
+    corner = tuple(min(n, CORNER) for n in shape)
+    if any(n % edge for n, edge in zip(shape, corner, strict=True)):
+        raise PeerError(f"needs extents that {CORNER} divides, found {shape}; choose another --edge")
+    part = np.ascontiguousarray(signal.main[tuple(map(slice, corner))])
+    widest = PyramidOptions(context=24, synthesis=(16, 16))
+    rate = RATE + 8 * NETWORKS / part.size
+    small = inrcodec.encode(part, bits_per_voxel=rate, method="pyramid", effort=1, device="cpu", pyramid=widest)
+    return enlarged(small, [n // edge for n, edge in zip(shape, corner, strict=True)])
 
 
 def ours_encoding(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
@@ -157,6 +180,7 @@ def nvdec(signal: BenchSignal) -> Iterator[Timed]:
 DECODERS = {
     "inrcodec TINC, device-resident": ours_resident("tinc"),
     "inrcodec SCI, device-resident": ours_resident("sci"),
+    "inrcodec PYRAMID, device-resident": ours_resident("pyramid"),
     "inrcodec TINC, with the copy to the host": ours,
     "inrcodec TINC, encode": ours_encoding("tinc"),
     "inrcodec SCI, encode": ours_encoding("sci"),

@@ -332,12 +332,16 @@ class Encoder:
             bits_per_weight=8 * size / max(weights, 1),
             seconds=dict(self.seconds),
             backend=self.backend.title,
-            # What has no kernels on a device is decoded elsewhere, with a reason of its own.
-            backend_reason="; ".join(dict.fromkeys(filter(None, (self.backend.reason, self.decoded_by.reason)))),
+            backend_reason="; ".join(self._reasons()),
             seed=self.options.seed,
             effort=self.options.effort,
             choices={**self.system.choices, **self.choices, "step": float(np.float32(result.step))},
         )
+
+    def _reasons(self) -> list[str]:
+        """Why nothing faster ran; what has no kernels on a device is fitted or decoded elsewhere, with a reason of its own."""
+        fitted_by = getattr(self.system, "backend", self.backend)
+        return list(dict.fromkeys(filter(None, (self.backend.reason, fitted_by.reason, self.decoded_by.reason))))
 
 
 def encode_signal(

@@ -135,11 +135,16 @@ class Image:
         """Decode the coded integers of the box [start, stop), shape ``stop - start``."""
         start, stop = np.asarray(start, dtype=np.int64), np.asarray(stop, dtype=np.int64)
         dtype = np.dtype(self.header.dtype)
-        if self.blocks.on_device is not None:
+        if self._finished_there:
             return self._halved_where_too_large(start, stop)
         if self.restorer is None:
             return self.blocks.integers(start, stop, self._chunks, dtype)
         return self.restorer.integers(start, stop, dtype, self.blocks.low, self.blocks.high)
+
+    @property
+    def _finished_there(self) -> bool:
+        """Whether samples are stored integers before they leave a device."""
+        return self.blocks.on_device is not None or (self.backend.name == "triton" and self.restorer is None)
 
     def read_tensor(self, start: np.ndarray | None = None, stop: np.ndarray | None = None) -> torch.Tensor:
         """Decode the coded integers of a box, the whole signal unless said otherwise, and leave them on the device.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ import torch
 import inrcodec
 from inrcodec import backends
 from inrcodec.backends import backend_for, device_errors
+from inrcodec.encoder import Encoder
 from inrcodec.image import Image
+from inrcodec.options import EncodeOptions
+from inrcodec_formats.container_header import Quality
+from inrcodec_formats.signal import Signal
 from inrcodec_kernels.backend import VARIABLE, Backend
 from samples import scan
 
@@ -72,3 +77,20 @@ def test_a_device_that_goes_away_leaves_no_half_file(tmp_path: Path, monkeypatch
     with pytest.raises(inrcodec.DeviceError, match="the launch timed out"):
         inrcodec.decode(blob, tmp_path / "out.npy", device="cuda")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reasons_of_a_fit_and_of_a_decoder_elsewhere_are_told_once() -> None:
+    options = EncodeOptions(target=Quality("ratio", 8.0), device="cpu")
+    running = Encoder(Signal.from_array(np.zeros((2, 3), np.uint8)), options, lambda stage, fraction, note: None)
+    running.backend = Backend("triton", "cuda:0")
+    running.system = SimpleNamespace(backend=Backend("numba", "cpu", "no kernels for its fit"))  # type: ignore[assignment]
+    for decoded_by, reasons in (
+        (running.backend, ["no kernels for its fit"]),
+        (running.system.backend, ["no kernels for its fit"]),  # type: ignore[attr-defined]
+        (Backend("numba", "cpu", "too wide"), ["no kernels for its fit", "too wide"]),
+    ):
+        running.decoded_by = decoded_by
+        assert running._reasons() == reasons
+    running.system = SimpleNamespace()  # type: ignore[assignment]
+    running.decoded_by = running.backend
+    assert running._reasons() == []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from .lanes import impossible, lanes_for
 Place = tuple[int, int, int, int]
 Read = Callable[[int, Place, Place], NDArray[np.int32]]
 """``read(level, start, stop)``: the latents [start, stop) of a level."""
+Parents = Callable[[Any, Any, Sequence[bool], Place], tuple[Any, Any]]
+"""``parents(coarse, further, halved, shape)``: what `inrcodec_kernels.pyramid.context.parents` gives."""
 
 
 class LatentCoder:
@@ -65,7 +68,7 @@ class LatentCoder:
         ContainerError
             If the bytes cannot have been written by it.
         """
-        shape = _place(b - a for a, b in zip(start, stop, strict=True))
+        shape = place_of(b - a for a, b in zip(start, stop, strict=True))
         if not len(data):
             return np.zeros(shape, dtype=np.int32)
         try:
@@ -78,45 +81,69 @@ class LatentCoder:
         """Levels and latents that must be known before the latents [start, stop) of a level."""
         found = []
         for coarser in range(level + 1, min(level + 3, self.layout.levels)):
-            start, stop = self._coarser(coarser - 1, start, stop)
+            start, stop = _coarser(self.layout, coarser - 1, start, stop)
             found.append((coarser, start, stop))
         return found
 
     def _tile(self, level: int, start: Place, shape: tuple[int, ...], read: Read) -> Tile:
-        stop = _place(a + n for a, n in zip(start, shape, strict=True))
+        stop = place_of(a + n for a, n in zip(start, shape, strict=True))
         if level + 1 == self.layout.levels:
-            return Tile(level, start, _place(shape), self._present, None, None)  # type: ignore[arg-type]
-        u, v, origin = self._parents(level, start, stop, read, second=True)
-        inside = _place(a - o for a, o in zip(start, origin, strict=True))
-        return Tile(level, inside, _place(shape), self._present, u, v)  # type: ignore[arg-type]
-
-    def _parents(
-        self, level: int, start: Place, stop: Place, read: Read, second: bool
-    ) -> tuple[NDArray[np.int16], NDArray[np.int16] | None, Place]:
-        """Upsampled coarser levels around the latents [start, stop), exact up to one latent beyond, and where they begin."""
-        low, high = self._coarser(level, start, stop)
-        halved = self.layout.halved[level]
-        origin = _place(2 * a if half else a for a, half in zip(low, halved, strict=True))
-        end = _place(min(2 * b, n) if half else b for b, n, half in zip(high, self.layout.shapes[level], halved, strict=True))
-        shape = _place(b - a for a, b in zip(origin, end, strict=True))
-        further = None
-        if second and level + 2 < self.layout.levels:
-            around, _, first = self._parents(level + 1, low, high, read, second=False)
-            further = np.ascontiguousarray(around[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, first, strict=True))])
-        u, v = self._coder.parents(read(level + 1, low, high), further, halved, shape)
-        return u, v, origin
-
-    def _coarser(self, level: int, start: Place, stop: Place) -> tuple[Place, Place]:
-        """Latents of the next level that give those of [start, stop) and of a ring of one around them."""
-        low, high = [], []
-        extents = self.layout.shapes[level + 1]
-        for a, b, n, half in zip(start, stop, extents, self.layout.halved[level], strict=True):
-            # One more on either side than interpolation takes: at its ends a window repeats what a lattice goes on with.
-            low.append(max(0, (a - 1) // 2 - 1 if half else a - 1))
-            high.append(min(n, b // 2 + 2 if half else b + 1))
-        return _place(low), _place(high)
+            return Tile(level, start, place_of(shape), self._present, None, None)  # type: ignore[arg-type]
+        u, v, origin = parents_around(self._coder.parents, self.layout, level, start, stop, read)
+        inside = place_of(a - o for a, o in zip(start, origin, strict=True))
+        return Tile(level, inside, place_of(shape), self._present, u, v)  # type: ignore[arg-type]
 
 
-def _place(numbers: Iterator[int] | list[int] | tuple[int, ...]) -> Place:
+def parents_around(
+    parents: Parents, layout: Layout, level: int, start: Place, stop: Place, read: Callable[[int, Place, Place], Any], second: bool = True
+) -> tuple[Any, Any, Place]:
+    """Upsample the coarser levels around some latents.
+
+    Parameters
+    ----------
+    parents : callable
+        As `inrcodec_kernels.pyramid.context.parents`, of arrays or of tensors.
+    layout : Layout
+    level : int
+        Not the coarsest.
+    start, stop : Place
+        The latents [start, stop) of the level.
+    read : callable
+        Gives arrays or tensors.
+    second : bool
+        Whether the level after the next is asked for too.
+
+    Returns
+    -------
+    u, v : ndarray or Tensor of int16
+        Exact up to one latent beyond [start, stop); v is None where there is no such level.
+    origin : Place
+        Where they begin.
+    """
+    low, high = _coarser(layout, level, start, stop)
+    halved = layout.halved[level]
+    origin = place_of(2 * a if half else a for a, half in zip(low, halved, strict=True))
+    end = place_of(min(2 * b, n) if half else b for b, n, half in zip(high, layout.shapes[level], halved, strict=True))
+    shape = place_of(b - a for a, b in zip(origin, end, strict=True))
+    further = None
+    if second and level + 2 < layout.levels:
+        around, _, first = parents_around(parents, layout, level + 1, low, high, read, second=False)
+        further = around[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, first, strict=True))]
+    u, v = parents(read(level + 1, low, high), further, halved, shape)
+    return u, v, origin
+
+
+def _coarser(layout: Layout, level: int, start: Place, stop: Place) -> tuple[Place, Place]:
+    """Latents of the next level that give those of [start, stop) and of a ring of one around them."""
+    low, high = [], []
+    for a, b, n, half in zip(start, stop, layout.shapes[level + 1], layout.halved[level], strict=True):
+        # One more on either side than interpolation takes: at its ends a window repeats what a lattice goes on with.
+        low.append(max(0, (a - 1) // 2 - 1 if half else a - 1))
+        high.append(min(n, b // 2 + 2 if half else b + 1))
+    return place_of(low), place_of(high)
+
+
+def place_of(numbers: Iterable[int]) -> Place:
+    """Four numbers as a place."""
     t, z, y, x = numbers
     return t, z, y, x

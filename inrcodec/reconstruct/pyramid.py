@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import OrderedDict
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,23 +15,20 @@ from torch import Tensor
 
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
-from inrcodec_kernels.backend import Backend, best_on_cpu, in_threads
+from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import IntegerContext, Synthesis, synthesise_box
 from inrcodec_kernels.pyramid import needed as seen_by
 
-from ..coding.latents import LatentCoder, Place
-from ..models.pyramid import AXES
 from ..payload.pyramid import PyramidStream, networks_from_section, read_chunk
 from ..payload.sections import needed
-from .base import BlockCosts, Chunks, rounded
+from .base import UNSOUND, BlockCosts, Chunks, rounded
+from .latents import Latents
+from .pyramid_there import PyramidBoxes, rows_there
 
 Tiles = list[tuple[int, NDArray[np.uint8]]]
 
 _SAMPLES = 1 << 22
 """Samples synthesised at a time."""
-_CACHE_BYTES = 256 << 20
-"""Decoded tiles that are kept."""
-_NO_KERNELS = "there are no GPU kernels for the pyramid"
 
 
 class PyramidReconstruction:
@@ -48,16 +45,12 @@ class PyramidReconstruction:
     on_device: ClassVar[None] = None
 
     def __init__(self, stream: PyramidStream, context: IntegerContext, synthesis: Synthesis, backend: Backend) -> None:
-        self.backend = best_on_cpu(_NO_KERNELS) if backend.name == "triton" else backend
-        self.stream, self.synthesis = stream, synthesis
+        self.backend = backend
+        self.stream, self.context, self.synthesis = stream, context, synthesis
         self.tree, self.step, self.low, self.high = stream.tiles, stream.step, stream.low, stream.high
-        self.rows = stream.edge
+        self.rows = rows_there(stream) if backend.name == "triton" else stream.edge
         self.evaluated = 0
         self.shared_weights = stream.layout.parameters
-        self._coder = LatentCoder(stream.layout.kernel, context, self.backend)
-        self._missing = AXES - stream.layout.ndim
-        self._decoded: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
-        self._bytes = 0
 
     @classmethod
     def of(cls, container: Container, backend: Backend) -> PyramidReconstruction:
@@ -65,6 +58,16 @@ class PyramidReconstruction:
         tree, networks = needed(container, ("TREE", "NETW"))
         stream = PyramidStream.from_section(tree, container.header.shape, container.chunks.blocks)
         return cls(stream, *networks_from_section(networks, stream.layout), backend)
+
+    @cached_property
+    def _there(self) -> PyramidBoxes | None:
+        """What decodes boxes on a GPU, if that is the backend; made when samples are asked for."""
+        return PyramidBoxes(self.stream, self.context, self.synthesis, self.backend) if self.backend.name == "triton" else None
+
+    @cached_property
+    def latents(self) -> Latents:
+        """Decoded tiles."""
+        return self._there.latents if self._there else Latents(self.stream, self.context, self.backend)
 
     def read_chunk(self, data: bytes, first: int, stop: int) -> Tiles:
         """The tiles [first, stop), still coded: their contexts need coarser tiles."""
@@ -94,6 +97,8 @@ class PyramidReconstruction:
 
     def box(self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks) -> NDArray[np.float32]:
         """Samples of the box [start, stop), not rounded."""
+        if self._there:
+            return self.box_there(start, stop, chunks, np.dtype(np.float32)).cpu().numpy()
         found = np.empty(tuple((stop - start).tolist()), dtype=np.float32)
         for part in _parts(found.shape):
             low = start + [s.start for s in part]
@@ -104,12 +109,17 @@ class PyramidReconstruction:
         self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
     ) -> NDArray[Any]:
         """Samples of the box [start, stop), rounded and clipped."""
+        if self._there:
+            return self.box_there(start, stop, chunks, dtype).cpu().numpy()
         return rounded(self.box(start, stop, chunks), self.low, self.high, dtype)
 
     def box_there(
         self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
     ) -> Tensor:
-        """As `integers`, or `box` where the dtype is float32, as a tensor."""
+        """As `integers`, or `box` where the dtype is float32, left on the backend's device."""
+        if self._there:
+            self.evaluated += math.prod((stop - start).tolist())
+            return self._there.box(start, stop, chunks, dtype)
         found = self.box(start, stop, chunks) if dtype == np.float32 else self.integers(start, stop, chunks, dtype)
         return torch.from_numpy(found)
 
@@ -146,75 +156,16 @@ class PyramidReconstruction:
 
     def _samples(self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks) -> NDArray[np.float32]:
         """Samples of a box that is evaluated at once."""
-        box = self._full(start), self._full(stop, 1)
+        box = self.latents.full(start), self.latents.full(stop, 1)
         seen = seen_by(self.stream.layout.kernel, *box)
-        self._decode(seen, chunks)
-        latents = [self._read(level, *part).astype(np.float32) for level, part in enumerate(seen)]
+        self.latents.decode(seen[0], chunks)
+        latents = [self.latents.read(level, *part).astype(np.float32) for level, part in enumerate(seen)]
         values = synthesise_box(latents, [a for a, _ in seen], self.synthesis, self.stream.layout.kernel, *box, self.backend)
         self.evaluated += values.size
         samples = values.reshape(tuple((stop - start).tolist())) * np.float32(self.step) + np.float32(self.stream.offset)
         if not np.all(np.abs(samples) < 1e20):
-            raise ContainerError("expected networks of finite values, found others; get a fresh copy of the file")
+            raise ContainerError(UNSOUND)
         return samples
-
-    def _full(self, place: NDArray[np.int64], missing: int = 0) -> Place:
-        return (missing,) * self._missing + tuple(place.tolist())
-
-    def _decode(self, seen: list[tuple[Place, Place]], chunks: Chunks) -> None:
-        """Decode the tiles under the latents that are seen, and those that their contexts need, coarse to fine."""
-        wanted: list[set[int]] = [set() for _ in seen]
-        for level, box in enumerate(seen):
-            self._want(wanted, level, *box)
-        for level in range(len(seen)):
-            for tile in sorted(wanted[level]):
-                start, stop = self._box(tile)
-                for coarser, low, high in self._coder.needed(level, start, stop):
-                    self._want(wanted, coarser, low, high)
-        numbers = np.array(sorted(set().union(*wanted)), dtype=np.int64)
-        self._drop(set(numbers.tolist()))
-        missing = np.array([n for n in numbers.tolist() if n not in self._decoded], dtype=np.int64)
-        if not len(missing):
-            return
-        coded: dict[int, tuple[int, NDArray[np.uint8]]] = {}
-        for chunk in chunks(missing):
-            coded.update((chunk.first + i, chunk.decoded[i]) for i in np.flatnonzero(chunk.wanted).tolist())
-        for level in reversed(range(len(seen))):
-            # Tiles of a level say nothing of each other.
-            here = [n for n in missing.tolist() if self.tree.level[n] == level]
-            for tile, latents in zip(here, in_threads(lambda n: self._decode_tile(n, *coded[n]), here), strict=True):
-                self._decoded[tile] = latents
-                self._bytes += latents.nbytes
-
-    def _want(self, wanted: list[set[int]], level: int, start: Place, stop: Place) -> None:
-        tiles = self.tree.within(level, start[self._missing :], stop[self._missing :])
-        wanted[level].update(tiles.tolist())
-
-    def _box(self, tile: int) -> tuple[Place, Place]:
-        start, stop = self.tree.box(tile)
-        return self._full(np.array(start)), self._full(np.array(stop), 1)
-
-    def _decode_tile(self, tile: int, lanes: int, body: NDArray[np.uint8]) -> NDArray[np.int32]:
-        level = int(self.tree.level[tile])
-        return self._coder.decode(body, lanes, level, *self._box(tile), self._read)
-
-    def _read(self, level: int, start: Place, stop: Place) -> NDArray[np.int32]:
-        """Latents of decoded tiles."""
-        found = np.zeros(tuple(b - a for a, b in zip(start, stop, strict=True)), dtype=np.int32)
-        for tile in self.tree.within(level, start[self._missing :], stop[self._missing :]).tolist():
-            first, last = self._box(tile)
-            low = [max(a, f) for a, f in zip(start, first, strict=True)]
-            high = [min(b, e) for b, e in zip(stop, last, strict=True)]
-            inside = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, first, strict=True))
-            found[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))] = self._decoded[tile][inside]
-        return found
-
-    def _drop(self, kept: set[int]) -> None:
-        """Forget tiles, those decoded first before others, down to what is kept of the rest."""
-        for tile in list(self._decoded):
-            if self._bytes <= _CACHE_BYTES:
-                return
-            if tile not in kept:
-                self._bytes -= self._decoded.pop(tile).nbytes
 
 
 def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench import gpu, kernels, throughput
+import inrcodec
+from bench import gpu, kernels, pyramid_stream, throughput
 from bench.__main__ import main
 from bench.bare import lacking
 from bench.peers import PeerError, make_peer
@@ -17,8 +18,10 @@ from bench.peers.sperr import Sperr
 from bench.readme import BEGIN, block, split, update
 from bench.signals import load_signal
 from bench.timing import repeated, warm
+from inrcodec.image import Image
 from inrcodec_kernels import siren
 from inrcodec_kernels.backend import choose
+from pyramid_streams import flags, made
 
 ROOT = Path(__file__).parents[2]
 SIGNAL = "synthetic:16"
@@ -150,6 +153,26 @@ def test_gpu_samples_are_compared_before_they_are_timed(difference: int, words: 
     monkeypatch.setattr(gpu, "DECODERS", {"fake": fake_decoder(difference)})
     (row,) = gpu.rows_of("fake", load_signal(SIGNAL))
     assert row.startswith(words) if difference < 2 else words in row
+
+
+def test_a_pyramid_is_enlarged_by_repeating_its_latents() -> None:
+    of, times = made((4, 8, 12), flags(3, 3), 4), (2, 1, 3)
+    with Image(pyramid_stream.enlarged(of.blob(), times)) as image:
+        assert image[...].shape == (8, 8, 36)
+        for level, latents in enumerate(of.latents):
+            expected = np.tile(latents, times)
+            assert np.array_equal(image.blocks.latents.read(level, (0, 0, 0, 0), expected.shape), expected)
+    with pytest.raises(ValueError, match="without a remainder"):
+        pyramid_stream.enlarged(made((3, 8, 12), flags(3, 3), 4).blob(), times)
+
+
+def test_a_pyramid_for_a_gpu_has_the_size_of_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "CORNER", 8)
+    monkeypatch.setattr(inrcodec, "encode", lambda part, **options: made(part.shape, flags(3, 3), 4).blob())
+    samples = inrcodec.decode(gpu.pyramid_stream(load_signal(SIGNAL))).samples
+    assert samples.shape == (16, 16, 16)
+    with pytest.raises(PeerError, match="choose another --edge"):
+        gpu.pyramid_stream(load_signal("synthetic:17"))
 
 
 def test_bare_machines_are_told_what_a_test_lacks(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def stored_integers(image: Image) -> np.ndarray:
     """All entropy-decoded integers of the readouts, leaf by leaf, or of the latents, tile by tile."""
     if isinstance(image.blocks, PyramidReconstruction):
         image[...]
-        return np.concatenate([image.blocks._decoded[tile].ravel() for tile in range(image.blocks.tree.count)])
+        return np.concatenate([image.blocks.latents._decoded[tile].ravel() for tile in range(image.blocks.tree.count)])
     chunks = map(image.decoded_chunk, range(len(image.container.chunks)))
     parts = [part for chunk in chunks for part in _integers(chunk)]
     return np.concatenate(parts).astype(np.int32)

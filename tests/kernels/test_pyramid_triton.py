@@ -19,3 +19,7 @@ def test_coding_interpreted() -> None:
 
 def test_fit_interpreted() -> None:
     run_cases("pyramid_fit.py")
+
+
+def test_streams_interpreted() -> None:
+    run_cases("pyramid_decode.py")

@@ -17,7 +17,9 @@ import inrcodec
 from inrcodec.image import Image
 from inrcodec.models.pyramid import AXES
 from inrcodec.payload.pyramid import network_section, networks_from_section
+from inrcodec.reconstruct import latents as decoded_latents
 from inrcodec.reconstruct import pyramid as module
+from inrcodec.reconstruct import pyramid_there
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.pyramid import Synthesis, reference
@@ -57,7 +59,7 @@ def test_latents_are_those_that_were_coded(name: str, edge: int) -> None:
     with inrcodec.open(of.blob()) as image:
         whole_of(image)
         for level, latents in enumerate(of.latents):
-            assert np.array_equal(image.blocks._read(level, (0,) * AXES, latents.shape), latents)
+            assert np.array_equal(image.blocks.latents.read(level, (0,) * AXES, latents.shape), latents)
 
 
 @every_shape
@@ -84,11 +86,11 @@ def test_both_backends_give_the_same_samples() -> None:
         assert np.abs(whole_of(image) - whole_of(plain)).max() < 1e-2
 
 
-def test_what_has_no_kernels_is_decoded_by_the_processor() -> None:
-    blob = stream("yx").blob()
-    with Image(blob, Backend("triton", "cuda:0")) as image, inrcodec.open(blob) as other:
-        assert image.backend.device == "cpu" and "no GPU kernels for the pyramid" in image.backend.reason
-        assert np.array_equal(image[...], other[...])
+def test_a_device_is_not_touched_before_samples_are_asked_for() -> None:
+    there = Backend("triton", "cuda:0")
+    with Image(stream("yx").blob(), there) as image, inrcodec.open(stream("yx").blob()) as other:
+        assert image.backend == there and image.blocks.details() == other.blocks.details()
+        assert image.blocks.rows > other.blocks.rows
 
 
 # ---- Regions
@@ -146,6 +148,25 @@ def test_parts_cover_a_box_once(shape: list[int], most: int) -> None:
     assert (count == 1).all()
 
 
+@settings(max_examples=50, deadline=None)
+@given(name=st.sampled_from(["x", "yx", "zyx", "tzyx"]), most=st.integers(1, 300), data=st.data())
+def test_parts_for_a_device_cover_a_box_once_in_whole_tiles(name: str, most: int, data: st.DataObject) -> None:
+    of = stream(name).stream
+    shape, edge = np.array(of.layout.shape), of.edge
+    start = np.array([data.draw(st.integers(0, n - 1)) for n in shape])
+    stop = np.array([data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)])
+    count = np.zeros(shape, dtype=int)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyramid_there, "_LATENTS", most)
+        for low, high in pyramid_there._parts(start, stop, of):
+            count[tuple(map(slice, low, high))] += 1
+            tiles = -(-high // edge) - low // edge
+            assert tiles.max() == 1 or tiles.prod() * np.minimum(edge, shape).prod() <= most
+            assert all(a in (b, a // edge * edge) for a, b in zip(low, start, strict=True))
+    inside = tuple(map(slice, start, stop))
+    assert (count[inside] == 1).all() and count.sum() == count[inside].size
+
+
 # ---- What is read
 
 
@@ -153,8 +174,8 @@ def spied(image: Image, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], lis
     """Tiles decoded and chunks read from now on."""
     tiles: list[int] = []
     chunks: list[int] = []
-    decode, read = image.blocks._decode_tile, image.container.read_chunk
-    monkeypatch.setattr(image.blocks, "_decode_tile", lambda n, *rest: (tiles.append(n), decode(n, *rest))[1])
+    decode, read = image.blocks.latents._decode_tile, image.container.read_chunk
+    monkeypatch.setattr(image.blocks.latents, "_decode_tile", lambda n, *rest: (tiles.append(n), decode(n, *rest))[1])
     monkeypatch.setattr(image.container, "read_chunk", lambda n: (chunks.append(n), read(n))[1])
     return tiles, chunks
 
@@ -190,7 +211,7 @@ def test_tiles_that_are_decoded_are_dropped_when_they_are_too_many(monkeypatch: 
     blob = large().blob()
     with inrcodec.open(blob) as other:
         whole = whole_of(other)
-    monkeypatch.setattr(module, "_CACHE_BYTES", 40_000)
+    monkeypatch.setattr(decoded_latents, "_CACHE_BYTES", 40_000)
     with inrcodec.open(blob) as image:
         tiles, _ = spied(image, monkeypatch)
         wanted = 4 * 8**3 * (8 + 8 + 8 + 1)
@@ -198,8 +219,8 @@ def test_tiles_that_are_decoded_are_dropped_when_they_are_too_many(monkeypatch: 
             stop = np.array(start) + 6
             found = image.blocks.box(np.array(start), stop, image._chunks)
             assert np.array_equal(found, whole[tuple(map(slice, start, stop))])
-            held = sum(latents.nbytes for latents in image.blocks._decoded.values())
-            assert held == image.blocks._bytes <= 40_000 + wanted
+            held = sum(latents.nbytes for latents in image.blocks.latents._decoded.values())
+            assert held == image.blocks.latents._bytes <= 40_000 + wanted
         assert len(tiles) > len(set(tiles)), "what was dropped is decoded again"
 
 

@@ -6,9 +6,11 @@ Without a device, "triton" runs compiled on the host. Functions that change noth
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..backend import REFERENCE, Backend, compiled_on_host, interpreted
@@ -34,6 +36,7 @@ __all__ = [
     "adam",
     "check_context",
     "decode_tiles",
+    "device_pyramid",
     "distortion",
     "needed",
     "neighbouring_bits",
@@ -331,14 +334,40 @@ def decode_tiles(
         from . import triton
 
         return triton.tiles_of(data, tiles, network, lanes, latents, backend.device)
+    return _decoded_on_host(data, tiles, network, lanes, latents, backend)
+
+
+def _decoded_on_host(
+    data: Sequence[NDArray[np.uint8]],
+    tiles: Sequence[Tile],
+    network: IntegerContext,
+    lanes: Sequence[int],
+    latents: Any,
+    backend: Backend,
+) -> Any:
+    """As `decode_tiles`, one tile after the other."""
     coder, failed = tile_coder(backend), np.zeros(len(tiles), dtype=np.bool_)
+    u, v = (_on_host(each) for each in tiles[0][-2:]) if tiles else (None, None)
     for i, (body, tile, count) in enumerate(zip(data, tiles, lanes, strict=True)):
         inside = tuple(slice(a, a + n) for a, n in zip(tile.start, tile.shape, strict=True))
         try:
-            latents[inside] = coder.decode_tile(body, tile, network, count)
+            found = coder.decode_tile(body, tile._replace(u=u, v=v), network, count)
         except CodedError:
             failed[i] = True
-    return failed
+            continue
+        latents[inside] = found if isinstance(latents, np.ndarray) else latents.new_tensor(found)
+    return failed if isinstance(latents, np.ndarray) else latents.new_tensor(failed, dtype=torch.bool)
+
+
+def _on_host(values: Any) -> NDArray[np.int16] | None:
+    return values if values is None or isinstance(values, np.ndarray) else values.cpu().numpy()
+
+
+def device_pyramid() -> ModuleType:
+    """The module whose `parents`, `decode_tiles` and `synthesise_box` keep all on a device; only asking imports Triton."""
+    from . import triton
+
+    return triton
 
 
 def _on_device(backend: Backend) -> bool:

@@ -14,12 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import triton_fit
+from . import triton_fit, triton_pointwise
 from .context import IntegerContext, Tile
 from .layout import Box, Context, Layout, Place, Synthesis
 from .triton_cases import compile_cases
-from .triton_coding import DeviceContext, DeviceTiles, decode_tiles, parents
+from .triton_coding import decode_tiles
+from .triton_context import DeviceContext
+from .triton_parents import parents
 from .triton_synthesis import DeviceSynthesis, synthesise_box
+from .triton_tiles import DeviceTiles
 
 __all__ = [
     "DeviceContext",
@@ -65,7 +68,7 @@ def distortion_of(latents: Sequence[Any], synthesis: Synthesis, layout: Layout, 
 
 def soften_of(latents: Any, temperature: float, deviation: float, key: int, device: str) -> Any:
     """As `inrcodec_kernels.pyramid.soften`, of an array or of a tensor."""
-    found = triton_fit.soften(_up(latents, device).contiguous(), temperature, deviation, key)
+    found = triton_pointwise.soften(_up(latents, device).contiguous(), temperature, deviation, key)
     return tuple(_like(each, latents) for each in found)
 
 
@@ -76,7 +79,7 @@ def adam_of(
     """As `inrcodec_kernels.pyramid.adam`, of arrays or of tensors."""
     changed = [latents, *moments]
     own, *there = (_up(each, device) for each in changed)
-    triton_fit.adam(own, _up(gradients, device).contiguous(), (there[0], there[1]), step, rate, decays, epsilon)
+    triton_pointwise.adam(own, _up(gradients, device).contiguous(), (there[0], there[1]), step, rate, decays, epsilon)
     for given, new in zip(changed, (own, *there), strict=True):
         if not isinstance(given, Tensor):
             given[...] = new.cpu().numpy()

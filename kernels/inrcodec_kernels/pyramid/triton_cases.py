@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..siren.reference import LARGEST
 from .reference import SLOPE
-from .triton_coding import PART, decode, parents_kernel
 from .triton_coding import TILE as LATENTS
 from .triton_coding import WARPS as DECODING
-from .triton_fit import (
-    FEW,
-    PRECISION,
-    SPAN,
-    adam_kernel,
-    gather_kernel,
-    network_kernel,
-    products_kernel,
-    soften_kernel,
-)
-from .triton_fit import PART as STEP
-from .triton_fit import TILE as POSITIONS
-from .triton_fit import WARPS as FITTING
+from .triton_coding import decode
+from .triton_gradients import FEW, PRECISION, SPAN, gather_kernel, products_kernel
+from .triton_gradients import PART as SITES
+from .triton_gradients import TILE as POSITIONS
+from .triton_gradients import WARPS as FITTING
+from .triton_network import network_kernel
+from .triton_parents import PART, parents_kernel
+from .triton_pointwise import PART as STEP
+from .triton_pointwise import adam_kernel, soften_kernel
 from .triton_synthesis import TILE, WARPS, synthesis_kernel
 from .triton_upsampling import BLOCK, adjoint_kernel, taps_kernel, upsample_kernel
 
@@ -34,12 +30,12 @@ def compile_cases() -> list[Case]:
 
 def _synthesis_cases() -> list[Case]:
     kinds = dict.fromkeys(("channels", "first", "first_bias", "second", "second_bias", "last", "last_bias"), "*fp32")
-    kinds |= {"skip": "*fp32", "shift": "*i64", "step": "fp32", "offset": "fp32"}
+    kinds |= {"skip": "*fp32", "shift": "*i64", "unsound": "*i32", "step": "fp32", "offset": "fp32"}
     kinds |= dict.fromkeys(("low", "high", "count", "corner", "width"), "i32")
     kinds |= dict.fromkeys(("n_z", "n_y", "n_x", "pitch_t", "pitch_z", "pitch_y"), "i32")
     cases: list[Case] = []
     for inputs, thick, out in ((64, 16, "fp32"), (64, 16, "u16"), (64, 32, "u16"), (32, 16, "u8")):
-        constants = {"N": inputs, "C": thick, "TILE": TILE, "SLOPE": SLOPE, "INTEGER": out != "fp32"}
+        constants = {"N": inputs, "C": thick, "TILE": TILE, "SLOPE": SLOPE, "LARGEST": LARGEST, "INTEGER": out != "fp32"}
         name = f"synthesise, {inputs} inputs, S2={thick}, {out}"
         cases.append((name, synthesis_kernel, {**kinds, "out": f"*{out}"}, constants, WARPS))
     return cases
@@ -100,7 +96,7 @@ def _fit_cases() -> list[Case]:
         cases.append((f"products, {lefts} x {rights}", products_kernel, kinds, constants, FITTING))
     kinds = {"by_inputs": "*fp32", "gradients": "*fp32"} | dict.fromkeys(("number", "shift", "ends"), "*i32")
     kinds |= dict.fromkeys(("begin", "end", "low", "high", "size"), "i32")
-    cases.append(("gather", gather_kernel, kinds, {"PART": STEP, "SPAN": SPAN}, 4))
+    cases.append(("gather", gather_kernel, kinds, {"PART": SITES, "SPAN": SPAN}, 4))
     kinds = dict.fromkeys(("latents", "values", "slopes"), "*fp32") | {"count": "i32", "stream": "i32"}
     kinds |= dict.fromkeys(("height", "sharp", "unit"), "fp32")
     cases.append(("soften", soften_kernel, kinds, {"PART": STEP}, 4))

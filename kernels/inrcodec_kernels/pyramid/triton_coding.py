@@ -1,4 +1,4 @@
-"""Tiles decoded on CUDA devices, all those of a level in one launch, and what they need of coarser levels.
+"""Tiles decoded on CUDA devices, all those of a level in one launch.
 
 CODING.md has the mathematics; every number is the one that `context_coder` finds.
 """
@@ -7,275 +7,24 @@ CODING.md has the mathematics; every number is the one that `context_coder` find
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..rans.triton import MOST_LANES, symbol_of, word
-from . import context
-from .context import HIDDEN, INPUT, LARGEST, LIMIT, MOST_SCALE, SLOPE_SHIFT, UNITS, WEIGHTS, IntegerContext
-from .context_tables import laplace_tables
-from .layout import AXES, Place
-from .triton_synthesis import padded, pitches
+from .context import HIDDEN, INPUT, LARGEST, LIMIT, MOST_SCALE, SLOPE_SHIFT, UNITS
+from .triton_context import DeviceContext
+from .triton_tiles import DeviceTiles
 from .triton_upsampling import clamped, on
 
 TILE = 128
 """Latents whose contexts are found together: one a thread."""
 WARPS = 4
-PART = 1024
-"""Numbers of a program of `parents`."""
 
 _LEAST = tl.constexpr(1 << 16)
 _UNITS, _LARGEST, _INPUT, _HIDDEN = (tl.constexpr(n) for n in (UNITS, LARGEST, INPUT, HIDDEN))
 _LIMIT, _MOST_SCALE, _LESS = (tl.constexpr(n) for n in (LIMIT, MOST_SCALE, 0.5**SLOPE_SHIFT))
-
-
-class DeviceContext(NamedTuple):
-    """An `IntegerContext` and the tables on a device, as the kernel reads them; n inputs padded to N, H to C.
-
-    Make it once for a stream: `decode_tiles` copies no weights.
-
-    Attributes
-    ----------
-    taps : Tensor of int32, shape (5, N)
-        Offsets of the inputs along t, z, y, x; and whether it is a latent (0), U (1) or V (2). What pads has no weight.
-    first : Tensor of float32, shape (H, N)
-    level_bias : Tensor, shape (K, H)
-    second : Tensor, shape (H, C)
-    second_bias : Tensor, shape (C,)
-    last : Tensor, shape (2, C)
-    skip : Tensor, shape (2, N)
-    last_bias : Tensor, shape (2,)
-    shifts : Tensor of float32, shape (4,)
-        Powers of two that sums are multiplied by.
-    starts, first_symbol : Tensor
-        The tables, as `rans.triton.DeviceCode` has them.
-    centre : Tensor of int32, shape (512, 3)
-        Of each table: start and frequency of the symbol of the centre, and its number, the reach.
-    """
-
-    taps: Tensor
-    first: Tensor
-    level_bias: Tensor
-    second: Tensor
-    second_bias: Tensor
-    last: Tensor
-    skip: Tensor
-    last_bias: Tensor
-    shifts: Tensor
-    starts: Tensor
-    first_symbol: Tensor
-    centre: Tensor
-
-    @classmethod
-    def of(cls, network: IntegerContext, present: Sequence[bool], device: torch.device | str) -> DeviceContext:
-        """Copy to a device.
-
-        Raises
-        ------
-        ValueError
-            If `context.check` refuses the network, or if it has other inputs or more than 32 hidden numbers.
-        """
-        context.check(network)
-        if len(network.first) != context.inputs(present) or len(network.second) > 32:
-            raise ValueError(
-                f"expected a network of {context.inputs(present)} inputs and up to 32 hidden numbers, found one of "
-                f"{network.first.shape}; decode it on the CPU"
-            )
-        first, level_bias, second, second_bias, last, last_bias, skip = (
-            torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in network[:-1]
-        )
-        inputs, width = triton.next_power_of_2(len(first)), triton.next_power_of_2(len(second))
-        laplace = laplace_tables()
-        ends = (laplace.tables.starts < 1 << 16).sum(axis=1, keepdims=True) - 1
-        symbols = np.concatenate([laplace.tables.first, ends.astype(np.uint8)], axis=1)
-        centre = np.column_stack([laplace.centre.astype(np.int32), laplace.reach])
-        return cls(
-            _taps(present, inputs).to(device), padded(first.T, inputs), level_bias, padded(second, width),
-            padded(second_bias, width), padded(last.T, width), padded(skip.T, inputs), last_bias,
-            torch.tensor([0.5**shift for shift in network.shifts], device=device),
-            torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
-            torch.from_numpy(centre.astype(np.int32)).to(device),
-        )  # fmt: skip
-
-
-def _taps(present: Sequence[bool], length: int) -> Tensor:
-    own, cross = context.causal_taps(present), context.cross_taps(present)
-    found = np.zeros((AXES + 1, length), dtype=np.int32)
-    places = np.concatenate([own, cross, np.zeros((1, AXES), np.int64)])
-    found[:AXES, : len(places)] = places.T
-    found[AXES, : len(places)] = [0] * len(own) + [1] * len(cross) + [2]
-    return torch.from_numpy(found)
-
-
-@dataclass(frozen=True)
-class DeviceTiles:
-    """Tiles of one level on a device, and the order in which their latents are decoded.
-
-    A tile's surroundings are three arrays of its extents and a ring of one site: its latents, U and V.
-
-    Attributes
-    ----------
-    lattice : tuple of 4 int
-        Extents of the level.
-    places : Tensor of int32, shape (T, 8)
-        First latent, and extents.
-    rooms : Tensor of int64, shape (T, 5)
-        Where a tile's latents and stages begin in the two below, how many stages there are, and where its surroundings
-        and what is predicted begin among those of all tiles.
-    order : Tensor of int32, shape (2, n)
-        In coding order, where a latent lies in its surroundings, and in the lattice from the tile's first latent on:
-        one list for all tiles of the same extents.
-    stages : Tensor of int32
-        Where in its list each stage begins, and the end.
-    surroundings, predicted : int
-        Numbers that all surroundings have, and all tiles.
-    """
-
-    lattice: Place
-    places: Tensor
-    rooms: Tensor
-    order: Tensor
-    stages: Tensor
-    surroundings: int
-    predicted: int
-
-    @classmethod
-    def of(
-        cls, starts: Sequence[Place], shapes: Sequence[Place], lattice: Place, device: torch.device | str
-    ) -> DeviceTiles:
-        """Lists are made on the device; 8 bytes for each latent of each of the different extents.
-
-        Raises
-        ------
-        ValueError
-            If a tile leaves the lattice, or this has 2^31 latents or more.
-        """
-        for start, shape in zip(starts, shapes, strict=True):
-            inside = all(0 <= s < s + n <= m for s, n, m in zip(start, shape, lattice, strict=True))
-            if not inside or math.prod(lattice) >= 1 << 31:
-                raise ValueError(
-                    f"expected tiles within a lattice of fewer than 2^31 latents, found {start} and {shape} in "
-                    f"{lattice}; cut them to it, or decode them on the CPU"
-                )
-        known: dict[Place, list[int]] = {}
-        orders, stages, rooms, done = [_none(device).reshape(2, 0)], [_none(device)], [], np.zeros(4, np.int64)
-        for shape in shapes:
-            if shape not in known:
-                order, begin = _coding_order(shape, lattice, torch.device(device))
-                known[shape] = [*done[:2].tolist(), len(begin) - 1]
-                done += [order.shape[1], len(begin), 0, 0]
-                orders.append(order)
-                stages.append(begin)
-            rooms.append([*known[shape], *done[2:].tolist()])
-            done += [0, 0, 3 * math.prod(n + 2 for n in shape), math.prod(shape)]
-        places = [[*start, *shape] for start, shape in zip(starts, shapes, strict=True)]
-        return cls(
-            lattice, torch.tensor(places, dtype=torch.int32, device=device).reshape(-1, 2 * AXES),
-            torch.tensor(rooms, dtype=torch.int64, device=device).reshape(-1, 5),
-            torch.cat(orders, 1), torch.cat(stages), *done[2:].tolist(),
-        )  # fmt: skip
-
-
-def _none(device: torch.device | str) -> Tensor:
-    return torch.zeros(0, dtype=torch.int32, device=device)
-
-
-def _coding_order(shape: Place, lattice: Place, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Positions stage by stage, in raster order within each; and where stages begin."""
-    weight, ringed, away = (
-        _dotted(shape, factors, device) for factors in (WEIGHTS, pitches([n + 2 for n in shape]), pitches(lattice))
-    )
-    found, order = torch.sort(weight, stable=True)
-    last = sum((n - 1) * w for n, w in zip(shape, WEIGHTS, strict=True))
-    numbers = torch.arange(last + 2, dtype=torch.int32, device=device)
-    first = sum(pitches([n + 2 for n in shape]))
-    return torch.stack([ringed[order] + first, away[order]]), torch.searchsorted(found, numbers, out_int32=True)
-
-
-def _dotted(shape: Place, factors: Sequence[int], device: torch.device) -> Tensor:
-    """Of every latent of a tile in raster order, its coordinates times factors."""
-    found = torch.zeros(shape, dtype=torch.int32, device=device)
-    for axis, (n, factor) in enumerate(zip(shape, factors, strict=True)):
-        places = torch.arange(n, dtype=torch.int32, device=device) * factor
-        found += places.reshape([-1 if a == axis else 1 for a in range(AXES)])
-    return found.flatten()
-
-
-def parents(
-    coarse: Tensor, coarser_parents: Tensor | None, halved: Sequence[bool], shape: Place
-) -> tuple[Tensor, Tensor | None]:
-    """As `context.parents`, of tensors: int32, and int16 or None.
-
-    Raises
-    ------
-    ValueError
-        If the extents of the levels do not follow from each other, or there are 2^31 latents or more.
-    """
-    wanted = tuple(-(-n // 2) if h else n for n, h in zip(shape, halved, strict=True))
-    given = [coarse] if coarser_parents is None else [coarse, coarser_parents]
-    if any(tuple(each.shape) != wanted for each in given) or math.prod(shape) + PART >= 1 << 31:
-        raise ValueError(
-            f"expected a coarser level of {wanted} for one of {shape} with fewer than 2^31 latents, found "
-            f"{[tuple(each.shape) for each in given]}; take the one that belongs to it"
-        )
-    found = [_upsampled(each, halved, shape, UNITS if each is coarse else 1) for each in given]
-    return found[0], found[1] if len(found) > 1 else None
-
-
-def _upsampled(coarse: Tensor, halved: Sequence[bool], shape: Place, unit: int) -> Tensor:
-    out = torch.empty(shape, dtype=torch.int16, device=coarse.device)
-    with on(out):
-        parents_kernel[(triton.cdiv(out.numel(), PART),)](
-            coarse.contiguous(), out, out.numel(), *shape[1:], *coarse.shape, unit, *map(int, halved), PART
-        )
-    return out
-
-
-@triton.jit
-def parents_kernel(
-    coarse, out, count, n_z, n_y, n_x, m_t, m_z, m_y, m_x,
-    UNIT: tl.constexpr, HT: tl.constexpr, HZ: tl.constexpr, HY: tl.constexpr, HX: tl.constexpr, PART: tl.constexpr,
-):  # fmt: skip
-    """``floor((unit S + 4^h / 2) / 4^h)``, S of weights 3 and 1 along the h axes that are halved."""
-    index = tl.program_id(0) * PART + tl.arange(0, PART)
-    mask = index < count
-    line = index // n_x
-    plane = line // n_y
-    t, z, y, x = plane // n_z, plane % n_z, line % n_y, index % n_x
-    total = tl.zeros((PART,), dtype=tl.int32)
-    for corner in tl.static_range((1 + HT) * (1 + HZ) * (1 + HY) * (1 + HX)):
-        # Of every halved axis, the nearest site or the other one.
-        at_t, weight_t = _site(t, m_t, HT, corner // ((1 + HZ) * (1 + HY) * (1 + HX)))
-        at_z, weight_z = _site(z, m_z, HZ, corner // ((1 + HY) * (1 + HX)) % (1 + HZ))
-        at_y, weight_y = _site(y, m_y, HY, corner // (1 + HX) % (1 + HY))
-        at_x, weight_x = _site(x, m_x, HX, corner % (1 + HX))
-        site = ((at_t * m_z + at_z) * m_y + at_y) * m_x + at_x
-        value = tl.load(coarse + site, mask=mask, other=0).to(tl.int32)
-        if UNIT > 1:
-            value = clamped(value, -_LARGEST, _LARGEST)
-        total += weight_t * weight_z * weight_y * weight_x * value
-    bits: tl.constexpr = 2 * (HT + HZ + HY + HX)
-    tl.store(out + index, ((UNIT * total + ((1 << bits) >> 1)) >> bits).to(tl.int16), mask=mask)
-
-
-@triton.jit
-def _site(place, extent, HALVED: tl.constexpr, OTHER: tl.constexpr):
-    """A site of the coarser level along one axis, and its weight."""
-    found = place
-    weight: tl.constexpr = 3 - 2 * OTHER if HALVED else 1
-    if HALVED:
-        found = place >> 1
-        if OTHER:
-            found = clamped(found + 2 * (place & 1) - 1, 0, extent - 1)
-    return found, weight
 
 
 def decode_tiles(

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..siren.reference import LARGEST
 from ..stored import INTEGERS, stored
 from .layout import AXES, CENTRE, Box, Layout, Place, Synthesis, needed, place_of
 from .reference import SLOPE
@@ -100,9 +101,10 @@ def pitches(extents: Sequence[int]) -> list[int]:
 
 @triton.jit
 def synthesis_kernel(
-    channels, shift, first, first_bias, second, second_bias, last, last_bias, skip, out, step, offset, low, high,
-    count, corner, n_z, n_y, n_x, pitch_t, pitch_z, pitch_y, width,
-    N: tl.constexpr, C: tl.constexpr, TILE: tl.constexpr, SLOPE: tl.constexpr, INTEGER: tl.constexpr,
+    channels, shift, first, first_bias, second, second_bias, last, last_bias, skip, out, unsound, step, offset, low,
+    high, count, corner, n_z, n_y, n_x, pitch_t, pitch_z, pitch_y, width,
+    N: tl.constexpr, C: tl.constexpr, TILE: tl.constexpr, SLOPE: tl.constexpr, LARGEST: tl.constexpr,
+    INTEGER: tl.constexpr,
 ):  # fmt: skip
     """TILE samples of a box. A thread has all inputs and hidden numbers of its samples: nothing is exchanged.
 
@@ -126,6 +128,9 @@ def synthesis_kernel(
     value = tl.sum(tl.load(last + channel)[:, None] * hidden, 0) + tl.load(last_bias)
     value += tl.sum(tl.load(skip + tap)[:, None] * seen, 0)
     value = value * step + offset
+    # Rounded and clipped, what is no number would look like one.
+    wild = tl.max(tl.where((tl.abs(value) < LARGEST) | ~mask, 0, 1))
+    tl.store(unsound, 1, mask=wild != 0)
     if INTEGER:
         tl.store(out + index, stored(value, low, high).to(out.dtype.element_ty), mask=mask)
     else:
@@ -180,6 +185,7 @@ def synthesise_box(
     step: float = 1.0,
     offset: float = 0.0,
     limits: tuple[int, int] = (0, 0),
+    unsound: Tensor | None = None,
 ) -> Tensor:
     """Samples of a box, ``offset + step * out``, on the device of the latents.
 
@@ -197,6 +203,8 @@ def synthesise_box(
     step, offset : float
     limits : tuple of 2 int
         Integers are clipped to these.
+    unsound : Tensor, shape (1,), int32, or None
+        Set to 1 where a sample is not finite or not below `siren.LARGEST`, before it is clipped; left alone otherwise.
 
     Returns
     -------
@@ -216,11 +224,13 @@ def synthesise_box(
     channels, _ = channels_of(latents, origins, synthesis.gains, synthesis.filters, layout, box)
     extents, out = channels.shape[1:], torch.empty(shape, dtype=dtype, device=channels.device)
     pitch, inputs = pitches(extents), synthesis.first.shape[1]
+    if unsound is None:
+        unsound = torch.empty(1, dtype=torch.int32, device=out.device)
     shift = shifts(taps(layout), extents, inputs, channels.device)
     with on(out):
         synthesis_kernel[(triton.cdiv(count, TILE),)](
-            channels, shift, *synthesis[2:], out, float(step), float(offset), *map(int, limits), count,
+            channels, shift, *synthesis[2:], out, unsound, float(step), float(offset), *map(int, limits), count,
             int(np.dot(ring(layout), pitch)), *shape[1:], *pitch[:3], len(synthesis.first),
-            inputs, synthesis.second.shape[1], TILE, SLOPE, dtype in INTEGERS, num_warps=WARPS,
+            inputs, synthesis.second.shape[1], TILE, SLOPE, LARGEST, dtype in INTEGERS, num_warps=WARPS,
         )  # fmt: skip
     return out

@@ -160,6 +160,13 @@ def test_more_lanes_than_a_warp_has() -> None:
     net, latents = network(axes_of("x"), random, width=4), latents_of(lattice, random)
     data = [context_coder.encode_tile(latents, tiles[0], net, 40)]
     assert_alike(found(data, tiles, net, [40], lattice), [latents])
+    there = torch.full(lattice, -7, dtype=torch.int32, device=DEVICE)
+    (tile,) = (t._replace(u=torch.from_numpy(t.u).to(DEVICE)) for t in tiles)
+    for cut, wrong in ((0, False), (1, True)):
+        bodies = [np.frombuffer(data[0][cut:], np.uint8)]
+        failed = pyramid.decode_tiles(bodies, [tile], net, [40], there, TRITON)
+        assert isinstance(failed, torch.Tensor) and failed.tolist() == [wrong]
+        assert np.array_equal(there.cpu().numpy(), latents)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 
 from inrcodec_kernels import pyramid
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.pyramid import Context, Layout, Synthesis, reference, triton_fit
+from inrcodec_kernels.pyramid import Context, Layout, Synthesis, reference, triton_gradients
 
 from ..test_pyramid import LEAST, SMALL, assert_near, context, double, fresh, latents, name, single, synthesis
 from .device import DEVICE
@@ -22,8 +22,8 @@ TRITON = Backend("triton", DEVICE)
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What `torch.empty` returns is filled with NaN; few programs, for the interpreter is slow."""
-    monkeypatch.setattr(triton_fit, "TILE", 1024)
-    monkeypatch.setattr(triton_fit, "FEW", 512)
+    monkeypatch.setattr(triton_gradients, "TILE", 1024)
+    monkeypatch.setattr(triton_gradients, "FEW", 512)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -66,7 +66,7 @@ def test_distortion_is_the_definition(layout: Layout) -> None:
 def short_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Taps reach from one span to others; programs take several tiles."""
     for constant, value in {"SPAN": 128, "TILE": 64, "FEW": 16, "PROGRAMS": 2, "PART": 64}.items():
-        monkeypatch.setattr(triton_fit, constant, value)
+        monkeypatch.setattr(triton_gradients, constant, value)
 
 
 @pytest.mark.usefixtures("short_spans")
@@ -146,6 +146,6 @@ def test_adam_is_the_definition() -> None:
 def test_misfits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout((1, 1, 3, 4), ())
     ys, p = latents(fresh(), layout), context(fresh(), layout, 4)
-    monkeypatch.setattr(triton_fit, "SPAN", 1 << 31)
+    monkeypatch.setattr(triton_gradients, "SPAN", 1 << 31)
     with pytest.raises(ValueError, match="fit on the CPU"):
         pyramid.rate(ys, p, layout, LEAST, TRITON)

@@ -1,0 +1,95 @@
+"""Samples of a pyramid stream on a CUDA device: compressed bytes go up, and samples stay until they are fetched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inrcodec_formats.errors import ContainerError
+from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.pyramid import IntegerContext, Synthesis, device_pyramid, needed
+
+from ..payload.pyramid import PyramidStream
+from .base import UNSOUND, Chunks
+from .latents import DeviceLatents
+
+IntArray = NDArray[np.int64]
+
+_LATENTS = 1 << 26
+"""Latents of the finest level, in whole tiles, under the samples that are made at a time; each takes some 70 bytes."""
+
+
+class PyramidBoxes:
+    """Decodes boxes of a pyramid: one launch decodes a level's tiles, some upsample the levels, one makes and rounds samples.
+
+    Parameters
+    ----------
+    stream : PyramidStream
+    context : IntegerContext
+    synthesis : Synthesis
+    backend : Backend
+        ``"triton"``.
+    """
+
+    def __init__(self, stream: PyramidStream, context: IntegerContext, synthesis: Synthesis, backend: Backend) -> None:
+        self.stream, self.latents, self.device = stream, DeviceLatents(stream, context, backend), backend.device
+        self._layout, self._kernels = stream.layout.kernel, device_pyramid()
+        self._synthesis = self._kernels.DeviceSynthesis.of(synthesis, self._layout, backend.device)
+
+    def box(self, start: IntArray, stop: IntArray, chunks: Chunks, dtype: np.dtype[Any]) -> Tensor:
+        """Samples of the box [start, stop), on the device; integers rounded and clipped.
+
+        Raises
+        ------
+        ContainerError
+            If the bytes of a tile cannot have been written by the encoder, or samples are not finite.
+        """
+        kind = torch.from_numpy(np.empty(0, dtype)).dtype
+        parts = list(_parts(start, stop, self.stream))
+        if len(parts) == 1:
+            return self._samples(start, stop, chunks, kind)
+        out = torch.empty(tuple((stop - start).tolist()), dtype=kind, device=self.device)
+        for low, high in parts:
+            out[tuple(map(slice, low - start, high - start))] = self._samples(low, high, chunks, kind)
+        return out
+
+    def _samples(self, start: IntArray, stop: IntArray, chunks: Chunks, dtype: torch.dtype) -> Tensor:
+        """Samples of a box that is evaluated at once."""
+        stream, box = self.stream, (self.latents.full(start), self.latents.full(stop, 1))
+        seen = needed(self._layout, *box)
+        self.latents.decode(seen[0], chunks)
+        latents = [self.latents.read(level, *part) for level, part in enumerate(seen)]
+        unsound = torch.zeros(1, dtype=torch.int32, device=self.device)
+        samples: Tensor = self._kernels.synthesise_box(
+            latents, [a for a, _ in seen], self._synthesis, self._layout, box,
+            dtype, stream.step, stream.offset, (stream.low, stream.high), unsound,
+        )  # fmt: skip
+        if int(unsound):
+            raise ContainerError(UNSOUND)
+        return samples.reshape(tuple((stop - start).tolist()))
+
+
+def rows_there(stream: PyramidStream) -> int:
+    """Rows along axis 0 of a slab that keeps a device busy."""
+    return stream.edge * max(1, _LATENTS // (stream.edge * math.prod(stream.layout.shape[1:])))
+
+
+def _parts(start: IntArray, stop: IntArray, stream: PyramidStream) -> Iterator[tuple[IntArray, IntArray]]:
+    """Halve a box between tiles until each part has few latents under it, or is one tile thick."""
+    first, last = start // stream.edge, -(-stop // stream.edge)
+    tiles = last - first
+    axis = int(np.argmax(tiles))
+    latents = math.prod(tiles.tolist()) * math.prod(min(stream.edge, n) for n in stream.layout.shape)
+    if latents <= _LATENTS or tiles[axis] == 1:
+        yield start, stop
+        return
+    before, after = stop.copy(), start.copy()
+    before[axis] = after[axis] = (first[axis] + tiles[axis] // 2) * stream.edge
+    yield from _parts(start, before, stream)
+    yield from _parts(after, stop, stream)

@@ -1,0 +1,95 @@
+"""An integer context model on CUDA devices, and the tables that its answers choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import triton
+from torch import Tensor
+
+from . import context
+from .context import IntegerContext
+from .context_tables import laplace_tables
+from .layout import AXES
+from .triton_synthesis import padded
+
+
+class DeviceContext(NamedTuple):
+    """An `IntegerContext` and the tables on a device, as the kernel reads them; n inputs padded to N, H to C.
+
+    Make it once for a stream: `decode_tiles` copies no weights.
+
+    Attributes
+    ----------
+    taps : Tensor of int32, shape (5, N)
+        Offsets of the inputs along t, z, y, x; and whether it is a latent (0), U (1) or V (2). What pads has no weight.
+    first : Tensor of float32, shape (H, N)
+    level_bias : Tensor, shape (K, H)
+    second : Tensor, shape (H, C)
+    second_bias : Tensor, shape (C,)
+    last : Tensor, shape (2, C)
+    skip : Tensor, shape (2, N)
+    last_bias : Tensor, shape (2,)
+    shifts : Tensor of float32, shape (4,)
+        Powers of two that sums are multiplied by.
+    starts, first_symbol : Tensor
+        The tables, as `rans.triton.DeviceCode` has them.
+    centre : Tensor of int32, shape (512, 3)
+        Of each table: start and frequency of the symbol of the centre, and its number, the reach.
+    """
+
+    taps: Tensor
+    first: Tensor
+    level_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+    last: Tensor
+    skip: Tensor
+    last_bias: Tensor
+    shifts: Tensor
+    starts: Tensor
+    first_symbol: Tensor
+    centre: Tensor
+
+    @classmethod
+    def of(cls, network: IntegerContext, present: Sequence[bool], device: torch.device | str) -> DeviceContext:
+        """Copy to a device.
+
+        Raises
+        ------
+        ValueError
+            If `context.check` refuses the network, or if it has other inputs or more than 32 hidden numbers.
+        """
+        context.check(network)
+        if len(network.first) != context.inputs(present) or len(network.second) > 32:
+            raise ValueError(
+                f"expected a network of {context.inputs(present)} inputs and up to 32 hidden numbers, found one of "
+                f"{network.first.shape}; decode it on the CPU"
+            )
+        first, level_bias, second, second_bias, last, last_bias, skip = (
+            torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in network[:-1]
+        )
+        inputs, width = triton.next_power_of_2(len(first)), triton.next_power_of_2(len(second))
+        laplace = laplace_tables()
+        ends = (laplace.tables.starts < 1 << 16).sum(axis=1, keepdims=True) - 1
+        symbols = np.concatenate([laplace.tables.first, ends.astype(np.uint8)], axis=1)
+        centre = np.column_stack([laplace.centre.astype(np.int32), laplace.reach])
+        return cls(
+            _taps(present, inputs).to(device), padded(first.T, inputs), level_bias, padded(second, width),
+            padded(second_bias, width), padded(last.T, width), padded(skip.T, inputs), last_bias,
+            torch.tensor([0.5**shift for shift in network.shifts], device=device),
+            torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
+            torch.from_numpy(centre.astype(np.int32)).to(device),
+        )  # fmt: skip
+
+
+def _taps(present: Sequence[bool], length: int) -> Tensor:
+    own, cross = context.causal_taps(present), context.cross_taps(present)
+    found = np.zeros((AXES + 1, length), dtype=np.int32)
+    places = np.concatenate([own, cross, np.zeros((1, AXES), np.int64)])
+    found[:AXES, : len(places)] = places.T
+    found[AXES, : len(places)] = [0] * len(own) + [1] * len(cross) + [2]
+    return torch.from_numpy(found)

@@ -1,0 +1,175 @@
+"""Gradients of a network that runs at all sites of a level, on CUDA devices, span by span.
+
+Every site sums the gradients of the taps that saw it; hidden numbers and their gradients are multiplied for the
+gradients of matrices. No sum depends on the order in which programs run.
+"""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .layout import CENTRE, Layout, Place
+from .triton_network import Net, network_kernel
+from .triton_synthesis import pitches, ring, shifts
+from .triton_upsampling import on
+
+TILE = 128
+"""Sites of a program that runs the network."""
+FEW = 64
+"""Sites whose gradients of matrices are added at a time: with twice as many, a thread's registers do not do."""
+WARPS = 4
+SPAN = 1 << 18
+"""Sites whose hidden numbers and gradients are held at a time: up to 200 numbers each."""
+PROGRAMS = 256
+"""Programs that sum gradients of matrices; a constant, so that sums do not depend on the device."""
+PRECISION = "tf32x3"
+"""How their sums are multiplied: three products of 11 bits instead of one of 24."""
+PART = 1024
+"""Sites of a program that gathers."""
+_LEAST_EDGE = 16
+"""What tl.dot wants of every extent of a matrix."""
+
+
+@triton.jit
+def products_kernel(
+    left, shift, right, products, sums, lefts, rights, begin, size, count,
+    A: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Sums over every ``num_programs(0)``-th tile: of all products of left and right numbers, and of right ones."""
+    program = tl.program_id(0)
+    row, column = tl.arange(0, A), tl.arange(0, B)
+    away = tl.load(shift + row, mask=row < lefts, other=0)
+    found, total = tl.zeros((A, B), tl.float32), tl.zeros((B,), tl.float32)
+    for start in range(program * TILE, count, tl.num_programs(0) * TILE):
+        index = start + tl.arange(0, TILE)
+        some = index < count
+        place = (begin + index).to(tl.int64)[:, None] + away[None, :]
+        # What lies beyond the array is a tap of a site of the ring, which has no gradients.
+        inside = some[:, None] & (row < lefts)[None, :] & (place >= 0) & (place < size)
+        mine = tl.load(left + place, mask=inside, other=0.0)
+        others = tl.load(
+            right + column[None, :] * SPAN + index[:, None], mask=some[:, None] & (column < rights)[None, :], other=0.0
+        )
+        found += tl.dot(tl.trans(mine), others, input_precision=PRECISION)
+        total += tl.sum(others, 0)
+    tl.store(products + program * (A * B) + row[:, None] * B + column[None, :], found)
+    tl.store(sums + program * B + column, total)
+
+
+@triton.jit
+def gather_kernel(
+    by_inputs, gradients, number, shift, ends, begin, end, low, high, size, PART: tl.constexpr, SPAN: tl.constexpr
+):  # fmt: skip
+    """Add to sites `low` .. `high` of one channel what the taps on it have, at positions `begin` .. `end`."""
+    channel = tl.program_id(1)
+    site = low + tl.program_id(0) * PART + tl.arange(0, PART)
+    inside = site < high
+    where = gradients + channel.to(tl.int64) * size + site
+    total = tl.load(where, mask=inside, other=0.0)
+    for i in range(tl.load(ends + channel), tl.load(ends + channel + 1)):
+        position = site - tl.load(shift + i)
+        seen = inside & (position >= begin) & (position < end)
+        total += tl.load(by_inputs + (tl.load(number + i) * SPAN + position - begin), mask=seen, other=0.0)
+    tl.store(where, total, mask=inside)
+
+
+def differentiated(
+    inputs: Tensor, target: Tensor, net: Net, places: Sequence[tuple[int, Place]], layout: Layout, least: float | None
+) -> tuple[Tensor, Tensor, Net]:
+    """Run a network at all sites of a level.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (channels, extents with a ring)
+    target : Tensor, shape (extents,)
+        Latents, or samples.
+    net : Net
+    places : sequence of (channel, offset)
+        Of every input.
+    layout : Layout
+    least : float or None
+        For a rate; without, it is a distortion.
+
+    Returns
+    -------
+    total : Tensor of float64, shape ()
+        Bits, or squared errors.
+    gradients : Tensor, shape of the inputs
+    by_net : Net of float64
+        Gradients by the network.
+
+    Raises
+    ------
+    ValueError
+        If there are 2^31 sites or more, with the ring.
+    """
+    extents, size = inputs.shape[1:], math.prod(inputs.shape[1:])
+    if size + SPAN >= 1 << 31:
+        raise ValueError(f"expected fewer than 2^31 sites with a ring, found {tuple(extents)}; fit on the CPU")
+    span, is_rate = min(SPAN, triton.next_power_of_2(size)), least is not None
+    packed, (width, thick), outs = net.packed(), net.second.shape, len(net.last_bias)
+    shift = shifts(places, extents, packed[0].shape[1], inputs.device)
+    number, distance, ends = _taps_by_channel(places, len(inputs), extents, own=is_rate)
+    lists = [torch.tensor(a, dtype=torch.int32, device=inputs.device) for a in (number, distance, ends)]
+    reach, gradients = max(map(abs, distance), default=0), torch.zeros_like(inputs)
+    by_inputs, hidden = inputs.new_empty(len(places) + 1, span), inputs.new_empty(2 * (width + thick) + outs, span)
+    one, two, by_one, by_two, given = hidden.split([width, thick, width, thick, outs])
+    total = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    by_net = Net(*(torch.zeros(layer.shape, dtype=torch.float64, device=inputs.device) for layer in net))
+    rows = torch.arange(max(width, thick), device=inputs.device) * span
+    for begin in range(0, size, span):
+        end = min(size, begin + span)
+        count, low, high = end - begin, max(0, begin - reach), min(size, end + reach)
+        totals = torch.empty(triton.cdiv(count, TILE), dtype=torch.float64, device=inputs.device)
+        with on(inputs):
+            network_kernel[(len(totals),)](
+                inputs, shift, target, *packed, by_inputs, hidden, totals, begin, end, len(places),
+                *extents, *ring(layout), width, thick, 0.0 if least is None else float(least),
+                packed[0].shape[1], packed[2].shape[1], is_rate, TILE, span, num_warps=WARPS,
+            )  # fmt: skip
+            gather_kernel[(triton.cdiv(high - low, PART), len(inputs))](
+                by_inputs, gradients, *lists, begin, end, low, high, size, PART, span
+            )
+        total += totals.sum()
+        _add_products(by_net.first, by_net.first_bias, inputs, shift, by_one, begin, count)
+        _add_products(by_net.skip, by_net.last_bias, inputs, shift, given, begin, count)
+        _add_products(by_net.second, by_net.second_bias, one, rows, by_two, 0, count)
+        _add_products(by_net.last, None, two, rows, given, 0, count)
+    return total, gradients, by_net
+
+
+def _add_products(
+    matrix: Tensor, bias: Tensor | None, left: Tensor, shift: Tensor, right: Tensor, begin: int, count: int
+) -> None:
+    """Add gradients: of a matrix, of what went in and the gradients of what came out; and of the bias."""
+    (lefts, rights), span = matrix.shape, right.shape[1]
+    edges = [max(_LEAST_EDGE, triton.next_power_of_2(n)) for n in (lefts, rights)]
+    programs = min(PROGRAMS, triton.cdiv(count, FEW))
+    products, sums = right.new_empty(programs, *edges), right.new_empty(programs, edges[1])
+    with on(right):
+        products_kernel[(programs,)](
+            left, shift, right, products, sums, lefts, rights, begin, left.numel(), count, *edges, FEW, span, PRECISION,
+            num_warps=WARPS,
+        )  # fmt: skip
+    matrix += products.sum(0, dtype=torch.float64)[:lefts, :rights]
+    if bias is not None:
+        bias += sums.sum(0, dtype=torch.float64)[:rights]
+
+
+def _taps_by_channel(
+    places: Sequence[tuple[int, Place]], channels: int, extents: Sequence[int], own: bool
+) -> tuple[list[int], list[int], list[int]]:
+    """Numbers and distances of the inputs on each channel, one channel after the other, and where each begins."""
+    pitch, every = pitches(extents), list(places) + [(0, CENTRE)] * own
+    number = sorted(range(len(every)), key=lambda i: every[i][0])
+    ends = [sum(channel < c for channel, _ in every) for c in range(channels + 1)]
+    return number, [int(np.dot(every[i][1], pitch)) for i in number], ends

@@ -1,0 +1,152 @@
+"""A small network at many sites on CUDA devices, forward and all the way back: a thread takes a site.
+
+Gradients by its inputs are stored once for each tap; hidden numbers and their gradients are stored once.
+`triton_gradients` sums them.
+"""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .reference import FLOOR, MOST, SLOPE
+from .triton_synthesis import padded
+
+_SLOPE, _FLOOR, _MOST = (tl.constexpr(n) for n in (SLOPE, FLOOR, MOST))
+_LOG2_E = tl.constexpr(1 / math.log(2))
+
+
+class Net(NamedTuple):
+    """A network of n inputs, layers of C and D and one output or two.
+
+    Attributes
+    ----------
+    first : Tensor, shape (n, C)
+    first_bias : Tensor, shape (C,)
+    second : Tensor, shape (C, D)
+    second_bias : Tensor, shape (D,)
+    last : Tensor, shape (D, outputs)
+    last_bias : Tensor, shape (outputs,)
+    skip : Tensor, shape (n, outputs)
+        From the inputs to the outputs.
+    """
+
+    first: Tensor
+    first_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+    last: Tensor
+    last_bias: Tensor
+    skip: Tensor
+
+    def packed(self) -> list[Tensor]:
+        """As the kernel reads them: inputs and D padded to powers of two."""
+        inputs, thick = (triton.next_power_of_2(len(layer)) for layer in (self.first, self.last))
+        return [
+            padded(self.first.T, inputs), self.first_bias.contiguous(), padded(self.second, thick),
+            padded(self.second_bias, thick), padded(self.last.T, thick), self.last_bias.contiguous(),
+            padded(self.skip.T, inputs),
+        ]  # fmt: skip
+
+
+@triton.jit
+def _leaky(values):
+    return tl.maximum(values, values * _SLOPE)
+
+
+@triton.jit
+def _through(gradient, values):
+    """A gradient by values from one by what `_leaky` made of them."""
+    return tl.where(values > 0, gradient, gradient * _SLOPE)
+
+
+@triton.jit
+def _laplace(latent, location, scale, least):
+    """Bits of latents, and their derivatives by location and log2 scale; `laplace.py` has the formulas."""
+    limited = tl.minimum(tl.maximum(scale, least), _MOST)
+    inverse = tl.exp2(-limited)
+    distance = latent - location
+    above, below = tl.abs(distance) + 0.5, tl.abs(distance) - 0.5
+    near, far = tl.exp2(-tl.abs(below) * inverse * _LOG2_E), tl.exp2(-above * inverse * _LOG2_E)
+    probability = tl.where(below >= 0, 0.5 * near, 1 - 0.5 * near) - 0.5 * far + _FLOOR
+    share = 0.5 * inverse / probability
+    by_distance = share * _LOG2_E * (near - far)
+    by_scale = tl.where(limited == scale, share * (above * far - below * near), 0.0)
+    return -tl.log2(probability), tl.where(distance < 0, by_distance, -by_distance), by_scale
+
+
+@triton.jit
+def network_kernel(
+    inputs, shift, target, first, first_bias, second, second_bias, last, last_bias, skip, by_inputs, hidden, totals,
+    begin, end, used, e_t, e_z, e_y, e_x, r_t, r_z, r_y, r_x, width, thick, least,
+    N: tl.constexpr, D: tl.constexpr, RATE: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr,
+):  # fmt: skip
+    """TILE of the sites `begin` .. `end`, forward and back: a thread has one with all inputs and one hidden layer.
+
+    Stored are, site by site, gradients by the inputs, and one after the other both hidden layers, the gradients by them
+    and those by the outputs. Sites of the ring have gradients of 0. With RATE, the input after the last one is the
+    latent itself.
+    """
+    index = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    position = begin + index
+    line = position // e_x
+    plane = line // e_y
+    t, z, y, x = plane // e_z - r_t, plane % e_z - r_z, line % e_y - r_y, position % e_x - r_x
+    n_t, n_z, n_y, n_x = e_t - 2 * r_t, e_z - 2 * r_z, e_y - 2 * r_y, e_x - 2 * r_x
+    here = (t >= 0) & (z >= 0) & (y >= 0) & (x >= 0) & (t < n_t) & (z < n_z) & (y < n_y) & (x < n_x)
+    some = position < end
+    here = here & some
+    tap, channel = tl.arange(0, N), tl.arange(0, D)
+    away = tl.load(shift + tap)[:, None]
+    seen = tl.load(inputs + (position.to(tl.int64)[None, :] + away), mask=here[None, :], other=0.0)
+    wanted = tl.load(target + (((t * n_z + z) * n_y + y) * n_x + x), mask=here, other=0.0)
+    # Where a site's numbers of the layers begin.
+    one_at, two_at = hidden + index, hidden + width * SPAN + index
+    by_one_at, by_two_at = two_at + thick * SPAN, two_at + (thick + width) * SPAN
+    given_at = by_two_at + thick * SPAN
+    rows, stored = channel[:, None] * SPAN, some[None, :] & (channel < thick)[:, None]
+
+    layer = tl.zeros((D, TILE), dtype=tl.float32) + tl.load(second_bias + channel)[:, None]
+    for c in range(width):
+        one = _leaky(tl.sum(tl.load(first + c * N + tap)[:, None] * seen, 0) + tl.load(first_bias + c))
+        tl.store(one_at + c * SPAN, one, mask=some)
+        layer += tl.load(second + c * D + channel)[:, None] * one[None, :]
+    layer = _leaky(layer)
+    tl.store(two_at[None, :] + rows, layer, mask=stored)
+    value = tl.sum(tl.load(last + channel)[:, None] * layer, 0) + tl.load(last_bias)
+    value += tl.sum(tl.load(skip + tap)[:, None] * seen, 0)
+    if RATE:
+        scale = tl.sum(tl.load(last + D + channel)[:, None] * layer, 0) + tl.load(last_bias + 1)
+        scale += tl.sum(tl.load(skip + N + tap)[:, None] * seen, 0)
+        lost, by_value, by_scale = _laplace(wanted, value, scale, least)
+        by_value, by_scale = tl.where(here, by_value, 0.0), tl.where(here, by_scale, 0.0)
+        # As a symbol, a latent moves against its location.
+        tl.store(by_inputs + used * SPAN + index, -by_value, mask=some)
+        tl.store(given_at + SPAN, by_scale, mask=some)
+    else:
+        error = tl.where(here, value - wanted, 0.0)
+        lost, by_value, by_scale = error * error, 2 * error, error
+    tl.store(totals + tl.program_id(0), tl.sum(tl.where(here, lost, 0.0), 0).to(tl.float64))
+    tl.store(given_at, by_value, mask=some)
+
+    by_layer = tl.load(last + channel)[:, None] * by_value[None, :]
+    back = tl.load(skip + tap)[:, None] * by_value[None, :]
+    if RATE:
+        by_layer += tl.load(last + D + channel)[:, None] * by_scale[None, :]
+        back += tl.load(skip + N + tap)[:, None] * by_scale[None, :]
+    by_layer = _through(by_layer, layer)
+    tl.store(by_two_at[None, :] + rows, by_layer, mask=stored)
+    # Whichever thread reads the first layer again, it is there.
+    tl.debug_barrier()
+    for c in range(width):
+        by_one = tl.sum(tl.load(second + c * D + channel)[:, None] * by_layer, 0)
+        by_one = _through(by_one, tl.load(one_at + c * SPAN, mask=some, other=0.0))
+        tl.store(by_one_at + c * SPAN, by_one, mask=some)
+        back += tl.load(first + c * N + tap)[:, None] * by_one[None, :]
+    tl.store(by_inputs + tap[:, None] * SPAN + index[None, :], back, mask=some[None, :] & (tap < used)[:, None])
