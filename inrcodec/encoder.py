@@ -340,8 +340,7 @@ class Encoder:
 
     def _reasons(self) -> list[str]:
         """Why nothing faster ran; what has no kernels on a device is fitted or decoded elsewhere, with a reason of its own."""
-        fitted_by = getattr(self.system, "backend", self.backend)
-        return list(dict.fromkeys(filter(None, (self.backend.reason, fitted_by.reason, self.decoded_by.reason))))
+        return list(dict.fromkeys(filter(None, (b.reason for b in (self.backend, self.system.backend, self.decoded_by)))))
 
 
 def encode_signal(

@@ -91,6 +91,6 @@ def test_reasons_of_a_fit_and_of_a_decoder_elsewhere_are_told_once() -> None:
     ):
         running.decoded_by = decoded_by
         assert running._reasons() == reasons
-    running.system = SimpleNamespace()  # type: ignore[assignment]
+    running.system = SimpleNamespace(backend=running.backend)  # type: ignore[assignment]
     running.decoded_by = running.backend
     assert running._reasons() == []

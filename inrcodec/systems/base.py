@@ -98,6 +98,8 @@ class System(Protocol):
         Rows along axis 0 that a decoder holds at a time.
     choices : dict
         What was decided, for the report.
+    backend : Backend
+        What it fits with: the task's, or another one with the reason why.
     """
 
     name: ClassVar[str]
@@ -109,6 +111,7 @@ class System(Protocol):
     restorable: ClassVar[bool]
     step: float
     choices: dict[str, object]
+    backend: Backend
 
     @property
     def blocks(self) -> int: ...

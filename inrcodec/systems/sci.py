@@ -81,7 +81,7 @@ class SciSystem:
     most_samples: ClassVar[int] = MAX_VOXELS
 
     def __init__(self, task: Task) -> None:
-        self.task, self.options = task, task.options.sci
+        self.task, self.options, self.backend = task, task.options.sci, task.backend
         self.choices: dict[str, object] = {}
         self.step = 1.0
         self.offset = start.typical_value(task.volume)
@@ -197,7 +197,7 @@ class SciSystem:
         for (kind, leaves), (before, after) in zip(groups, pairwise((work / max(work[-1], 1.0)).tolist()), strict=True):
             fit = sci.ClassFit(
                 self.task.volume, self.offset, networks.tree, networks.facts, networks.bandwidth, leaves,
-                networks.classes[kind], self.options, self.seed, self.task.backend,
+                networks.classes[kind], self.options, self.seed, self.backend,
             )  # fmt: skip
 
             def part(fraction: float, text: str, a: float = before, b: float = after) -> None:
@@ -220,7 +220,7 @@ class SciSystem:
         bounds = _bounds(size)
         statistics = replace(statistics, lanes=lanes_for(float(size.sum()) / (len(bounds) - 1)))
         chunks = [
-            (b - a, write_networks(stream.shapes, statistics, blocks.part(a, b), self.task.backend))
+            (b - a, write_networks(stream.shapes, statistics, blocks.part(a, b), self.backend))
             for a, b in pairwise(bounds)
         ]
         sections = [Section("TREE", stream.tree_section()), Section("STAT", compress(statistics.to_bytes()))]

@@ -76,7 +76,7 @@ class TincSystem:
     most_samples: ClassVar[int] = MAX_VOXELS
 
     def __init__(self, task: Task) -> None:
-        self.task, self.options = task, task.options.tinc
+        self.task, self.options, self.backend = task, task.options.tinc, task.backend
         self.choices: dict[str, object] = {}
         self.step = 1.0
 
@@ -118,7 +118,7 @@ class TincSystem:
     def _sample(self) -> tinc.Sample:
         options = self.task.options
         offset = start.typical_value(self.task.volume)
-        return tinc.Sample(offset, options.seed, options.sample_voxels, self.task.backend)
+        return tinc.Sample(offset, options.seed, options.sample_voxels, self.backend)
 
     def _fit(
         self, layout: TincLayout, sample: tinc.Sample, step: float
@@ -153,7 +153,7 @@ class TincSystem:
 
     def draft(self, step: float, pressure: float) -> Draft:
         """Quantise all readouts at a step and code them."""
-        network, geometry, backend = self.network, self.network.geometry, self.task.backend
+        network, geometry, backend = self.network, self.network.geometry, self.backend
         quantised = tinc.quantise(geometry, network.leaves, step, self.task.options.turns, pressure, backend)
         bounds, lanes = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES, backend=backend)
         statistics = replace(quantised.statistics, lanes=lanes)
