@@ -33,7 +33,8 @@ Settle = Callable[[], Goal | None]
 FAIR = math.log(2) / 6
 """Squared error that a bit is worth, in units of the step: the slope of ``step^2 / 12`` over the bits it costs."""
 _MORE_BITS, _MORE_ERROR = 0.45, 0.42
-"""How much more bits and error soft rounding has at its beginning than at its end."""
+"""How much more bits, where nothing better is known, and error there are at the beginning than at the end; on the way
+it is that times the square of what is left."""
 _SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
 """Parts of the steps, and least numbers of them, between which the step changes; afterwards it is the price of bits."""
 _MOST = 4.0
@@ -119,7 +120,7 @@ class PyramidFit:
         seed: int,
         backend: Backend,
     ) -> None:
-        self.layout, self.step, self.pressure = layout, step, 1.0
+        self.layout, self.step, self.pressure, self.more_bits = layout, step, 1.0, _MORE_BITS
         self._seed, self._backend = seed, backend
         self._target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
         self.set_networks(*networks)
@@ -290,8 +291,7 @@ class PyramidFit:
     def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
         """Change the step, or later the price of bits, so that the end meets the goal."""
         if goal.bits is not None:
-            # Soft rounding leaves more symbols than the end will have.
-            excess = cost.bits / (goal.bits * (1 + _MORE_BITS * (1 - part) ** 2))
+            excess = cost.bits / (goal.bits * (1 + self.more_bits * (1 - part) ** 2))
         else:
             assert goal.error is not None
             excess = goal.error * (1 + _MORE_ERROR * (1 - part) ** 2) / max(cost.error * self.step**2, 1e-30)
@@ -314,9 +314,23 @@ class PyramidFit:
             y.values *= shrink
 
 
+class Guess(NamedTuple):
+    """Where to begin.
+
+    Attributes
+    ----------
+    step : float
+    more_bits : float
+        How much more bits than at its end a fit of this signal has at its beginning.
+    """
+
+    step: float
+    more_bits: float
+
+
 def calibrated_step(
     volume: np.ndarray, offset: float, layout: PyramidLayout, networks: tuple[Context, Synthesis], goal: Goal, seed: int, backend: Backend
-) -> float:
+) -> Guess:
     """The step to fit a signal with: guessed, then corrected by a short fit of its middle.
 
     Parameters
@@ -335,14 +349,19 @@ def calibrated_step(
     part = _middle(volume)
     sketch = replace(layout, shape=part.shape)
     trial = PyramidFit(part, offset, step, sketch, networks, seed, backend)
-    trial.run(_TRIAL_STEPS, None, Schedule(), lambda fraction, note: None)
+    trial.begin(_TRIAL_STEPS, Schedule())
+    halfway = 0.0
+    for number in range(_TRIAL_STEPS):
+        trial.advance(number)
+        halfway = trial.cost().bits if 2 * (number + 1) == _TRIAL_STEPS else halfway
     cost, known = trial.cost(), Differences(part, offset, sketch)
+    more = 4 * _SAME * (halfway / max(cost.bits, 1e-9) - 1)
     if goal.bits is not None:
         share = _FEWER * cost.bits / max(known.bits(step), 1e-9)
     else:
         share = cost.error * step**2 / max(known.error(step), 1e-9)
     # Where the measure has run into its limits, its inverse says nothing.
-    return min(max(whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF)
+    return Guess(min(max(whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF), min(max(more, _MORE[0]), _MORE[1]))
 
 
 def _middle(volume: np.ndarray) -> np.ndarray:
@@ -356,6 +375,8 @@ def _middle(volume: np.ndarray) -> np.ndarray:
 
 GUESS, _GUESS_OF_ERROR = 0.8, 0.5
 """Part of `Differences.bits`, and of its error, that a fit takes."""
+_SAME, _MORE = 0.9, (0.3, 1.2)
+"""How far a short fit's bits tell how those of a whole one fall, and the limits of that."""
 _MOST_OFF = 4.0
 """Factor by which the guess of a step is corrected at most."""
 _FEWER = 0.65

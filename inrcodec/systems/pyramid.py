@@ -86,11 +86,11 @@ class PyramidSystem:
         context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
         self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
         wanted, networks = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters), self._first_networks()
-        step = self.task.timed(
+        guess = self.task.timed(
             "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, wanted, seed, backend)
         )
-        self._goal = goal
-        self._fit_at(step, goal)
+        self._goal, self._more_bits = goal, guess.more_bits
+        self._fit_at(guess.step, goal)
         self.choices.update(
             unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self.task.options.pyramid_steps,
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
@@ -100,6 +100,7 @@ class PyramidSystem:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
         self.fit = pyramid.PyramidFit(task.volume, self.offset, step, self.layout, self._first_networks(), seed, backend)
+        self.fit.more_bits = self._more_bits
         steps = task.options.pyramid_steps
         task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half")))
 
