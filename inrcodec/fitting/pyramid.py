@@ -1,8 +1,7 @@
 """The descent on a pyramid: latents and both networks together, for rate and distortion.
 
-In units of the step the cost is ``squared error + pressure * FAIR * bits``: at a pressure of 1 the step is the one that uniform
-quantisation would take at this exchange rate. So the step is what decides the size, and everything else stays
-the same from the finest to the coarsest.
+In units of the step the cost is ``squared error + pressure * FAIR * bits``. So the step is what decides the size, and everything else
+stays the same from the finest to the coarsest.
 
 While latents are still real numbers, they are rounded softly with noise (`inrcodec_kernels.pyramid.soften`); the last part of
 the steps rounds them, and gradients pass as if it had not. Without noise latents would hide between integers, where no symbol is.
@@ -30,8 +29,9 @@ Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
 Settle = Callable[[], Goal | None]
 
-FAIR = math.log(2) / 6
-"""Squared error that a bit is worth, in units of the step: the slope of ``step^2 / 12`` over the bits it costs."""
+FAIR = math.log(2) / 12
+"""Squared error that a bit is worth, in units of the step: half the slope of ``step^2 / 12`` over the bits it costs. Most
+latents are zero; a coarser step with cheaper bits makes a little less error of a size than the slope itself."""
 _MORE_BITS, _MORE_ERROR = 0.45, 0.42
 """How much more bits, where nothing better is known, and error there are at the beginning than at the end; on the way
 it is that times the square of what is left."""
@@ -375,7 +375,7 @@ def _middle(volume: np.ndarray) -> np.ndarray:
 
 GUESS, _GUESS_OF_ERROR = 0.8, 0.5
 """Part of `Differences.bits`, and of its error, that a fit takes."""
-_SAME, _MORE = 0.9, (0.3, 1.2)
+_SAME, _MORE = 1.1, (0.4, 1.2)
 """How far a short fit's bits tell how those of a whole one fall, and the limits of that."""
 _MOST_OFF = 4.0
 """Factor by which the guess of a step is corrected at most."""

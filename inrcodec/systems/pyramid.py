@@ -201,19 +201,18 @@ class PyramidSystem:
         return Draft(sections, _chunks(tiles), weights, None)
 
     def _changed(self, fewer: float) -> list[NDArray[np.int32]]:
-        """Latents that take the fit's bits over `fewer`, or, if that is less than 1, a little more than the fit's."""
+        """Latents that take the fit's bits over `fewer`, or less where no price makes so many of them."""
         latents, wanted = self._at_price(fewer ** (1 / _OF_PRICE)), self.fit.bits(self._known[1.0]) / fewer
-        asked = excess = self.fit.bits(latents) - wanted
-        for _ in range(_TRIMS):
-            if fewer <= 1 or excess <= 0:
-                break
+        before = self.fit.bits(latents)
+        found, asked = latents, before - wanted
+        for _ in range(_TRIMS if asked > 0 else 0):
             found = trimmed(latents, asked, self._stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed)
-            saved = self.fit.bits(latents) - self.fit.bits(found)
-            if saved >= excess:
-                return found
+            saved = before - self.fit.bits(found)
+            if saved >= before - wanted:
+                break
             # Changes near each other save less than each alone.
-            asked *= min(max(excess / max(saved, 1e-9), 1.2), 3.0)
-        return latents if fewer <= 1 or excess <= 0 else found
+            asked *= min(max((before - wanted) / max(saved, 1e-9), 1.2), 3.0)
+        return found
 
     def _at_price(self, price: float) -> list[NDArray[np.int32]]:
         """Latents of the fit, or of its last part done again at another price of bits, which is done once for each octave."""
