@@ -1,0 +1,270 @@
+"""A second decoder, written from docs/container.md alone: streams of the method `pyramid`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from functools import cache, cached_property
+from itertools import product
+
+import numpy as np
+
+from .restoration import read_tensor
+from .stream import Bytes, Chunk, Index, Lanes, RangeDecoder, Stream, proportional
+
+# ---- TREE of the pyramid
+
+
+@dataclass
+class Pyramid:
+    """Everything with four axes; lattices from level 0 on."""
+
+    width: int
+    synthesis: tuple[int, int]
+    edge: int
+    step: float
+    offset: int
+    low: int
+    high: int
+    halved: list[tuple[bool, ...]]
+    lattices: list[Index]
+
+    @property
+    def present(self) -> list[int]:
+        return [a for a in range(4) if self.lattices[0][a] > 1]
+
+    @cached_property
+    def tiles(self) -> list[tuple[int, Index, Index]]:
+        """Level, first latent and end of each."""
+        found = []
+        for level in reversed(range(len(self.lattices))):
+            lattice = self.lattices[level]
+            for start in product(*(range(0, n, self.edge) for n in lattice)):
+                found.append((level, start, tuple(min(a + self.edge, n) for a, n in zip(start, lattice, strict=True))))
+        return found
+
+
+def read_pyramid(body: bytes, shape: Index) -> Pyramid:
+    fields = Bytes(body)
+    version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
+    assert version == 0
+    missing = 4 - len(shape)
+    halved = [
+        (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape))) for b in fields.fields(f"{levels - 1}B")
+    ]
+    assert not fields.rest()
+    lattices = [(1,) * missing + shape]
+    for axes in halved:
+        lattices.append(tuple(-(-n // 2) if half else n for n, half in zip(lattices[-1], axes, strict=True)))
+    return Pyramid(width, (s1, s2), edge + 1, step, offset, low, high, halved, lattices)
+
+
+def unit(axis: int, step: int) -> Index:
+    return tuple(step if a == axis else 0 for a in range(4))
+
+
+def block_taps(present: list[int]) -> list[Index]:
+    """{-1, 0, 1}^3 over (z, y, x) in raster order, without absent axes."""
+    return list(product((0,), *((-1, 0, 1) if a in present else (0,) for a in (1, 2, 3))))
+
+
+def own_taps(present: list[int]) -> list[Index]:
+    before = [tap for tap in block_taps(present) if tap < (0, 0, 0, 0)]
+    if 0 not in present:
+        return before
+    around = [(-1, 0, 0, 0)] + [(-1, *unit(a, s)[1:]) for a in (1, 2, 3) if a in present for s in (-1, 1)]
+    return around + before
+
+
+def cross_taps(present: list[int]) -> list[Index]:
+    return [(0, 0, 0, 0)] + [unit(a, s) for a in present for s in (-1, 1)]
+
+
+def near_taps(present: list[int]) -> list[Index]:
+    return block_taps(present) + ([(-1, 0, 0, 0), (1, 0, 0, 0)] if 0 in present else [])
+
+
+# ---- NETW of the pyramid
+
+
+LEAST = {"first": -7, "level bias": -10, "second": -7, "second bias": -12, "last": -7, "last bias": -12, "skip": -9}
+
+
+def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The context model in integers, and the synthesis."""
+    fields = Bytes(body)
+    assert fields.take(4) == bytes(4), "named networks are not read here"
+    k, h, (s1, s2) = len(tree.lattices), tree.width, tree.synthesis
+    n = len(own_taps(tree.present)) + len(cross_taps(tree.present)) + 1
+    m = len(near_taps(tree.present)) * min(k, 2) + max(k - 2, 0)
+    shapes = [(n, h), (k, h), (h, h), (h,), (h, 2), (2,), (n, 2)]
+    coder = RangeDecoder(fields.rest())
+    context = {
+        name: read_tensor(coder, shape) * 2.0**-e for (name, e), shape in zip(LEAST.items(), shapes, strict=True)
+    }
+    assert all((values == np.rint(values)).all() for values in context.values())
+    context = {name: values.astype(np.int64) for name, values in context.items()}
+    context["level bias"] += 16
+    context["second bias"] += 64
+    context["last bias"] += np.array([256, 2048])
+    names = ("gains", "filters", "first", "first bias", "second", "second bias", "last", "last bias", "skips")
+    further = [(k,), (k - 1, 4), (m, s1), (s1,), (s1, s2), (s2,), (s2,), (1,), (k,)]
+    return context, {name: read_tensor(coder, shape) for name, shape in zip(names, further, strict=True)}
+
+
+# ---- Context model
+
+
+def interpolated(coarse: np.ndarray, halved: Sequence[bool], lattice: Index, unit: int) -> np.ndarray:
+    """U of the clipped latents (unit 8), or V of a U (unit 1)."""
+    total, h = coarse, sum(halved)
+    for axis in range(4):
+        if halved[axis]:
+            i = np.arange(lattice[axis])
+            other = np.clip(np.where(i % 2, i // 2 + 1, i // 2 - 1), 0, coarse.shape[axis] - 1)
+            total = 3 * np.take(total, i // 2, axis) + np.take(total, other, axis)
+    return (unit * total + 4**h // 2) // 4**h
+
+
+def half_linear(total: np.ndarray, shift: int) -> np.ndarray:
+    return np.clip(np.where(total >= 0, total >> shift, total >> (shift + 3)), -2047, 2047)
+
+
+def prediction(x: list[int], level: int, w: dict[str, np.ndarray]) -> tuple[int, int]:
+    """Mean in eighths, number of the scale."""
+    h = half_linear(x @ w["first"] + w["level bias"][level], 5)
+    h = half_linear(h @ w["second"] + w["second bias"], 7)
+    mean, scale = (h @ w["last"] + x @ w["skip"] + w["last bias"]).tolist()
+    return min(max(mean >> 9, -1016), 1016), min(max(scale >> 12, 0), 63)
+
+
+@cache
+def laplace(j: int, q: int) -> tuple[int, list[int]]:
+    """R_j and the frequencies of the table (j, q)."""
+    with localcontext(prec=50):
+        b = Decimal(2) ** (Decimal(j) / 6 - 5)
+        ratio = int(((-1 / (8 * b)).exp() * 2**48).to_integral_value())
+        reach = min(126, 2 + math.ceil(8 * b - Decimal("1e-30")))
+    powers = [2**48]
+    while len(powers) <= 8 * (reach + 1):
+        powers.append(powers[-1] * ratio // 2**48)
+
+    def below(n: int) -> int:
+        return 2**32 - (powers[n] >> 17) if n >= 0 else powers[-n] >> 17
+
+    weights = [below(8 * (i - reach) + 4 - q) - below(8 * (i - reach) - 4 - q) for i in range(2 * reach + 1)]
+    return reach, proportional([max(w, 1) for w in [*weights, 2**32 - sum(weights)]])
+
+
+# ---- Chunk of the pyramid
+
+
+def read_bodies(chunk: Chunk) -> list[tuple[int, bytes]]:
+    """The binary logarithm of the lanes, and the bytes, of each tile."""
+    fields = Bytes(chunk.body)
+    heads = []
+    for _ in range(chunk.blocks):
+        length = fields.varint()
+        heads.append((fields.take(1)[0] if length else 0, length))
+    bodies = [(k, fields.take(length)) for k, length in heads]
+    assert not fields.rest()
+    return bodies
+
+
+@dataclass
+class Contexts:
+    """What is known before a tile is decoded."""
+
+    tree: Pyramid
+    network: dict[str, np.ndarray]
+    level: int
+    u: np.ndarray
+    v: np.ndarray
+
+    def inputs(self, place: Index, start: Index, tile: np.ndarray) -> list[int]:
+        """Of the latent at a place of the tile that begins at `start`."""
+        own = [tuple(p + t for p, t in zip(place, tap, strict=True)) for tap in own_taps(self.tree.present)]
+        inside = [all(0 <= p < n for p, n in zip(at, tile.shape, strict=True)) for at in own]
+        found = [8 * min(max(int(tile[at]), -127), 127) if here else 0 for at, here in zip(own, inside, strict=True)]
+        here = [p + s for p, s in zip(place, start, strict=True)]
+        for tap in cross_taps(self.tree.present):
+            near = (min(max(p + t, 0), n - 1) for p, t, n in zip(here, tap, self.u.shape, strict=True))
+            found.append(int(self.u[tuple(near)]))
+        return [*found, int(self.v[tuple(here)])]
+
+
+def read_tile(k: int, body: bytes, start: Index, stop: Index, contexts: Contexts) -> np.ndarray:
+    tile = np.zeros([b - a for a, b in zip(start, stop, strict=True)], dtype=np.int64)
+    if not body:
+        return tile
+    coder, stages = Lanes(body, k), {}
+    for place in product(*map(range, tile.shape)):
+        stages.setdefault(sum(p * w for p, w in zip(place, (8, 4, 2, 1), strict=True)), []).append(place)
+    for w in sorted(stages):
+        known = tile.copy()
+        for i, place in enumerate(stages[w]):
+            mean, j = prediction(contexts.inputs(place, start, known), contexts.level, contexts.network)
+            c = (mean + 4) >> 3
+            reach, frequencies = laplace(j, mean - 8 * c)
+            difference = coder.symbol(i % len(coder.states), frequencies) - reach
+            if difference > reach:
+                sign = -1 if coder.digit(1) else 1
+                difference = sign * (reach + 1 + coder.digit(coder.digit(5)))
+            tile[place] = c + difference
+    assert np.abs(tile).max() < 2**20
+    coder.check_end()
+    return tile
+
+
+def read_latents(stream: Stream, tree: Pyramid, network: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
+    """Of every level; and all of them tile by tile."""
+    bodies = iter([body for chunk in stream.chunks for body in read_bodies(chunk)])
+    latents = [np.zeros(lattice, dtype=np.int64) for lattice in tree.lattices]
+    u, listed, level_before = [np.zeros_like(y) for y in latents], [], -1
+    for level, start, stop in tree.tiles:
+        if level != level_before:
+            level_before, v = level, np.zeros_like(latents[level])
+            if level + 1 < len(latents):
+                halved, lattice = tree.halved[level], tree.lattices[level]
+                u[level] = interpolated(np.clip(latents[level + 1], -127, 127), halved, lattice, 8)
+                v = interpolated(u[level + 1], halved, lattice, 1)
+        tile = read_tile(*next(bodies), start, stop, Contexts(tree, network, level, u[level], v))
+        latents[level][tuple(map(slice, start, stop))] = tile
+        listed += tile.ravel().tolist()
+    assert next(bodies, None) is None
+    return latents, listed
+
+
+# ---- Synthesis of the pyramid
+
+
+def upsampled(a: np.ndarray, f: np.ndarray, halved: Sequence[bool], lattice: Index) -> np.ndarray:
+    for axis in range(4):
+        if halved[axis]:
+            i, last = np.arange(lattice[axis]), a.shape[axis] - 1
+            filters = np.where(i % 2 == 1, f[::-1, None], f[:, None])
+            taken = [np.take(a, np.clip(i // 2 - 2 + i % 2 + tap, 0, last), axis) for tap in range(4)]
+            form = [-1 if b == axis else 1 for b in range(4)]
+            a = sum(weights.reshape(form) * part for weights, part in zip(filters, taken, strict=True))
+    return a
+
+
+def synthesised(latents: list[np.ndarray], tree: Pyramid, w: dict[str, np.ndarray]) -> np.ndarray:
+    channels = []
+    for k, y in enumerate(latents):
+        c = w["gains"][k] * y
+        for step in reversed(range(k)):
+            c = upsampled(c, w["filters"][step], tree.halved[step], tree.lattices[step])
+        channels.append(c)
+    shape, x = tree.lattices[0], []
+    for k, c in enumerate(channels[:2]):
+        padded = np.pad(c, 1, mode="edge") if k else np.pad(c, 1)
+        for tap in near_taps(tree.present):
+            x.append(padded[tuple(slice(1 + t, 1 + t + n) for t, n in zip(tap, shape, strict=True))])
+    x = np.stack([*x, *channels[2:]], axis=-1)
+    for layer in ("first", "second"):
+        v = x @ w[layer] + w[f"{layer} bias"]
+        x = np.maximum(v, v / 8)
+    return tree.offset + tree.step * (x @ w["last"] + w["last bias"][0] + np.tensordot(w["skips"], channels, 1))
