@@ -14,7 +14,7 @@ from inrcodec_kernels.pyramid import Tile, context, context_coder, triton, trito
 from inrcodec_kernels.pyramid.context import IntegerContext
 from inrcodec_kernels.rans import CodedError
 
-from ..test_pyramid_coding import axes_of, latents_of, network
+from ..coding_cases import axes_of, latents_of, network
 from .device import DEVICE
 
 TRITON = Backend("triton", DEVICE)
