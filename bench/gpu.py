@@ -2,14 +2,15 @@
 
 Ours is measured device-resident (voxels stay on the device) and with the copy to the host. nvJPEG2000 comes through
 nvImageCodec, NVDEC through FFmpeg's hevc_cuvid; both decode streams of the same peers that the CPU tables time, and what they
-return is compared with the CPU decoder's samples. A pyramid's stream is a fitted corner, repeated (`pyramid_stream.py`). What
-cannot run says why; nothing is estimated.
+return is compared with the CPU decoder's samples. A pyramid's stream is a fitted corner, repeated (`pyramid_stream.py`); its
+fit comes last, a step of it and a whole encoding. What cannot run says why; nothing is estimated.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from .targets import search_quality
 
 RATE = 0.25
 REPEATS = 7
+WIDEST: tuple[int, tuple[int, int]] = 24, (16, 16)
+"""Widths of the networks that large streams have."""
 CORNER = 32
 """Extent of what a pyramid is fitted to here."""
 NETWORKS = 2500
@@ -46,6 +49,8 @@ class Timed:
         Samples that `work` must return, up to one unit; None where they stay on the device.
     repeats : int
         Of the work, when it is timed.
+    first : int
+        Calls before it is timed.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Timed:
     work: Callable[[], np.ndarray | None]
     expected: np.ndarray | None
     repeats: int = REPEATS
+    first: int = 3
 
 
 def ours(signal: BenchSignal) -> Iterator[Timed]:
@@ -90,7 +96,7 @@ def ours_resident(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
 
 
 def pyramid_stream(signal: BenchSignal) -> bytes:
-    """A stream of the signal's size; its corner is fitted, and repeated: a fit of the whole takes some 40 minutes of a core."""
+    """A stream of the signal's size; its corner is fitted, and repeated: on the CPU a fit of the whole takes some 40 minutes."""
     import inrcodec
     from inrcodec.options import PyramidOptions
 
@@ -101,13 +107,13 @@ def pyramid_stream(signal: BenchSignal) -> bytes:
     if any(n % edge for n, edge in zip(shape, corner, strict=True)):
         raise PeerError(f"needs extents that {CORNER} divides, found {shape}; choose another --edge")
     part = np.ascontiguousarray(signal.main[tuple(map(slice, corner))])
-    widest = PyramidOptions(context=24, synthesis=(16, 16))
+    widest = PyramidOptions(context=WIDEST[0], synthesis=WIDEST[1])
     rate = RATE + 8 * NETWORKS / part.size
     small = inrcodec.encode(part, bits_per_voxel=rate, method="pyramid", effort=1, device="cpu", pyramid=widest)
     return enlarged(small, [n // edge for n, edge in zip(shape, corner, strict=True)])
 
 
-def ours_encoding(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
+def ours_encoding(method: str, repeats: int = 3, first: int = 3) -> Callable[[BenchSignal], Iterator[Timed]]:
     """Our encoder at its default effort; what it is compared with is its own decoder, in the report."""
 
     def timed(signal: BenchSignal) -> Iterator[Timed]:
@@ -118,9 +124,37 @@ def ours_encoding(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
         def work() -> None:
             inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
 
-        yield Timed(f"inrcodec {method.upper()}, encode", _rate(stream, signal), work, None, repeats=3)
+        yield Timed(f"inrcodec {method.upper()}, encode", _rate(stream, signal), work, None, repeats, first)
 
     return timed
+
+
+def pyramid_step(signal: BenchSignal) -> Iterator[Timed]:
+    """One step of a pyramid's fit, latents and networks; and the device memory that a fit took at its peak."""
+    import torch
+
+    from inrcodec.fitting.goal import Goal
+    from inrcodec.fitting.pyramid import GUESS, PyramidFit, Schedule
+    from inrcodec.fitting.pyramid_start import Differences, choose_halvings
+    from inrcodec.fitting.start import typical_value
+    from inrcodec.models.pyramid import PyramidLayout, initial_networks
+    from inrcodec.options import PyramidOptions
+    from inrcodec_kernels.backend import choose
+
+    volume, offset = signal.main, typical_value(signal.main)
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, PyramidOptions().levels), *WIDEST)
+    step = Differences(volume, offset, layout).step(Goal(bits=RATE * volume.size), GUESS)
+    torch.cuda.reset_peak_memory_stats()
+    fit = PyramidFit(volume, offset, step, layout, initial_networks(layout, 0), 0, choose("cuda"))
+    fit.begin(300, Schedule())
+    number = itertools.count()
+
+    def work() -> None:
+        fit.advance(next(number))
+
+    work()
+    most = torch.cuda.max_memory_allocated() / volume.size
+    yield Timed(f"inrcodec PYRAMID, a step of the fit ({most:.0f} bytes a sample at most)", fit.cost().bits / volume.size, work, None)
 
 
 def nvjpeg2000(signal: BenchSignal) -> Iterator[Timed]:
@@ -186,6 +220,8 @@ DECODERS = {
     "inrcodec SCI, encode": ours_encoding("sci"),
     "nvJPEG2000": nvjpeg2000,
     "NVDEC": nvdec,
+    "inrcodec PYRAMID, a step of the fit": pyramid_step,
+    "inrcodec PYRAMID, encode": ours_encoding("pyramid", repeats=1, first=0),
 }
 
 
@@ -210,7 +246,7 @@ def _row(timed: Timed, signal: BenchSignal) -> str:
         largest = int(np.abs(found.astype(np.int64) - timed.expected.astype(np.int64)).max())
         if largest > 1:
             raise PeerError(f"differs from the CPU decoder by up to {largest}")
-    middle, low, high = median_seconds(timed.work, "cuda", timed.repeats)
+    middle, low, high = median_seconds(timed.work, "cuda", timed.repeats, timed.first)
     speeds = [signal.samples / seconds / 1e9 for seconds in (middle, high, low)]
     return f"| {timed.name} | {timed.bits_per_voxel:.4f} | {1e3 * middle:.2f} | {speeds[0]:.3f} ({speeds[1]:.3f} to {speeds[2]:.3f}) |"
 
@@ -236,26 +272,26 @@ def _rate(stream: bytes, signal: BenchSignal) -> float:
     return 8 * len(stream) / signal.samples
 
 
-def section(signal: BenchSignal) -> list[str]:
-    """The table of one signal."""
-    lines = [f"About {RATE} bits/voxel; medians of {REPEATS} calls (20th to 80th percentile).", ""]
-    lines += ["| decoder | bits/voxel | ms | Gvoxel/s |", "|---|--:|--:|--:|"]
+def section(signal: BenchSignal) -> Iterator[str]:
+    """The table of one signal, line by line."""
+    yield from (f"About {RATE} bits/voxel; medians of {REPEATS} calls (20th to 80th percentile).", "")
+    yield from ("| decoder | bits/voxel | ms | Gvoxel/s |", "|---|--:|--:|--:|")
     for name in DECODERS:
-        lines += rows_of(name, signal)
-    return lines
+        yield from rows_of(name, signal)
 
 
 def main() -> None:
-    """Measure and write ``gpu.md``."""
+    """Measure and write ``gpu.md``, row by row: a run that is stopped leaves what it has."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Decoders on a CUDA device.")
     parser.add_argument("--edge", type=int, default=256, help="voxels along each axis of the synthetic volume")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     signal = load_signal(f"synthetic:{options.edge}")
-    lines = ["# GPU decoders", "", *machine_lines(), f"{signal.name}.", "", *section(signal)]
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    with (options.out / "gpu.md").open("w", encoding="utf-8") as file:
+        for line in itertools.chain(["# GPU decoders", "", *machine_lines(), f"{signal.name}.", ""], section(signal)):
+            print(line, file=file, flush=True)
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ step environment 30 bash -c environment > "$FOLDER/environment.txt"
 step device-tests 130 bash -c device_tests > "$FOLDER/tests.txt"
 DEVICE=$?
 step kernels 60 "$PYTHON" -m bench.kernels --out "$FOLDER"
-step gpu-decoders 130 "$PYTHON" -m bench.gpu --edge "$EDGE" --out "$FOLDER"
+step gpu-decoders 160 "$PYTHON" -m bench.gpu --edge "$EDGE" --out "$FOLDER"
 step sanitizer 60 bash -c sanitizer >> "$FOLDER/tests.txt"
 step tests 130 bash -c tests >> "$FOLDER/tests.txt"
 RESULT=$?

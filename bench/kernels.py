@@ -58,9 +58,9 @@ class Case:
     torchs: Callable[[], Any] | None
 
 
-def median_seconds(work: Callable[[], Any], device: str, repeats: int = REPEATS) -> tuple[float, float, float]:
-    """Median, 20th and 80th percentile of repeated calls, device work finished."""
-    for _ in range(3):
+def median_seconds(work: Callable[[], Any], device: str, repeats: int = REPEATS, first: int = 3) -> tuple[float, float, float]:
+    """Median, 20th and 80th percentile of repeated calls after some `first` ones, device work finished."""
+    for _ in range(first):
         work()
     found = []
     for _ in range(repeats):

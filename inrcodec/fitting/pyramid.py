@@ -3,6 +3,9 @@
 In units of the step the cost is ``squared error + pressure * FAIR * bits``. So the step is what decides the size, and everything else
 stays the same from the finest to the coarsest.
 
+On a device the target, the latents, their moments and gradients stay there (`there.py`). A step fetches the gradients of the networks, which
+move on the host; only checks fetch costs, and only what asks for rounded latents fetches those.
+
 While latents are still real numbers, they are rounded softly with noise (`inrcodec_kernels.pyramid.soften`); the last part of
 the steps rounds them, and gradients pass as if it had not. Without noise latents would hide between integers, where no symbol is.
 """
@@ -17,13 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import Backend, best_on_cpu, on_device
 from inrcodec_kernels.pyramid import Context, Synthesis, distortion, rate, soften
 
 from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
 from .pyramid_networks import Moving, Networks
 from .pyramid_start import Differences, first_latents, halved
+from .there import down, up
 
 Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
@@ -108,6 +112,7 @@ class PyramidFit:
         To begin with.
     seed : int
     backend : Backend
+        With "triton", lattices are kept on its device.
     """
 
     def __init__(
@@ -122,9 +127,11 @@ class PyramidFit:
     ) -> None:
         self.layout, self.step, self.pressure, self.more_bits = layout, step, 1.0, _MORE_BITS
         self._seed, self._backend = seed, backend
-        self._target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
+        self._networks_backend = best_on_cpu() if on_device(backend) else backend
+        target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
         self.set_networks(*networks)
-        self._latents = [Moving(y) for y in first_latents(self._target, layout, networks[1].gains)]
+        self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains)]
+        self._target = up(target, backend)
         self._done = 0
 
     @property
@@ -144,12 +151,12 @@ class PyramidFit:
     @property
     def samples(self) -> int:
         """Samples of the signal."""
-        return self._target.size
+        return math.prod(self.layout.shape)
 
     @property
     def rounded(self) -> list[NDArray[np.int32]]:
         """The latents as integers."""
-        return [np.clip(np.rint(y.values), -LARGEST, LARGEST).astype(np.int32) for y in self._latents]
+        return [np.clip(np.rint(down(y.values)), -LARGEST, LARGEST).astype(np.int32) for y in self._latents]
 
     def begin(self, steps: int, schedule: Schedule) -> None:
         """Take up a schedule of so many steps."""
@@ -168,7 +175,7 @@ class PyramidFit:
             return
         flags, layout = self.layout.kernel.halved[0], self.layout
         coarse = replace(layout, shape=layout.lattices[1], halved=layout.halved[1:])
-        means, unit = halved(self._target, flags), 2 ** (-sum(flags) / 2)
+        means, unit = halved(down(self._target), flags), 2 ** (-sum(flags) / 2)
         context = self.context._replace(level_bias=self.context.level_bias[1:])
         networks = context, initial_networks(coarse, self._seed)[1]
         half = PyramidFit(means.reshape(coarse.shape), 0.0, unit, coarse, networks, self._seed, self._backend)
@@ -255,13 +262,13 @@ class PyramidFit:
 
     def cost(self, least: float = Schedule.least) -> Cost:
         """Of the rounded latents."""
-        whole = [y.round() for y, _ in self._whole()]
+        whole = [y for y, _ in self._whole()]
         bits, _, _ = rate(whole, self.context, self.layout.kernel, least, self._backend)
         squares, _, _ = distortion(whole, self.synthesis, self.layout.kernel, self._target, self._backend)
-        return Cost(float(bits.sum()), squares / self._target.size)
+        return Cost(float(bits.sum()), float(squares) / self.samples)
 
     def _told(self, cost: Cost) -> str:
-        return f"{cost.bits / self._target.size:.4f} bits/voxel, RMS error {math.sqrt(cost.error) * self.step:.4g}"
+        return f"{cost.bits / self.samples:.4f} bits/voxel, RMS error {math.sqrt(cost.error) * self.step:.4g}"
 
     def _softened(self, temperature: float, deviation: float) -> list[tuple[Floats, Floats | None]]:
         keys = [(self._seed * 8 + k) * 0x9E3779B1 + self._done * 0x85EBCA6B for k in range(self.layout.levels)]
@@ -271,7 +278,7 @@ class PyramidFit:
         ]
 
     def _whole(self) -> list[tuple[Floats, Floats | None]]:
-        return [(np.rint(y.values), None) for y in self._latents]
+        return [(y.values.round(), None) for y in self._latents]
 
     def _move(self, latents: list[tuple[Floats, Floats | None]], price: float, latent_rate: float, network_rate: float) -> None:
         """A step down the gradients at some values of the latents, given with their slopes."""
@@ -286,7 +293,9 @@ class PyramidFit:
                 a *= slope
             y.move(a, latent_rate * min(_COARSER**level, _COARSEST), backend)
         if network_rate:
-            self._networks.move(of_context, of_synthesis, network_rate, backend)
+            # The latents' step comes first: a device works on it while the networks' gradients are fetched.
+            gradients = Context(*map(down, of_context)), Synthesis(*map(down, of_synthesis))
+            self._networks.move(*gradients, network_rate, self._networks_backend)
 
     def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
         """Change the step, or later the price of bits, so that the end meets the goal."""

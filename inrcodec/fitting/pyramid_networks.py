@@ -6,6 +6,7 @@ nothing beside a step's gradients, and it is worth a few times more steps (`docs
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Context, Synthesis, adam
 
 from .soap import Soap
+from .there import zeros
 
 Floats = NDArray[np.float32]
 
@@ -36,17 +38,15 @@ DECAYS = 0.9, 0.95
 
 
 class Moving:
-    """An array, its two moments, and how often it moved."""
+    """An array, or a tensor, its two moments, and how often it moved."""
 
     def __init__(self, values: Floats) -> None:
         self.values, self.moved = values, 0
-        self.moments = np.zeros(values.size, np.float32), np.zeros(values.size, np.float32)
+        self.moments = zeros(values), zeros(values)
 
     def copy(self) -> Moving:
         """Another one that moves on from here."""
-        found = Moving(self.values.copy())
-        found.moments, found.moved = (self.moments[0].copy(), self.moments[1].copy()), self.moved
-        return found
+        return deepcopy(self)
 
     def move(self, gradient: Floats, rate: float, backend: Backend) -> None:
         """A step of Adam."""

@@ -1,5 +1,7 @@
 """Taking the last few bytes off a pyramid: single latents, where the error that it costs is smallest.
 
+All of this runs on the host, but for the gradients that it is given and for syntheses of small probes.
+
 A latent that changes by d changes the squared error by ``gradient d + curvature d^2 / 2``, and the rate by the difference of its
 symbols' bits and by what it costs those whose contexts it changes.
 """

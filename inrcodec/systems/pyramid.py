@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
 from inrcodec_formats.errors import OptionError
-from inrcodec_kernels.backend import best_on_cpu, in_threads
+from inrcodec_kernels.backend import in_threads
 from inrcodec_kernels.pyramid import Context, Synthesis, check_context
 
 from ..coding.latents import LatentCoder, Place
@@ -69,7 +69,7 @@ class PyramidSystem:
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.pyramid
-        self.backend = best_on_cpu("the fit of a pyramid runs on the CPU") if task.backend.name == "triton" else task.backend
+        self.backend = task.backend
         self.choices: dict[str, object] = {}
         self.step = self._reached = 1.0
         self.offset = start.typical_value(task.volume)

@@ -104,6 +104,11 @@ def compiled_on_host(backend: Backend) -> bool:
     return backend.name != "reference" and not missing("numba")
 
 
+def on_device(backend: Backend) -> bool:
+    """Whether kernels run on a device, or are interpreted in its place."""
+    return backend.name == "triton" and (backend.device != "cpu" or interpreted())
+
+
 def interpreted() -> bool:
     """Whether Triton kernels run in Triton's interpreter, on the CPU, as tests have them."""
     return os.environ.get("TRITON_INTERPRET") == "1" and not missing("triton")

@@ -19,7 +19,7 @@ from bench.readme import BEGIN, block, split, update
 from bench.signals import load_signal
 from bench.timing import repeated, warm
 from inrcodec.image import Image
-from inrcodec_kernels import siren
+from inrcodec_kernels import backend, siren
 from inrcodec_kernels.backend import choose
 from pyramid_streams import flags, made
 
@@ -194,3 +194,12 @@ def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing\n")
     with pytest.raises(ValueError, match="expected `<!-- begin"):
         update(tmp_path / "README.md", tmp_path)
+
+
+def test_a_step_of_a_pyramid_s_fit_is_timed_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 17**3 * 90)
+    monkeypatch.setattr(backend, "choose", lambda device: backend.best_on_cpu())
+    (timed,) = gpu.pyramid_step(load_signal("synthetic:17"))
+    assert "(90 bytes a sample at most)" in timed.name and 0 < timed.bits_per_voxel < 16
+    assert timed.work() is None

@@ -23,3 +23,7 @@ def test_fit_interpreted() -> None:
 
 def test_streams_interpreted() -> None:
     run_cases("pyramid_decode.py")
+
+
+def test_fits_and_encoding_interpreted() -> None:
+    run_cases("pyramid_encode.py")

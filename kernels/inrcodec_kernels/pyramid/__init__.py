@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..backend import REFERENCE, Backend, compiled_on_host, interpreted
+from ..backend import REFERENCE, Backend, compiled_on_host, on_device
 from ..rans import CodedError
 from . import reference
 from .context import IntegerContext, Tile, check_tile
@@ -79,7 +79,7 @@ def rate(
     """
     _check_latents(latents, layout.shapes)
     _check_context(context, layout)
-    if _on_device(backend):
+    if on_device(backend):
         from . import triton
 
         return triton.rate_of(latents, context, layout, least, backend.device)
@@ -119,7 +119,7 @@ def distortion(
     """
     _check_latents([*latents, target], [*layout.shapes, layout.shape])
     _check_synthesis(synthesis, layout)
-    if _on_device(backend):
+    if on_device(backend):
         from . import triton
 
         return triton.distortion_of(latents, synthesis, layout, target, backend.device)
@@ -180,7 +180,7 @@ def synthesise_box(
             raise ValueError(
                 f"expected latents {low} to {high} of level {level}, found {own.shape} from {origin} on; read more"
             )
-    if _on_device(backend):
+    if on_device(backend):
         from . import triton
 
         return triton.box_of(latents, origins, synthesis, layout, (start, stop), backend.device)
@@ -226,7 +226,7 @@ def soften(
     """
     if not temperature > 0:
         raise ValueError(f"expected a positive temperature, found {temperature}; round latents if they are to be whole")
-    if _on_device(backend):
+    if on_device(backend):
         from . import triton
 
         return triton.soften_of(latents, temperature, deviation, key, backend.device)
@@ -281,7 +281,7 @@ def adam(
         )
     if not all(_contiguous(a) for a in (latents, *moments)):
         raise ValueError("expected contiguous latents and moments, found a view; copy it")
-    if _on_device(backend):
+    if on_device(backend):
         from . import triton
 
         triton.adam_of(latents, gradients, moments, step, rate, decays, epsilon, backend.device)
@@ -330,7 +330,7 @@ def decode_tiles(
     """
     for tile in tiles:
         check_tile(tile, network)
-    if tiles and _on_device(backend) and max(lanes) <= 32 and len(network.second) <= 32:
+    if tiles and on_device(backend) and max(lanes) <= 32 and len(network.second) <= 32:
         from . import triton
 
         return triton.tiles_of(data, tiles, network, lanes, latents, backend.device)
@@ -368,11 +368,6 @@ def device_pyramid() -> ModuleType:
     from . import triton
 
     return triton
-
-
-def _on_device(backend: Backend) -> bool:
-    """Whether kernels run on a device, or are interpreted in its place."""
-    return backend.name == "triton" and (backend.device != "cpu" or interpreted())
 
 
 def _contiguous(values: Any) -> bool:
