@@ -25,5 +25,9 @@ def test_streams_interpreted() -> None:
     run_cases("pyramid_decode.py")
 
 
-def test_fits_and_encoding_interpreted() -> None:
-    run_cases("pyramid_encode.py")
+def test_fits_of_the_encoder_interpreted() -> None:
+    run_cases("pyramid_encode.py", "-k", "not streams")
+
+
+def test_encoding_interpreted() -> None:
+    run_cases("pyramid_encode.py", "-k", "streams")
