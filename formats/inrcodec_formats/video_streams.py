@@ -117,12 +117,12 @@ class OthersWriter:
 
         template = av.open(io.BytesIO(stream.template))
         self._templates.append(template)
-        try:
-            target = self._container.add_stream_from_template(template.streams[0])
-        except (ValueError, av.error.FFmpegError):
-            name = self._container.format.name
-            self.notes.append(f"dropped: {name} cannot hold {stream.kind} in {stream.codec}; write .mkv or .mov")
+        muxer = self._container.format.name
+        # Some muxers refuse a stream only when the whole file's header is due: each is tried by itself before.
+        if not _template(template.streams[0], stream.packets, stream.time_base, muxer):
+            self.notes.append(f"dropped: {muxer} cannot hold {stream.kind} in {stream.codec}; write .mkv or .mov")
             return
+        target = self._container.add_stream_from_template(template.streams[0])
         target.metadata.update(stream.metadata)
         previous = Fraction(0)
         for packet in stream.packets:
@@ -168,14 +168,14 @@ def _carried(stream: Any, packets: tuple[StreamPacket, ...]) -> OtherStream | No
     if stream.type not in _KINDS or not packets:
         return None
     for name in _TEMPLATES:
-        template = _template(stream, packets[:_TEMPLATE_PACKETS], name)
+        template = _template(stream, packets, stream.time_base, name)
         if template:
             keep = {key: value for key, value in stream.metadata.items() if key in ("language", "title")}
             return OtherStream(stream.type, _codec(stream), template, stream.time_base, packets, keep)
     return None
 
 
-def _template(stream: Any, packets: Iterable[StreamPacket], name: str) -> bytes:
+def _template(stream: Any, packets: tuple[StreamPacket, ...], time_base: Fraction, name: str) -> bytes:
     """A short file that tells FFmpeg a stream's parameters, empty when the format `name` cannot hold it."""
     import av
 
@@ -183,8 +183,8 @@ def _template(stream: Any, packets: Iterable[StreamPacket], name: str) -> bytes:
     try:
         with av.open(out, "w", format=name) as container:
             target = container.add_stream_from_template(stream)
-            for packet in packets:
-                container.mux(_given(packet, target, stream.time_base))
+            for packet in packets[:_TEMPLATE_PACKETS]:
+                container.mux(_given(packet, target, time_base))
         with av.open(io.BytesIO(out.getvalue())) as check:
             same = [s.type for s in check.streams] == [stream.type] and _codec(check.streams[0]) == _codec(stream)
     except (ValueError, av.error.FFmpegError):

@@ -24,6 +24,7 @@ from .video_y4m import check_y4m, lost_in_y4m, write_y4m
 _MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _DEFAULT_RATE = 25
 _RATE_LIMIT = 60_000
+_MOVIE_UNITS = 1000
 
 
 def check_writable(
@@ -117,7 +118,11 @@ def _write_container(
 
     with atomic_output(path) as out:
         try:
-            with av.open(out, "w", format=muxer) as container, OthersWriter(container, others) as beside:
+            options = {} if muxer == "matroska" else {"movie_timescale": str(_timescale(header))}
+            with (
+                av.open(out, "w", format=muxer, options=options) as container,
+                OthersWriter(container, others) as beside,
+            ):
                 stream = _add_pictures(container, encoder, header)
                 for packet in _encoded(stream, encoder, header, frames):
                     beside.advance((packet.pts if packet.dts is None else packet.dts) * packet.time_base)
@@ -174,6 +179,12 @@ def _checked(header: ClipHeader, frames: Iterable[Planes]) -> Iterator[Planes]:
         raise SignalError(
             f"expected {header.frames} frames, found {'more' if count > header.frames else count}; pass each one once"
         )
+
+
+def _timescale(header: ClipHeader) -> int:
+    """Units a second in which MP4 and MOV say when a clip begins: exact for the header's times."""
+    units = header.time_base.denominator
+    return units * max(1, -(-_MOVIE_UNITS // units))
 
 
 def _rate(header: ClipHeader) -> Fraction:
