@@ -53,6 +53,8 @@ class Tally:
 
     def notes(self) -> Iterator[str]:
         """Lines on what is no fault."""
+        if self.discarded:
+            yield f"skipped: {self.discarded} frames that the file's edit list leaves out"
         bare = self.packets - self.discarded - self.frames
         if bare > 0:
             yield f"skipped: {bare} packets without a picture of their own"

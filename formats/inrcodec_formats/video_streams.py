@@ -13,6 +13,7 @@ _KINDS = ("audio", "subtitle", "data")
 # Headers travel as a short file of one of these; a MOV keeps more (channel layouts, MP4's own subtitles), Matroska takes more codecs.
 _TEMPLATES = ("mov", "matroska")
 _TEMPLATE_PACKETS = 4
+_NO_TIME = Fraction(0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def read_others(container: Any, video: Any) -> tuple[tuple[OtherStream, ...], tu
 
 
 class OthersWriter:
-    """Puts carried streams into an output container, in step with the pictures.
+    """Puts carried streams into an output container, `late` seconds later, in step with the pictures.
 
     Attributes
     ----------
@@ -86,8 +87,9 @@ class OthersWriter:
         When the earliest packet begins; 0 if there is none.
     """
 
-    def __init__(self, container: Any, streams: Iterable[OtherStream]) -> None:
+    def __init__(self, container: Any, streams: Iterable[OtherStream], late: Fraction) -> None:
         self._container = container
+        self._late = late
         self._waiting: list[tuple[Fraction, Any, StreamPacket, Fraction]] = []
         self._templates: list[Any] = []  # PyAV reads parameters from an open template
         self.notes: list[str] = []
@@ -100,7 +102,7 @@ class OthersWriter:
         """Write every packet due before `second`; all that are left for None."""
         while self._waiting and (second is None or self._waiting[-1][0] <= second):
             _, target, packet, time_base = self._waiting.pop()
-            self._container.mux(_given(packet, target, time_base))
+            self._container.mux(_given(packet, target, time_base, self._late))
 
     def __enter__(self) -> OthersWriter:
         return self
@@ -127,7 +129,7 @@ class OthersWriter:
         previous = Fraction(0)
         for packet in stream.packets:
             time = packet.dts if packet.dts is not None else packet.pts
-            previous = previous if time is None else time * stream.time_base
+            previous = previous if time is None else time * stream.time_base + self._late
             self._waiting.append((previous, target, packet, stream.time_base))
 
 
@@ -155,11 +157,13 @@ def _taken(packet: Any) -> StreamPacket:
     return StreamPacket(bytes(packet), packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
 
 
-def _given(packet: StreamPacket, target: Any, time_base: Fraction) -> Any:
+def _given(packet: StreamPacket, target: Any, time_base: Fraction, late: Fraction = _NO_TIME) -> Any:
     import av
 
     out = av.Packet(packet.data)
-    out.pts, out.dts, out.duration = packet.pts, packet.dts, packet.duration
+    units = round(late / time_base)
+    out.pts, out.dts = (None if time is None else time + units for time in (packet.pts, packet.dts))
+    out.duration = packet.duration
     out.time_base, out.is_keyframe, out.stream = time_base, packet.is_key, target
     return out
 
