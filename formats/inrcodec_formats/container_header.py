@@ -6,20 +6,18 @@ import math
 import re
 import struct
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from .errors import ContainerError
+from .records import MAX_TEXT_BYTES, U64_MAX, Record, text, varint
 from .signal import CODED_DTYPES, SignalHeader
-
-_T = TypeVar("_T")
 
 QualityKind = Literal["ratio", "bits_per_voxel", "psnr_db"]
 
 MAX_DIMS = 4
 MAX_VOXELS = 2**40
-MAX_TEXT_BYTES = 64
 
 _QUALITY_KINDS: tuple[QualityKind, ...] = get_args(QualityKind)
 _AXES = "tzyxc"
@@ -27,7 +25,6 @@ _NAME = re.compile(r"[!-~]{1,32}")
 _FILE_DTYPE = re.compile(r"[<>|][biuf](1|2|4|8|12|16)")
 _SPACING_IS_F32 = 1
 _HAS_QUANTISE_STEP = 2
-_U64_MAX = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class StreamHeader:
                 )
         if self.quantise_step is not None:
             _require_positive("quantise_step", self.quantise_step)
-        if not 0 <= self.memory_bytes <= _U64_MAX:
+        if not 0 <= self.memory_bytes <= U64_MAX:
             raise ContainerError(
                 f"expected memory_bytes from 0 to 2**64 - 1, found {self.memory_bytes}; state the decoder's need in bytes"
             )
@@ -149,18 +146,18 @@ class StreamHeader:
         stepped = self.quantise_step is not None
         flags = narrow * _SPACING_IS_F32 | stepped * _HAS_QUANTISE_STEP
         out = bytearray((flags, CODED_DTYPES.index(self.dtype)))
-        out += _text(self.axes)
+        out += text(self.axes)
         for size in self.shape:
-            out += _varint(size)
+            out += varint(size)
         out += struct.pack(f"<{len(self.spacing)}{'f' if narrow else 'd'}", *self.spacing)
         # One unit stands for every axis when they agree, as they nearly always do.
-        out += _text(",".join(self.units if len(set(self.units)) > 1 else self.units[:1]))
-        out += _text(self.file_dtype)
+        out += text(",".join(self.units if len(set(self.units)) > 1 else self.units[:1]))
+        out += text(self.file_dtype)
         if stepped:
             out += struct.pack("<d", self.quantise_step)
-        out += _text(self.source_format) + _text(self.method)
+        out += text(self.source_format) + text(self.method)
         out += struct.pack("<Bd", _QUALITY_KINDS.index(self.quality.kind), self.quality.value)
-        return bytes(out + _varint(self.memory_bytes))
+        return bytes(out + varint(self.memory_bytes))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StreamHeader:
@@ -171,7 +168,7 @@ class StreamHeader:
         ContainerError
             For anything else, whatever its bytes are.
         """
-        record = _Record(data)
+        record = Record(data)
         flags = record.byte()
         if flags & ~(_SPACING_IS_F32 | _HAS_QUANTISE_STEP):
             raise ContainerError(f"expected header flags within 0x03, found {flags:#04x}; get a newer inrcodec")
@@ -247,79 +244,3 @@ def _fits_f32(value: float) -> bool:
         return bool(struct.unpack("<f", struct.pack("<f", value))[0] == value)
     except OverflowError:
         return False
-
-
-def _text(value: str) -> bytes:
-    data = value.encode("utf-8")
-    return bytes((len(data),)) + data
-
-
-def _varint(value: int) -> bytes:
-    """Encode as LEB128: seven bits a byte, lowest first, the high bit set on all but the last."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-class _Record:
-    """Takes fields off the front of a byte string, never beyond its end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, length: int) -> bytes:
-        piece = self._data[self._at : self._at + length]
-        if len(piece) < length:
-            raise ContainerError(
-                f"expected {length} more header bytes, found {len(piece)}; get a fresh copy of the file"
-            )
-        self._at += length
-        return piece
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def choice(self, options: tuple[_T, ...], label: str) -> _T:
-        code = self.byte()
-        if code >= len(options):
-            raise ContainerError(f"expected a {label} code below {len(options)}, found {code}; get a newer inrcodec")
-        return options[code]
-
-    def number(self, code: str) -> float:
-        return float(struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0])
-
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                if value > _U64_MAX or (byte == 0 and shift):
-                    break
-                return value
-        raise ContainerError(
-            "expected the shortest varint of at most 64 bits, found another; get a fresh copy of the file"
-        )
-
-    def text(self) -> str:
-        length = self.byte()
-        if length > MAX_TEXT_BYTES:
-            raise ContainerError(
-                f"expected a text of at most {MAX_TEXT_BYTES} bytes, found {length}; get a fresh copy of the file"
-            )
-        try:
-            return self.take(length).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ContainerError(
-                "expected UTF-8 text in the header, found other bytes; get a fresh copy of the file"
-            ) from error
-
-    def finish(self) -> None:
-        if self._at != len(self._data):
-            raise ContainerError(
-                f"expected a header of {self._at} bytes, found {len(self._data)}; get a newer inrcodec"
-            )
