@@ -156,7 +156,8 @@ def _ome_xml(header: SignalHeader) -> str:
     identity = uuid.uuid5(uuid.NAMESPACE_OID, repr((header.shape, header.axes, header.file_dtype, attributes)))
     xml = tifffile.OmeXml(Creator="inrcodec", UUID=str(identity))
     shape, (height, width, *samples) = pixels(header)
-    stored = (header.voxels // math.prod((height, width, *samples)), 1, 1, height, width, *(samples or [1]))
+    count = math.prod(samples)
+    stored = (header.voxels // (height * width * count), 1, 1, height, width, count)
     xml.addimage(np.dtype(header.file_dtype).name, shape, stored, axes=_stored_axes(header), **attributes)
     return xml.tostring(declaration=True)
 
