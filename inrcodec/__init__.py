@@ -79,6 +79,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     device: str = "auto",
     seed: int = 0,
     quantise_step: float | None = None,
+    axes: str | None = None,
     restoration: bool = True,
     tinc: TincOptions | None = None,
     sci: SciOptions | None = None,
@@ -91,7 +92,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     ----------
     source : path, ndarray or Signal
         A NIfTI, NRRD, TIFF or npy file, or samples of 1 to 4 dimensions, slowest axis first, e.g. ``(D, H, W)``.
-        Integers are coded as they are.
+        Integers are coded as they are, channels together.
     target : path, optional
         The ``.inrc`` file to write. Without it the stream is returned.
     ratio : float, optional
@@ -110,6 +111,9 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Of everything random: same input, options, seed, versions and thread count give the same bytes.
     quantise_step : float, optional
         For real values: the smallest difference to keep. Integers need none.
+    axes : str, optional
+        For an array or a npy file: one letter per axis out of ``tzyxc``, ``c`` for channels, e.g. ``"yxc"`` for a colour
+        picture. The last ones of ``"tzyx"`` unless given; other files name their own.
     restoration : bool
         Whether to fit a small network that corrects the decoded samples, block faces above all; it is kept only where
         it is worth its bytes.
@@ -154,7 +158,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     if target is not None:
         encoder.check_output(target)
     with device_errors(backend_for(device)):
-        blob, report = encoder.encode_signal(source, options, quantise_step, progress or _silent)
+        blob, report = encoder.encode_signal(source, options, quantise_step, axes, progress or _silent)
     if target is None:
         return blob
     encoder.write_stream(target, blob)
