@@ -26,8 +26,8 @@ def agree_on_bases(ours: SmallSoap, theirs: Soap) -> None:
         found, expected = ours._bases[side], theirs._bases[0][side][0].numpy()
         size, seen = len(found), ours.values.shape[1 - side] * ours.steps
         products = found.T @ expected
-        assert np.abs(products).diagonal()[:seen] == pytest.approx(np.ones(min(size, seen)), abs=1e-6)
-        assert products @ products.T == pytest.approx(np.eye(size), abs=1e-9)
+        assert np.abs(np.abs(products).diagonal()[:seen] - 1).max() <= 1e-6
+        assert np.abs(products @ products.T - np.eye(size)).max() <= 1e-9
         ours._bases[side] = expected.copy()
 
 
@@ -41,7 +41,7 @@ def test_every_step_is_that_of_the_definition(shape: tuple[int, int]) -> None:
         weights.grad = torch.from_numpy(gradient.copy())[None]
         theirs.step(0.1)
         ours.move(gradient, 0.1)
-        assert ours.values == pytest.approx(weights.detach()[0].numpy(), abs=1e-7), step
+        assert np.abs(ours.values - weights.detach()[0].numpy()).max() <= 1e-7, step
         agree_on_bases(ours, theirs)
     assert np.abs(ours.values - np.random.default_rng(0).standard_normal(shape)).max() > 0.1
 
