@@ -10,13 +10,12 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Context, Synthesis, adam
 
-from .soap import Soap
+from .soap_small import SmallSoap
 from .there import zeros
 
 Floats = NDArray[np.float32]
@@ -68,8 +67,7 @@ class Networks:
         layers = {name for pair in _LAYERS for name in pair}
         self._arrays = {name: np.array(p, np.float32) for name, p in _named(context, synthesis).items()}
         self._others = {name: Moving(a) for name, a in self._arrays.items() if name not in layers}
-        self._layers = [torch.from_numpy(_stacked(self._arrays, pair))[None].requires_grad_() for pair in _LAYERS]
-        self._soap = Soap(self._layers, momentum=_MOMENTUM, every=_EVERY)
+        self._layers = [SmallSoap(_stacked(self._arrays, pair), momentum=_MOMENTUM, every=_EVERY) for pair in _LAYERS]
 
     @property
     def context(self) -> Context:
@@ -86,11 +84,9 @@ class Networks:
         gradients = _named(of_context, of_synthesis)
         for name, other in self._others.items():
             other.move(np.asarray(gradients[name], np.float32), _SLOWER.get(name, 1.0) * rate, backend)
-        for layer, pair in zip(self._layers, _LAYERS, strict=True):
-            layer.grad = torch.from_numpy(_stacked(gradients, pair))[None]
-        self._soap.step(_FASTER * rate)
         for layer, (weights, bias) in zip(self._layers, _LAYERS, strict=True):
-            rows = layer.detach()[0].numpy().astype(np.float32)
+            layer.move(_stacked(gradients, (weights, bias)), _FASTER * rate)
+            rows = layer.values.astype(np.float32)
             count = self._arrays[weights].shape[0]
             for name, part in ((weights, rows[:count]), (bias, rows[count:])):
                 self._arrays[name] = part.reshape(self._arrays[name].shape)

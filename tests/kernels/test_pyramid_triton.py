@@ -9,25 +9,14 @@ from .interpreter import run_cases
 pytest.importorskip("triton")
 
 
+@pytest.mark.timeout(900)
 def test_interpreted() -> None:
-    run_cases("pyramid.py")
-
-
-def test_coding_interpreted() -> None:
-    run_cases("pyramid_coding.py")
-
-
-def test_fit_interpreted() -> None:
-    run_cases("pyramid_fit.py")
-
-
-def test_streams_interpreted() -> None:
-    run_cases("pyramid_decode.py")
+    run_cases("pyramid.py", "pyramid_coding.py", "pyramid_fit.py", "pyramid_decode.py")
 
 
 def test_fits_of_the_encoder_interpreted() -> None:
-    run_cases("pyramid_encode.py", "-k", "not streams")
+    run_cases("pyramid_encode.py", options=("-k", "not streams"))
 
 
 def test_encoding_interpreted() -> None:
-    run_cases("pyramid_encode.py", "-k", "streams")
+    run_cases("pyramid_encode.py", options=("-k", "streams"))

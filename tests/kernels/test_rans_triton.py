@@ -15,4 +15,4 @@ def test_interpreted() -> None:
 
 @pytest.mark.slow
 def test_interpreted_slow() -> None:
-    run_cases("rans.py", "-m", "slow")
+    run_cases("rans.py", options=("-m", "slow"))

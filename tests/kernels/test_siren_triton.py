@@ -9,21 +9,15 @@ from .interpreter import run_cases
 pytest.importorskip("triton")
 
 
+FILES = "siren.py", "siren_device.py", "sci.py"
+
+
+@pytest.mark.timeout(900)
 def test_interpreted() -> None:
-    run_cases("siren.py")
-
-
-def test_boxes_and_fits_interpreted() -> None:
-    run_cases("siren_device.py")
-
-
-def test_streams_interpreted() -> None:
-    run_cases("sci.py")
+    run_cases(*FILES)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_interpreted_slow() -> None:
-    run_cases("siren.py", "-m", "slow")
-    run_cases("siren_device.py", "-m", "slow")
-    run_cases("sci.py", "-m", "slow")
+    run_cases(*FILES, options=("-m", "slow"))

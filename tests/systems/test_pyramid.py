@@ -116,15 +116,14 @@ def stream(volume: np.ndarray) -> bytes:
     return encode(volume, bits_per_voxel=7)
 
 
-def test_the_same_seed_gives_the_same_bytes(volume: np.ndarray, stream: bytes) -> None:
-    assert encode(volume.copy(order="F"), bits_per_voxel=7) == stream
+def test_another_seed_gives_other_bytes(volume: np.ndarray, stream: bytes) -> None:
     assert encode(volume, bits_per_voxel=7, seed=1) != stream
 
 
-def test_the_report_tells_what_was_made(volume: np.ndarray, stream: bytes, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_the_report_tells_what_was_made(volume: np.ndarray, stream: bytes, tmp_path: Path) -> None:
     stages: list[tuple[str, float]] = []
     report = encode(
-        volume,
+        volume.copy(order="F"),
         tmp_path / "a.inrc",
         bits_per_voxel=7,
         progress=lambda stage, fraction, note: stages.append((stage, fraction)),

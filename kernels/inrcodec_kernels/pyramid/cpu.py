@@ -9,6 +9,7 @@ at a time, and sums in an order that does not depend on the threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,10 @@ def _of_context(context: Context, level: int, layout: Layout, frame: Frame) -> N
     return Net.of((first, level_bias[level], *others), skip, ins, ins)
 
 
-def _shifts(frame: Frame, taps: Sequence[Place], channel: int) -> list[int]:
+@lru_cache(maxsize=64)
+def _shifts(frame: Frame, taps: tuple[Place, ...], channel: int) -> tuple[int, ...]:
     """Shifts of taps on a channel of a flat array that has the channels one after the other."""
-    return [channel * frame.size + frame.shift(tap) for tap in taps]
+    return tuple(channel * frame.size + frame.shift(tap) for tap in taps)
 
 
 def _context_inputs(latents: Sequence[Floats], layout: Layout, frames: Sequence[Frame]) -> list[Floats]:

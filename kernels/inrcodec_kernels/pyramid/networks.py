@@ -8,6 +8,7 @@ array.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,16 +77,23 @@ class Net(NamedTuple):
         first, first_bias, second, second_bias, last, last_bias, skip = (
             np.ascontiguousarray(p, np.float32) for p in (*layers, skip)
         )
-        places, skipped = np.array(ins, np.int64), np.array(skips, np.int64)
+        skipping, places = _arranged(tuple(ins), tuple(skips))
         back = np.zeros((first.shape[1] + last.shape[1], padded(len(first), INPUTS)), np.float32)
         back[: first.shape[1], : len(first)] = first.T
-        for shift, row in zip(skips, skip, strict=True):
-            back[first.shape[1] :, list(ins).index(shift)] = row
+        back[first.shape[1] :, skipping] = skip.T
         return cls(
             first, first_bias, second, second_bias, last, last_bias, skip,
-            back, np.ascontiguousarray(second.T), np.ascontiguousarray(last.T),
-            places, repeated(places, INPUTS), skipped, repeated(skipped, CHANNELS), scatter(ins),
+            back, np.ascontiguousarray(second.T), np.ascontiguousarray(last.T), *places,
         )  # fmt: skip
+
+
+# Shifts and rows are the same at every step of a fit, which for a small signal would else spend a third of its time on them.
+@lru_cache(maxsize=64)
+def _arranged(ins: tuple[int, ...], skips: tuple[int, ...]) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], ...]]:
+    """Which of the inputs have a skip; and the shifts in a `Net`, in its order."""
+    places, skipped = np.array(ins, np.int64), np.array(skips, np.int64)
+    skipping = np.array([ins.index(shift) for shift in skips], np.int64)
+    return skipping, (places, repeated(places, INPUTS), skipped, repeated(skipped, CHANNELS), scatter(ins))
 
 
 def padded(count: int, multiple: int) -> int:
@@ -145,18 +153,14 @@ class Scratch(NamedTuple):
     def of(cls, net: Net) -> Scratch:
         """Zeros for a network."""
         thin, outs, thick = len(net.first_bias), len(net.last_bias), len(net.second_bias)
-        every = np.arange(thin + outs + thick + INPUTS) * ROW + LANES
-        columns = repeated(every[:thin], INPUTS)
+        rows = _rows(thin, outs, thick, net.first_turned.shape[1] // INPUTS)
         sizes = [
-            thin * len(net.in_columns) * LANES, thick * len(columns) * LANES,
+            thin * len(net.in_columns) * LANES, thick * padded(thin, INPUTS) * LANES,
             thick * outs * LANES, len(net.skip_rows) * outs * LANES, thin, thick, outs,
         ]  # fmt: skip
-        cuts = np.cumsum([thin, outs, thick])
-        rows = [np.ascontiguousarray(part) for part in np.split(every, cuts)]
-        rows[-1] = np.tile(rows[-1], net.first_turned.shape[1] // INPUTS)
-        values = np.zeros(len(every) * ROW + LANES, np.float32)
+        values = np.zeros((thin + outs + thick + INPUTS) * ROW + LANES, np.float32)
         sums = [np.zeros(size, np.float32) for size in sizes]
-        return cls(values, *rows, every[: thin + outs].copy(), columns, *sums)  # type: ignore[call-arg, arg-type]
+        return cls(values, *rows, *sums)  # type: ignore[arg-type]
 
     def gradients(self, net: Net) -> list[Floats]:
         """Those of first, first_bias, second, second_bias, last, last_bias and skip, shapes as the network has them."""
@@ -169,6 +173,15 @@ class Scratch(NamedTuple):
         second = added(self.second, len(self.thick))[:, : len(self.thin)].T
         last, skip = added(self.last, len(self.thick)), added(self.skip, len(net.skip_rows))[: len(net.skips)]
         return [first, self.first_bias, second, self.second_bias, last, self.last_bias, skip]
+
+
+@lru_cache(maxsize=64)
+def _rows(thin: int, outs: int, thick: int, groups: int) -> tuple[NDArray[np.int64], ...]:
+    """Where the rows in a `Scratch` begin, in its order."""
+    every = np.arange(thin + outs + thick + INPUTS) * ROW + LANES
+    rows = [part.copy() for part in np.split(every, np.cumsum([thin, outs, thick]))]
+    rows[-1] = np.tile(rows[-1], groups)
+    return (*rows, every[: thin + outs].copy(), repeated(every[:thin], INPUTS))
 
 
 @njit(nogil=True, cache=True)
