@@ -106,6 +106,7 @@ def show_encode(report: EncodeReport) -> None:
         ("size", f"{size(report.bytes)} of {size(report.raw_bytes)}"),
         ("ratio", f"{report.ratio:.2f}:1 ({report.bits_per_voxel:.4f} bits/voxel)"),
         ("PSNR", f"{decibels(report.psnr_db)} (own range)"),
+        *clip_rows(report),
         ("SSIM", number(report.ssim)),
         ("max error", f"{report.max_abs_error:g} stored units"),
         ("networks", f"{report.blocks} blocks, {report.weights} weights at {report.bits_per_weight:.2f} bits"),
@@ -115,6 +116,22 @@ def show_encode(report: EncodeReport) -> None:
         ("time", stages(report.seconds)),
     ]
     _print_table(f"encoded {report.output or ''}", rows)
+
+
+def clip_rows(report: EncodeReport | CompareReport) -> list[tuple[str, str]]:
+    """What is told of clips only."""
+    from .reports import ClipCompareReport, ClipEncodeReport
+
+    if not isinstance(report, (ClipCompareReport, ClipEncodeReport)):
+        return []
+    rows = [("by plane", ", ".join(f"{name} {decibels(psnr)}" for name, psnr in report.psnr_planes_db.items()))]
+    if isinstance(report, ClipEncodeReport):
+        rows.append(("frames", f"{report.frames} in {report.groups} groups"))
+        if report.carried_bytes:
+            rows.append(("carried", f"{size(report.carried_bytes)} of audio and data streams"))
+    else:
+        rows.append(("VMAF", f"not computed: {report.vmaf_reason}" if report.vmaf is None else f"{report.vmaf:.2f}"))
+    return rows + [("note", note) for note in report.notes]
 
 
 def choices(made: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -137,6 +154,7 @@ def show_decode(report: DecodeReport) -> None:
     ]
     if report.backend is not None:
         rows.append(("backend", backend(report.backend, report.backend_reason)))
+    rows += [("note", note) for note in report.notes]
     _print_table(f"decoded {report.output or ''}", rows)
 
 
@@ -183,6 +201,7 @@ def show_compare(report: CompareReport) -> None:
     rows = [
         ("PSNR", f"{decibels(report.psnr_db)} over the own range {report.psnr_range:g}"),
         ("", f"{decibels(report.psnr_dtype_db)} over the dtype's full range"),
+        *clip_rows(report),
         ("SSIM", number(report.ssim)),
         ("mean error", f"{report.mean_abs_error:.4g} stored units"),
         ("max error", f"{report.max_abs_error:g} stored units{' (identical)' if report.identical else ''}"),
