@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import inrcodec
-from inrcodec.encoder import read_signal
 from inrcodec.options import SciOptions, TincOptions
+from inrcodec.sources import read_signal
 
 CROP = (64, 128, 128)
 DENSE: dict[str, Any] = {"root": "dense", "features": 128, "leaf_levels": 2}

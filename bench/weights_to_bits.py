@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from inrcodec.encoder import Encoder, read_signal
+from inrcodec.encoder import Encoder
 from inrcodec.fitting.tinc import QuantisedReadouts
 from inrcodec.metrics import own_range
 from inrcodec.models.readout import SeparableReadout, cell_axis, sine_waves, whitening
 from inrcodec.options import EncodeOptions, TincOptions, one_target
+from inrcodec.sources import read_signal
 from inrcodec.systems.tinc import Network
 
 COLUMNS = ("volume", "allocation", "stored as", "weights", "bits/weight", "bytes", "PSNR dB", "less float32 dB")

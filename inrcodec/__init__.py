@@ -80,6 +80,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     device: str = "auto",
     seed: int = 0,
     quantise_step: float | None = None,
+    axes: str | None = None,
     restoration: bool = True,
     audio: bool = True,
     tinc: TincOptions | None = None,
@@ -93,8 +94,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     ----------
     source : path, ndarray or Signal
         A NIfTI, NRRD, TIFF or npy file, or samples of 1 to 4 dimensions, slowest axis first, e.g. ``(D, H, W)``.
-        Integers are coded as they are. Or a clip: a file that FFmpeg reads, a folder of numbered PNG files, or a signal of
-        several planes that `decode` gave.
+        Integers are coded as they are, channels together. Or a clip: a file that FFmpeg reads, a folder of numbered PNG
+        files, or a signal of several planes that `decode` gave.
     target : path, optional
         The ``.inrc`` file to write. Without it the stream is returned.
     ratio : float, optional
@@ -113,6 +114,9 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         Of everything random: same input, options, seed, versions and thread count give the same bytes.
     quantise_step : float, optional
         For real values: the smallest difference to keep. Integers need none.
+    axes : str, optional
+        For an array or a npy file: one letter per axis out of ``tzyxc``, ``c`` for channels, e.g. ``"yxc"`` for a colour
+        picture. The last ones of ``"tzyx"`` unless given; other files name their own.
     restoration : bool
         Whether to fit a small network that corrects the decoded samples, block faces above all; it is kept only where
         it is worth its bytes.
@@ -163,7 +167,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         with device_errors(backend_for(device)):
             return clips.encode_clip(source, target, options, quantise_step, audio, progress or _silent)
     with device_errors(backend_for(device)):
-        blob, report = encoder.encode_signal(source, options, quantise_step, progress or _silent)
+        blob, report = encoder.encode_signal(source, options, quantise_step, axes, progress or _silent)
     if target is None:
         return blob
     encoder.write_stream(target, blob)

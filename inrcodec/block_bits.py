@@ -23,15 +23,19 @@ def draw_partition(image: Image, report: InfoReport, path: str | os.PathLike[str
     OutputError
         If the file cannot be written.
     """
-    header = image.header
+    header, order = image.header, image.header.order
+
+    def read(start: NDArray[np.int64], stop: NDArray[np.int64]) -> np.ndarray:
+        return order.coded_view(image.read_box(*(np.array(order.to_signal(place)) for place in (start, stop))))
+
     save_partition(
         path,
         blocks_of(image),
-        image.read_box,
-        shape=header.shape,
-        axes=header.axes,
-        spacing=header.spacing,
-        units=header.units,
+        read,
+        shape=order.to_coded(header.shape),
+        axes="".join(order.to_coded(header.axes)),
+        spacing=order.to_coded(header.spacing),
+        units=order.to_coded(header.units),
         title=partition_title(report),
     )
 

@@ -74,6 +74,9 @@ def encode(
     quantise_step: Annotated[
         float | None, typer.Option(help="For files of fractions: the smallest difference to keep.")
     ] = None,
+    axes: Annotated[
+        str | None, typer.Option(help='For .npy files: one letter per axis out of tzyxc, c for channels, e.g. "yxc".')
+    ] = None,
     restoration: Annotated[
         bool, typer.Option(help="Correct decoded samples by a small network, where that is worth its bytes.")
     ] = True,
@@ -103,6 +106,7 @@ def encode(
             device=device,
             seed=seed,
             quantise_step=quantise_step,
+            axes=axes,
             restoration=restoration,
             audio=audio,
             progress=progress,

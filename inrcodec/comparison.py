@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from inrcodec_formats import registry
+from inrcodec_formats.axes import CHANNEL, AxisOrder
 from inrcodec_formats.errors import SignalError
 from inrcodec_formats.signal import Signal
 
@@ -89,7 +90,7 @@ def _measure(
         psnr_db=statistics.psnr(data_range),
         psnr_range=data_range,
         psnr_dtype_db=statistics.psnr(_dtype_range(original)),
-        ssim=ssim3d(reference, copy, data_range),
+        ssim=_ssim(reference, copy, data_range, _axes(original, decoded)),
         mean_abs_error=statistics.sum_abs / statistics.voxels,
         max_abs_error=float(statistics.max_abs),
         voxels=statistics.voxels,
@@ -108,6 +109,21 @@ def _comparable(original: Signal, decoded: Signal) -> tuple[np.ndarray, np.ndarr
     return original.values, decoded.values
 
 
+def _axes(original: Signal, decoded: Signal) -> str:
+    """Those of the side that knows of channels: a plain array does not."""
+    known = original.header.axes, decoded.header.axes
+    return known[CHANNEL in known[1]]
+
+
+def _ssim(reference: np.ndarray, copy: np.ndarray, data_range: float, axes: str) -> float | None:
+    """SSIM; of channels, the mean over them."""
+    if CHANNEL not in axes:
+        return ssim3d(reference, copy, data_range)
+    channels = zip(*map(AxisOrder.of(axes).coded_view, (reference, copy)), strict=True)
+    known = [score for pair in channels if (score := ssim3d(*pair, data_range)) is not None]
+    return sum(known) / len(known) if known else None
+
+
 def _dtype_range(signal: Signal) -> float:
     limits = np.iinfo(signal.header.dtype)
     return float(limits.max - limits.min) * (signal.header.quantise_step or 1.0)
@@ -118,14 +134,15 @@ def _draw(original: Signal, decoded: Signal, report: CompareReport, path: str | 
     from .picture import comparison_title, save_comparison
 
     reference, copy = _comparable(original, decoded)
-    header = original.header
+    header, axes = original.header, _axes(original, decoded)
+    order = AxisOrder.of(axes)
     save_comparison(
         path,
-        reference,
-        copy,
-        axes=header.axes,
-        spacing=header.spacing,
-        units=header.units,
+        order.coded_view(reference),
+        order.coded_view(copy),
+        axes="".join(order.to_coded(axes)),
+        spacing=order.to_coded(header.spacing),
+        units=order.to_coded(header.units),
         title=comparison_title(report),
     )
 

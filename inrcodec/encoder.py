@@ -14,11 +14,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from inrcodec_formats import registry
 from inrcodec_formats.atomic import atomic_output
 from inrcodec_formats.container import Section, metadata_section, write_container
 from inrcodec_formats.container_header import Quality, StreamHeader
-from inrcodec_formats.errors import OptionError, OutputError, SignalError, TargetError
+from inrcodec_formats.errors import OptionError, OutputError, TargetError
 from inrcodec_formats.signal import Signal
 
 from .backends import backend_for
@@ -30,6 +29,7 @@ from .metrics import ErrorStatistics, error_statistics, own_range
 from .options import EncodeOptions
 from .payload import restoration
 from .reports import EncodeReport
+from .sources import SignalSource, read_signal
 from .systems import Draft, PyramidSystem, SciSystem, System, TincSystem
 from .systems.auto import trial_part, verdict
 from .systems.base import Task
@@ -71,7 +71,7 @@ class Encoder:
     Parameters
     ----------
     signal : Signal
-        One plane of 1 to 4 dimensions.
+        One plane of 1 to 4 dimensions, channels among them; `volume` is its samples with the axes as they are coded.
     options : EncodeOptions
     progress : callable
         ``progress(stage, fraction, note)``.
@@ -80,7 +80,7 @@ class Encoder:
     def __init__(self, signal: Signal, options: EncodeOptions, progress: Progress) -> None:
         self.signal, self.options, self.progress = signal, options, progress
         self.backend = self.decoded_by = backend_for(options.device)
-        self.volume = signal.samples
+        self.volume = signal.header.order.coded_view(signal.samples)
         self.low, self.high = int(self.volume.min()), int(self.volume.max())
         self.seconds: dict[str, float] = {}
         self.choices: dict[str, object] = {}
@@ -100,7 +100,8 @@ class Encoder:
         return result.blob, self._report(result, error)
 
     def _task(self) -> Task:
-        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed)
+        channels = "c" in self.signal.header.axes
+        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed, channels)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         began, inner = time.perf_counter(), sum(self.seconds.values())
@@ -123,7 +124,8 @@ class Encoder:
 
     def chosen_method(self) -> str:
         """Try every system on a part of the signal, with less effort; why one won is among the `choices` then."""
-        part = Signal.from_array(trial_part(self.volume))
+        axes = "".join(self.signal.header.order.to_coded(self.signal.header.axes))
+        part = Signal.from_array(trial_part(self.volume), axes=axes)
         target = self.options.target
         if target.kind == "ratio":
             # The part's own header must not count for more than the whole signal's does.
@@ -200,8 +202,9 @@ class Encoder:
     def _strength(self, image: Image) -> float:
         """What corrections are measured in, over the quantisation step: about ten times the RMS error."""
         total = ErrorStatistics(0, 0, 0, 0)
-        for start, stop in _probes(self.volume.shape):
-            box = self.volume[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        samples = self.signal.samples
+        for start, stop in _probes(samples.shape):
+            box = samples[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
             total += error_statistics(box, image.read_box(start, stop))
         wanted = max(_STRENGTH * math.sqrt(total.sum_squares / total.voxels), 1e-3) / image.blocks.step
         return float(np.float32(min(wanted, restoration.MAX_STRENGTH)))
@@ -296,7 +299,8 @@ class Encoder:
 
     def _header(self) -> StreamHeader:
         # A slab as float32, with its ring and corrected, and as integers: about six times the integers alone.
-        slab = self.system.rows * self.signal.header.raw_bytes // max(1, self.signal.header.shape[0])
+        header = self.signal.header
+        slab = header.order.to_signal(self.system.extents)[0] * header.raw_bytes // max(1, header.shape[0])
         target = self.options.target
         return StreamHeader.from_signal(
             self.signal.header,
@@ -311,7 +315,7 @@ class Encoder:
         with Image(blob, self.backend) as image:
             self.decoded_by, at = image.backend, 0
             for slab in image.slabs():
-                total += error_statistics(self.volume[at : at + len(slab)], slab)
+                total += error_statistics(self.signal.samples[at : at + len(slab)], slab)
                 at += len(slab)
                 self.progress("verify", at / image.shape[0], "")
         return total
@@ -345,29 +349,17 @@ class Encoder:
 
 
 def encode_signal(
-    source: str | os.PathLike[str] | np.ndarray | Signal,
+    source: SignalSource,
     options: EncodeOptions,
     quantise_step: float | None,
+    axes: str | None,
     progress: Progress,
 ) -> tuple[bytes, EncodeReport]:
     """Read the source and encode it."""
     progress("read", 0.0, "")
-    signal = read_signal(source, quantise_step)
+    signal = read_signal(source, quantise_step, axes)
     progress("read", 1.0, "")
     return Encoder(signal, options, progress).run()
-
-
-def read_signal(source: str | os.PathLike[str] | np.ndarray | Signal, quantise_step: float | None) -> Signal:
-    """Turn what the caller gave into a `Signal` of one plane."""
-    if isinstance(source, Signal):
-        signal = source
-    elif isinstance(source, (str, os.PathLike)):
-        signal = registry.read(Path(source), quantise_step=quantise_step)
-    else:
-        signal = Signal.from_array(np.asanyarray(source), quantise_step=quantise_step)
-    if "c" in signal.header.axes:
-        raise SignalError("expected a signal without channels, found a channel axis; split the channels first")
-    return signal
 
 
 def check_output(target: str | os.PathLike[str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inrcodec_formats.axes import CHANNEL
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError, OptionError
 from inrcodec_formats.signal import SignalHeader
@@ -38,7 +39,8 @@ class Image:
     """An open ``.inrc`` stream that decodes what is asked for.
 
     Index order is slowest axis first, e.g. (z, y, x); for NIfTI that is nibabel's ``dataobj`` transposed.
-    Points are in voxel indices with centres at integers.
+    Points are in voxel indices with centres at integers. Channels are an axis like the others for regions; scales and
+    points act on space and time alone.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ class Image:
     def _read_restorer(self) -> Restorer | None:
         if restoration.TAG not in self.container.sections:
             return None
-        shape = self.container.header.shape
+        shape = self.container.header.coded_shape
         network, strength = restoration.unpack(self.container.sections.read(restoration.TAG), len(shape))
         return Restorer(network, strength * self.blocks.step, self.read_plain_box, shape, self.backend)
 
@@ -141,9 +143,16 @@ class Image:
         dtype = np.dtype(self.header.dtype)
         if self._finished_there:
             return self._halved_where_too_large(start, stop)
+        first, last = self._coded_place(start), self._coded_place(stop)
         if self.restorer is None:
-            return self.blocks.integers(start, stop, self._chunks, dtype)
-        return self.restorer.integers(start, stop, dtype, self.blocks.low, self.blocks.high)
+            box = self.blocks.integers(first, last, self._chunks, dtype)
+        else:
+            box = self.restorer.integers(first, last, dtype, self.blocks.low, self.blocks.high)
+        return self.header.order.signal_view(box)
+
+    def _coded_place(self, place: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A place of the signal, its axes as they are coded."""
+        return place[list(self.header.order.sources)]
 
     @property
     def _finished_there(self) -> bool:
@@ -162,17 +171,21 @@ class Image:
         """
         first = np.zeros(self.ndim, dtype=np.int64) if start is None else np.asarray(start, dtype=np.int64)
         last = np.array(self.shape, dtype=np.int64) if stop is None else np.asarray(stop, dtype=np.int64)
+        return self._coded_tensor(self._coded_place(first), self._coded_place(last)).permute(self.header.order.places)
+
+    def _coded_tensor(self, first: NDArray[np.int64], last: NDArray[np.int64]) -> torch.Tensor:
         boxes, dtype = self.blocks.on_device, np.dtype(self.header.dtype)
         if self.restorer is None and boxes is None and self.backend.name == "triton":
             return self.blocks.box_there(first, last, self._chunks, dtype)
         if boxes is None:
-            return torch.from_numpy(self.read_box(first, last)).to(self.backend.device)
+            box = self.read_box(*map(np.array, map(self.header.order.to_signal, (first, last))))
+            return torch.from_numpy(self.header.order.coded_view(box)).to(self.backend.device)
         around = (first, last) if self.restorer is None else self.restorer.ringed(first, last)
         kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
         return boxes.integers(first, last, self._coded(*around), kind, self.restorer)
 
     def read_plain_box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Samples of a box as the networks give them: not restored, rounded or clipped."""
+        """Samples of a box, axes as they are coded, as the networks give them: not restored, rounded or clipped."""
         if self.blocks.on_device is not None:
             samples = self.blocks.on_device.samples(start, stop, self._coded(start, stop), torch.float32)
             return np.asarray(samples.cpu().numpy(), dtype=np.float32)
@@ -204,7 +217,7 @@ class Image:
         """Decode consecutive pieces along axis 0, of [start, stop) or all, memory bounded by a row of the largest blocks."""
         end = np.array(self.shape)
         stop = self.shape[0] if stop is None else stop
-        rows = self.blocks.rows
+        rows = self.header.order.to_signal(self.blocks.extents)[0]
         if self.blocks.on_device is not None:
             # A device wants much to do at once.
             rows *= max(1, _DEVICE_SAMPLES // (rows * math.prod(self.shape[1:])))
@@ -220,8 +233,8 @@ class Image:
         Parameters
         ----------
         scale : float
-            Samples per source sample along every axis. An axis of n samples gets ``m = max(1, round(n * scale))``,
-            placed as `resized` says.
+            Samples per source sample along every axis but that of channels. An axis of n samples gets
+            ``m = max(1, round(n * scale))``, placed as `resized` says.
 
         Returns
         -------
@@ -232,7 +245,8 @@ class Image:
             raise OptionError(f"expected scale above 0 and at most 64, found {scale}")
         if scale == 1.0:
             return self[...]
-        return self.resized(tuple(max(1, round(n * scale)) for n in self.shape))
+        lengths = (n if a == CHANNEL else max(1, round(n * scale)) for a, n in zip(self.header.axes, self.shape, strict=True))
+        return self.resized(tuple(lengths))
 
     def resized(self, shape: tuple[int, ...]) -> np.ndarray:
         """Decode the whole signal on a grid of that shape.
@@ -248,11 +262,12 @@ class Image:
         ndarray
             Values of the source's dtype.
         """
-        grids = [_resized_axis(n, m) for n, m in zip(self.shape, shape, strict=True)]
+        order = self.header.order
+        grids = list(order.to_coded([_resized_axis(n, m) for n, m in zip(self.shape, shape, strict=True)]))
         values = self.blocks.grid(grids, self._chunks)
         if self.restorer is not None:
             self.restorer.change_on_grid(grids, values)
-        integers = rounded(values, self.blocks.low, self.blocks.high, np.dtype(self.header.dtype))
+        integers = order.signal_view(rounded(values, self.blocks.low, self.blocks.high, np.dtype(self.header.dtype)))
         return self.header.to_file_values(integers).astype(self.dtype, copy=False)
 
     def sample(self, points: np.ndarray) -> NDArray[np.float64]:
@@ -261,23 +276,27 @@ class Image:
         Parameters
         ----------
         points : array_like of float, shape (n, d)
-            Voxel indices, slowest axis first, centres at integers; from -0.5 up to n - 0.5 on each axis.
+            Voxel indices, slowest axis first, centres at integers; from -0.5 up to n - 0.5 on each axis. Channels are no
+            axis here.
 
         Returns
         -------
-        ndarray of float64, shape (n,)
+        ndarray of float64, shape (n,), or (n, C) for a signal of C channels
             In the source's stored units.
         """
         points = np.asarray(points, dtype=np.float64)
-        if points.ndim != 2 or points.shape[1] != self.ndim:
-            raise OptionError(f"expected points of shape (n, {self.ndim}), found {points.shape}")
-        if not np.all((points >= -0.5) & (points <= np.array(self.shape) - 0.5)):
-            raise OptionError(f"expected points within -0.5 and {tuple(n - 0.5 for n in self.shape)}, found others")
-        values = self.blocks.points(points, self._chunks)
-        if self.restorer is not None and len(points):
-            values += self.restorer.change_at(points)
-        values = np.clip(values, self.blocks.low, self.blocks.high)
-        return values * (self.header.quantise_step or 1.0)
+        extents = [n for axis, n in zip(self.header.axes, self.shape, strict=True) if axis != CHANNEL]
+        if points.ndim != 2 or points.shape[1] != len(extents):
+            raise OptionError(f"expected points of shape (n, {len(extents)}), found {points.shape}")
+        if not np.all((points >= -0.5) & (points <= np.array(extents) - 0.5)):
+            raise OptionError(f"expected points within -0.5 and {tuple(n - 0.5 for n in extents)}, found others")
+        channels = self.shape[self.header.axes.index(CHANNEL)] if CHANNEL in self.header.axes else None
+        coded = points if channels is None else _in_channels(points, channels)
+        values = self.blocks.points(coded, self._chunks)
+        if self.restorer is not None and len(coded):
+            values += self.restorer.change_at(coded)
+        values = np.clip(values, self.blocks.low, self.blocks.high) * (self.header.quantise_step or 1.0)
+        return values if channels is None else values.reshape(channels, len(points)).T
 
     def close(self) -> None:
         """Close the source."""
@@ -359,6 +378,12 @@ def _normalised_key(key: object, shape: tuple[int, ...]) -> list[list[int]]:
         else:
             raise IndexError(f"expected integers, slices and an ellipsis, found {part!r}")
     return picks
+
+
+def _in_channels(points: NDArray[np.float64], channels: int) -> NDArray[np.float64]:
+    """Each point in every channel, (channels * n, 1 + d), channel by channel."""
+    number = np.repeat(np.arange(channels, dtype=np.float64), len(points))
+    return np.column_stack([number, np.tile(points, (channels, 1))])
 
 
 def _resized_axis(extent: int, count: int) -> NDArray[np.float64]:

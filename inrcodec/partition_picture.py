@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.errors import SignalError
 
-from .picture import DOTS_PER_INCH, droppable, grey_window, spacing_line, stretch, upright, write_png
+from .picture import DOTS_PER_INCH, droppable, grey_window, has_frames, spacing_line, stretch, upright, write_png
 from .reports import InfoReport
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def save_partition(
 
     The colours' scale is logarithmic and the same for all slices; constant blocks are outlined only. Slices
     keep their physical aspect ratio, except that very thin stacks are stretched to stay visible. A 2-D image
-    gives one row, a 4-D series its middle time point, a 1-D signal a line over its blocks.
+    gives one row, a 4-D series its middle time point, channels (axis 0) the middle one, a 1-D signal a line over its
+    blocks.
 
     Parameters
     ----------
@@ -148,14 +149,14 @@ def save_partition(
         figure = _line_figure(blocks, read(np.zeros(1, dtype=np.int64), np.array(shape)), title)
     else:
         notes = [spacing_line(axes, distances, units)]
-        if len(shape) == 4:
+        if has_frames(axes):
             notes.insert(0, f"{axes[0]} = {shape[0] // 2}")
         figure = _slice_figure(blocks, read, middle_planes(shape, axes), axes, distances, title, notes)
     write_png(Path(path), figure)
 
 
 def middle_planes(shape: Sequence[int], axes: str) -> list[Plane]:
-    """Middle slice across each of the three space axes (of the middle time point of a series).
+    """Middle slice across each of the three space axes (of the middle time point of a series, or channel).
 
     Axes of one sample are left out first, so that a one-slice stack is shown as the image it is.
 
@@ -166,7 +167,7 @@ def middle_planes(shape: Sequence[int], axes: str) -> list[Plane]:
     axes : str
         One letter per axis.
     """
-    first = len(shape) == 4
+    first = has_frames(axes)
     space = range(int(first), len(shape))
     dropped = {space[axis] for axis in droppable(tuple(shape[axis] for axis in space))}
     kept = [axis for axis in space if axis not in dropped]

@@ -76,8 +76,8 @@ def save_comparison(
 
     Both volumes share one grey window (percentiles of the original); the error map is centred on white and its
     colour bar is in stored units. Slices keep their physical aspect ratio, except that very thin stacks are
-    stretched to stay visible. A 2-D image gives one row, a 4-D series its middle time point, a 1-D signal a
-    line plot.
+    stretched to stay visible. A 2-D image gives one row, a 4-D series its middle time point, channels (axis 0) the
+    middle one, a 1-D signal a line plot.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def save_comparison(
         figure = _line_figure(original, decoded, title)
     else:
         notes = [spacing_line(axes, distances, units)]
-        if original.ndim == 4:
+        if has_frames(axes):
             notes.insert(0, f"{axes[0]} = {original.shape[0] // 2}")
         figure = _slice_figure(middle_slices(original, decoded, axes, distances), title, notes)
     write_png(Path(path), figure)
@@ -136,11 +136,11 @@ def save_frames(
 
 
 def middle_slices(original: np.ndarray, decoded: np.ndarray, axes: str, spacing: Sequence[float]) -> list[SlicePair]:
-    """Cut the middle slice across each of the three space axes (of the middle time point of a series).
+    """Cut the middle slice across each of the three space axes (of the middle time point of a series, or channel).
 
     Axes of one sample are left out first, so that a one-slice stack is shown as the image it is.
     """
-    if original.ndim == 4:
+    if has_frames(axes):
         middle = original.shape[0] // 2
         original, decoded = original[middle], decoded[middle]
         axes, spacing = axes[1:], spacing[1:]
@@ -164,6 +164,11 @@ def middle_slices(original: np.ndarray, decoded: np.ndarray, axes: str, spacing:
             )
         )
     return pairs
+
+
+def has_frames(axes: str) -> bool:
+    """Whether axis 0 counts volumes or images: time points of a series, or channels."""
+    return len(axes) == 4 or (len(axes) == 3 and axes[0] == "c")
 
 
 def droppable(shape: tuple[int, ...]) -> tuple[int, ...]:

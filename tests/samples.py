@@ -19,6 +19,14 @@ def scan(shape: tuple[int, ...], dtype: str = "int16", seed: int = 0) -> np.ndar
     return np.round(low + (volume - volume.min()) / span * (high - low)).astype(dtype)
 
 
+def colours(shape: tuple[int, ...], channels: int = 3) -> np.ndarray:
+    """Structures that all channels share, brighter, darker or turned round in each, and noise of their own; channels last."""
+    shared, random = scan(shape, "uint8").astype(float), np.random.default_rng(1)
+    gains, levels = np.array([0.8, -0.6, 0.3, 0.5, -0.9]), np.array([20, 230, 90, 60, 240])
+    values = shared[..., None] * gains[:channels] + levels[:channels] + random.normal(0, 2, (*shape, channels))
+    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+
+
 def tissue(shape: tuple[int, ...] = (64, 96, 96)) -> np.ndarray:
     """Smooth structures of several sizes with soft edges, like organs in CT; no noise."""
     random = np.random.default_rng(0)

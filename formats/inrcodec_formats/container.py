@@ -49,6 +49,7 @@ _SECTION = struct.Struct("<4sBII")  # tag, flags, length, CRC
 _FOOTER = struct.Struct("<IIQ4s")  # directory length, directory CRC, file length, end magic
 _CRC = struct.Struct("<I")
 _CRITICAL = 1
+_AXES_MOVED = 1
 _TAG = re.compile(r"[A-Z][A-Z0-9]{3}")
 _COPY = "get a fresh copy of the file"
 
@@ -170,7 +171,7 @@ def write_container(
     """
     listed = _listed(sections)
     record = header.to_bytes()
-    front = _PREFIX.pack(MAGIC, *VERSION, 0, 0, len(record)) + record
+    front = _PREFIX.pack(MAGIC, *VERSION, _must_flags(header), 0, len(record)) + record
     front += _CRC.pack(crc32c(front))
     target.write(front)
     for section in listed:
@@ -446,9 +447,21 @@ def _read_front(source: _Source) -> tuple[tuple[int, int], int, int, StreamHeade
         raise ContainerError(
             f"expected format version {VERSION[0]}.{VERSION[1]}, found {major}.{minor}; use the inrcodec that wrote the file"
         )
-    if must:
-        raise ContainerError(f"expected no must-understand flags, found {must:#04x}; get a newer inrcodec")
-    return (major, minor), may, len(front) + _CRC.size, StreamHeader.from_bytes(rest[:length])
+    if must & ~_AXES_MOVED:
+        raise ContainerError(
+            f"expected no must-understand flags beyond {_AXES_MOVED:#04x}, found {must:#04x}; get a newer inrcodec"
+        )
+    header = StreamHeader.from_bytes(rest[:length])
+    if must != _must_flags(header):
+        raise ContainerError(
+            f"expected must-understand flags {_must_flags(header):#04x} for axes {header.axes!r}, found {must:#04x}; {_COPY}"
+        )
+    return (major, minor), may, len(front) + _CRC.size, header
+
+
+def _must_flags(header: StreamHeader) -> int:
+    """Decoders that do not know of channels would take the shape as it stands, and make nonsense of the chunks."""
+    return _AXES_MOVED if header.order.moves else 0
 
 
 def _read_directory(source: _Source, header_end: int) -> bytes:

@@ -10,17 +10,17 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from .axes import LETTERS, MAX_AXES, AxisOrder
 from .errors import ContainerError
 from .records import MAX_TEXT_BYTES, U64_MAX, Record, text, varint
 from .signal import CODED_DTYPES, SignalHeader
 
 QualityKind = Literal["ratio", "bits_per_voxel", "psnr_db"]
 
-MAX_DIMS = 4
+MAX_DIMS = MAX_AXES
 MAX_VOXELS = 2**40
 
 _QUALITY_KINDS: tuple[QualityKind, ...] = get_args(QualityKind)
-_AXES = "tzyxc"
 _NAME = re.compile(r"[!-~]{1,32}")
 _FILE_DTYPE = re.compile(r"[<>|][biuf](1|2|4|8|12|16)")
 _SPACING_IS_F32 = 1
@@ -108,6 +108,16 @@ class StreamHeader:
     def voxels(self) -> int:
         """Number of samples; at most `MAX_VOXELS`."""
         return math.prod(self.shape)
+
+    @property
+    def order(self) -> AxisOrder:
+        """How the axes are permuted to be coded."""
+        return AxisOrder.of(self.axes)
+
+    @property
+    def coded_shape(self) -> tuple[int, ...]:
+        """Extents in the order in which the method's sections and chunks see the axes."""
+        return self.order.to_coded(self.shape)
 
     @classmethod
     def from_signal(cls, signal: SignalHeader, *, method: str, quality: Quality, memory_bytes: int) -> StreamHeader:
@@ -209,8 +219,8 @@ def _check_geometry(header: StreamHeader) -> None:
         raise ContainerError(
             f"expected {dims} axes, spacings and units, found {len(header.axes)}, {len(header.spacing)}, {len(header.units)}; give one per dimension"
         )
-    if len(set(header.axes)) != dims or not set(header.axes) <= set(_AXES):
-        raise ContainerError(f"expected distinct axes out of '{_AXES}', found {header.axes!r}; rename them")
+    if len(set(header.axes)) != dims or not set(header.axes) <= set(LETTERS):
+        raise ContainerError(f"expected distinct axes out of '{LETTERS}', found {header.axes!r}; rename them")
     if not all(map(math.isfinite, header.spacing)):
         raise ContainerError(f"expected finite spacings, found {header.spacing}; replace unknown ones by 1.0")
     # Unprintable characters would reach the terminal of whoever asks for the file's information.

@@ -40,7 +40,12 @@ _HEADER_LIMIT = 64 << 20
 _NO_PATH = Path("header")
 _DTYPES = {2: "u1", 256: "i1", 4: "i2", 512: "u2", 8: "i4", 768: "u4", 1024: "i8", 1280: "u8", 16: "f4", 64: "f8"}
 _CODES = {name: code for code, name in _DTYPES.items()}
-_OTHER_TYPES = {1: "binary", 32: "complex64", 128: "RGB", 1536: "float128", 1792: "complex128", 2304: "RGBA"}
+_COLOURS = {128: 3, 2304: 4}
+"""Codes of RGB and RGBA samples, and their number of bytes: channels behind x."""
+_COLOUR_CODES = {count: code for code, count in _COLOURS.items()}
+_OTHER_TYPES = {1: "binary", 32: "complex64", 1536: "float128", 1792: "complex128"}
+_VECTOR = 1007
+"""Intent of a file whose fifth axis counts the components of a vector."""
 _UNITS = {1: "m", 2: "mm", 3: "um", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}
 _UNIT_CODES = {name: code for code, name in _UNITS.items()}
 _MILLIMETRES = {"m": 1e3, "cm": 10.0, "mm": 1.0, "um": 1e-3, "nm": 1e-6, "inch": 25.4}
@@ -62,11 +67,12 @@ class Nifti:
         Raises
         ------
         FormatError
-            For axes other than ``x``, ``yx``, ``zyx``, ``tzyx``, ``tyx``, or a dtype without a NIfTI code.
+            For axes other than ``x``, ``yx``, ``zyx``, ``tzyx``, ``tyx``, before them channels of any dtype (vectors), or
+            behind them 3 or 4 channels of bytes (RGB, RGBA); for time and channels together; for a dtype without a code.
         """
         check_header(header)
-        if header.axes not in {*DEFAULT_AXES.values(), "tyx"}:
-            known = "x, yx, zyx, tyx, tzyx"
+        if not _holds(header):
+            known = "x, yx, zyx, tyx, tzyx; c before those without t, or behind them for 3 or 4 channels of uint8"
             raise FormatError(f"expected axes that NIfTI can hold ({known}), found {header.axes!r}; write .npy")
         if np.dtype(header.file_dtype).str[1:] not in _CODES:
             raise FormatError(f"expected a dtype that NIfTI can hold, found {header.file_dtype}; write .npy")
@@ -83,8 +89,9 @@ class Nifti:
         Returns
         -------
         Signal
-            Axes ``(t, z, y, x)`` or fewer: nibabel's ``dataobj`` transposed. ``source_header`` holds every byte
-            before the samples, extensions included.
+            Axes ``(t, z, y, x)`` or fewer: nibabel's ``dataobj`` transposed. Components of vectors are channels before
+            them, ``(c, z, y, x)``; RGB and RGBA behind them, ``(z, y, x, c)``. ``source_header`` holds every byte before
+            the samples, extensions included.
 
         Raises
         ------
@@ -107,11 +114,12 @@ class Nifti:
                     check_expansion(path, "NIfTI", shape, dtype)
                     stored = read_samples(stream, shape, dtype)
         coded, step = to_coded_integers(stored, quantise_step)
-        spacing, units = _geometry(parsed, stored.ndim)
+        axes = _axes(path, parsed)
+        spacing, units = _geometry(parsed, axes)
         header = SignalHeader(
             shape=stored.shape,
             dtype=coded.dtype.name,
-            axes=DEFAULT_AXES[stored.ndim],
+            axes=axes,
             spacing=spacing,
             units=units,
             file_dtype=stored.dtype.str,
@@ -198,40 +206,72 @@ def _read_header(path: Path, stream: IO[bytes]) -> tuple[bytes, Any]:
     return prefix, parsed
 
 
-def _shape(path: Path, parsed: Any) -> tuple[int, ...]:
+def _holds(header: SignalHeader) -> bool:
+    """Whether NIfTI has a place for the axes."""
+    scalar = {*DEFAULT_AXES.values(), "tyx"}
+    if header.axes.endswith("c"):
+        colours = header.file_dtype == "|u1" and header.shape[-1] in _COLOUR_CODES
+        return colours and header.axes[:-1] in scalar - {"tyx"}
+    return header.axes.removeprefix("c") in scalar and not header.axes.startswith("ct")
+
+
+def _sizes(path: Path, parsed: Any) -> list[int]:
+    """Extents along x, y, z, t, and of the components of vectors where there are any."""
     dim = [int(n) for n in parsed["dim"]]
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise damaged(path, "NIfTI", f"dim {dim}")
     sizes = dim[1 : dim[0] + 1]
     while len(sizes) > 4 and sizes[-1] == 1:
         sizes.pop()
-    if len(sizes) > 4:
-        raise FormatError(f"{path.name}: expected at most 4 dimensions, found {len(sizes)}: {sizes}; split the file")
-    return tuple(reversed(sizes))
+    return sizes
+
+
+def _axes(path: Path, parsed: Any) -> str:
+    """Name the axes, slowest first."""
+    sizes, colours = _sizes(path, parsed), int(parsed["datatype"]) in _COLOURS
+    vectors = len(sizes) == 5 and sizes[3] == 1
+    if len(sizes) - vectors + colours > 4:
+        found = f"{len(sizes)}: {sizes}" + " of colours" * colours
+        raise FormatError(f"{path.name}: expected at most 4 dimensions, found {found}; split the file")
+    return "czyx" if vectors else DEFAULT_AXES[len(sizes)] + "c" * colours
+
+
+def _shape(path: Path, parsed: Any) -> tuple[int, ...]:
+    sizes, axes = _sizes(path, parsed), _axes(path, parsed)
+    if axes.startswith("c"):
+        del sizes[3]
+    return (*reversed(sizes), *([_COLOURS[int(parsed["datatype"])]] if axes.endswith("c") else []))
 
 
 def _dtype(path: Path, parsed: Any) -> np.dtype:
     code = int(parsed["datatype"])
+    if code in _COLOURS:
+        return np.dtype("u1")
     if code not in _DTYPES:
         found = _OTHER_TYPES.get(code, f"code {code}")
         raise FormatError(f"{path.name}: expected a real scalar datatype, found {found}; convert or split it first")
     return np.dtype(_DTYPES[code]).newbyteorder(parsed.endianness)
 
 
-def _geometry(parsed: Any, ndim: int) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    steps = [abs(float(step)) for step in parsed["pixdim"][1 : ndim + 1]]
-    steps = [step if step > 0 and math.isfinite(step) else 1.0 for step in steps]
+def _geometry(parsed: Any, axes: str) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Return (spacing, units) per axis; channels have neither."""
     code = int(parsed["xyzt_units"])
-    units = [_UNITS.get(code & 7, "")] * min(ndim, 3) + [_UNITS.get(code & 56, "")] * (ndim - 3)
-    return tuple(reversed(steps)), tuple(reversed(units))
+    known = {"c": (1.0, "")}
+    for axis, step in zip("xyzt", parsed["pixdim"][1:5], strict=True):
+        length = abs(float(step))
+        unit = _UNITS.get(code & (56 if axis == "t" else 7), "")
+        known[axis] = length if length > 0 and math.isfinite(length) else 1.0, unit
+    spacing, units = zip(*(known[axis] for axis in axes), strict=True)
+    return spacing, units
 
 
 def _prefix(header: SignalHeader) -> bytes:
     original = _original(header)
     if original is None:
         return _fresh(header)
-    same_samples = (_shape(_NO_PATH, original), _dtype(_NO_PATH, original)) == (header.shape, np.dtype(header.file_dtype))
-    if same_samples and same_spacing(_geometry(original, len(header.shape))[0], header.spacing):
+    found = (_axes(_NO_PATH, original), _shape(_NO_PATH, original), _dtype(_NO_PATH, original))
+    same_samples = found == (header.axes, header.shape, np.dtype(header.file_dtype))
+    if same_samples and same_spacing(_geometry(original, header.axes)[0], header.spacing):
         return header.source_header
     return _changed(original, header)
 
@@ -245,7 +285,7 @@ def _changed(original: Any, header: SignalHeader) -> bytes:
         changed, tail = original.as_byteswapped(order), bytes(4)
         changed["vox_offset"] = size + len(tail)
     _set_grid(changed, header)
-    before, after = _geometry(original, 3)[0], _geometry(changed, 3)[0]
+    before, after = _geometry(original, "zyx")[0], _geometry(changed, "zyx")[0]
     for axis, (old, new) in enumerate(zip(reversed(before), reversed(after), strict=True)):
         # The qform takes its scale from pixdim; the sform has its own.
         for row in ("srow_x", "srow_y", "srow_z"):
@@ -268,15 +308,18 @@ def _original(header: SignalHeader) -> Any | None:
 
 
 def _set_grid(parsed: Any, header: SignalHeader) -> None:
-    sizes, steps = list(reversed(header.shape)), list(reversed(header.spacing))
-    if header.axes == "tyx":
-        sizes.insert(2, 1)
-        steps.insert(2, 1.0)
+    extents, steps = (dict(zip(header.axes, each, strict=True)) for each in (header.shape, header.spacing))
+    places = "xyzt" if "t" in header.axes else "xyz"[: len(header.axes.replace("c", ""))]
+    vectors, colours = header.axes.startswith("c"), header.axes.endswith("c")
+    places = "xyztc" if vectors else places
+    sizes = [extents.get(axis, 1) for axis in places]
     dtype = np.dtype(header.file_dtype)
     parsed["dim"] = [len(sizes), *sizes, *[1] * (7 - len(sizes))]
-    parsed["pixdim"][1 : len(steps) + 1] = steps
-    parsed["datatype"] = _CODES[dtype.str[1:]]
-    parsed["bitpix"] = dtype.itemsize * 8
+    parsed["pixdim"][1 : len(sizes) + 1] = [steps.get(axis, 1.0) for axis in places]
+    parsed["datatype"] = _COLOUR_CODES[header.shape[-1]] if colours else _CODES[dtype.str[1:]]
+    parsed["bitpix"] = dtype.itemsize * 8 * (header.shape[-1] if colours else 1)
+    if vectors and parsed["intent_code"] == 0:
+        parsed["intent_code"] = _VECTOR
 
 
 def _fresh(header: SignalHeader) -> bytes:
@@ -285,7 +328,7 @@ def _fresh(header: SignalHeader) -> bytes:
     cls = Nifti1Header if max(header.shape) <= np.iinfo(np.int16).max else Nifti2Header
     parsed: Any = cls(endianness=order if order in "<>" else "<")
     scale, code = _space_unit(header)
-    spatial = [axis != "t" for axis in header.axes]
+    spatial = [axis in "zyx" for axis in header.axes]
     scaled = tuple(s * scale if is_space else s for s, is_space in zip(header.spacing, spatial, strict=True))
     _set_grid(parsed, SignalHeader(**{**header.__dict__, "spacing": scaled}))
     parsed["xyzt_units"] = code | _time_code(header)
@@ -300,7 +343,7 @@ def _fresh(header: SignalHeader) -> bytes:
 
 def _space_unit(header: SignalHeader) -> tuple[float, int]:
     """Return (factor for the spacing, NIfTI unit code); lengths NIfTI has no code for become millimetres."""
-    units = {unit for axis, unit in zip(header.axes, header.units, strict=True) if axis != "t"}
+    units = {unit for axis, unit in zip(header.axes, header.units, strict=True) if axis in "zyx"}
     unit = units.pop() if len(units) == 1 else ""
     if unit in {"m", "mm", "um"}:
         return 1.0, _UNIT_CODES[unit]

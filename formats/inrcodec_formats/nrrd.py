@@ -19,7 +19,6 @@ from .atomic import atomic_output
 from .errors import FormatError
 from .signal import Signal, SignalHeader, to_coded_integers
 from .streams import (
-    DEFAULT_AXES,
     check_expansion,
     check_header,
     damaged,
@@ -52,6 +51,9 @@ _FRESH_NAMES = {"i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4"
 _FRESH_NAMES |= {"i8": "int64", "u8": "uint64", "f4": "float", "f8": "double"}
 _SPATIAL_KINDS = {"domain", "space", "none", "???"}
 _SERIES_KINDS = {"time", "list"}
+_CHANNEL_KINDS = ("list", "vector", "color", "normal", "gradient", "matrix", "quaternion")
+"""Endings of the kinds that hold the components of a sample; a list is one where it is not the slowest axis."""
+_FRESH_KINDS = {"t": "time", "c": "vector"}
 _PLAIN_UNIT = re.compile(r"[A-Za-z0-9/%^.-]{0,32}")
 
 
@@ -83,11 +85,12 @@ class Nrrd:
         Raises
         ------
         FormatError
-            For channels, or a dtype without an NRRD name.
+            For axes out of order, or a dtype without an NRRD name.
         """
         check_header(header)
-        if header.axes not in {*DEFAULT_AXES.values(), "tyx"}:
-            known = "x, yx, zyx, tyx, tzyx"
+        space = header.axes.removeprefix("t").replace("c", "")
+        if space not in ("", "x", "yx", "zyx"):
+            known = "x, yx or zyx, t in front, and c anywhere behind t"
             raise FormatError(f"expected axes that NRRD can hold ({known}), found {header.axes!r}; write .npy")
         if np.dtype(header.file_dtype).str[1:] not in _FRESH_NAMES:
             raise FormatError(f"expected a dtype that NRRD can hold, found {header.file_dtype}; write .npy")
@@ -98,12 +101,13 @@ class Nrrd:
         Returns
         -------
         Signal
-            Axes ``(t, z, y, x)`` or fewer. ``source_header`` is the header text with its closing blank line.
+            Axes ``(t, z, y, x)`` or fewer, and ``c`` where the components of vectors, colours or matrices lie.
+            ``source_header`` is the header text with its closing blank line.
 
         Raises
         ------
         FormatError
-            For detached headers, multi-channel kinds, other encodings, damaged or truncated files.
+            For detached headers, several axes that are not space, other encodings, damaged or truncated files.
         SignalError
             For samples that cannot be coded, see `to_coded_integers`.
         """
@@ -209,22 +213,31 @@ def _dtype(path: Path, fields: dict[str, Any]) -> np.dtype:
 
 
 def _axes(path: Path, fields: dict[str, Any], sizes: list[int]) -> str:
-    """Name the axes, slowest first; only the slowest may be something other than space."""
-    spatial = [True] * len(sizes)
-    for i, kind in enumerate(fields.get("kinds", [])[: len(sizes)]):
-        if kind.lower() not in _SPATIAL_KINDS:
-            spatial[i] = False
-            if i < len(sizes) - 1 or kind.lower() not in _SERIES_KINDS:
-                raise FormatError(
-                    f"{path.name}: expected space axes and at most a slowest time or list axis, found axis {i} of kind "
-                    f"{kind[:40]!r}; multi-channel is not supported yet, split channels or permute the axes"
-                )
-    for i, direction in enumerate(_directions(fields)):
-        if i < len(sizes) and direction is None:
-            spatial[i] = False
-    if not all(spatial[:-1]):
-        raise FormatError(f"{path.name}: expected the axis without a direction to be slowest; use `unu permute`")
-    return "tyx" if len(sizes) == 3 and not spatial[-1] else DEFAULT_AXES[len(sizes)]
+    """Name the axes, slowest first: those of space, the slowest one if it is time or a list, and one of components."""
+    kinds = [str(kind).lower() for kind in fields.get("kinds", [])[: len(sizes)]]
+    kinds += ["domain"] * (len(sizes) - len(kinds))
+    for i, direction in enumerate(_directions(fields)[: len(sizes)]):
+        if direction is None and kinds[i] in _SPATIAL_KINDS:
+            kinds[i] = "list"
+    names = [_letter(path, i, kind, slowest=i == len(sizes) - 1) for i, kind in enumerate(kinds)]
+    if names.count("c") > 1:
+        raise FormatError(f"{path.name}: expected one axis of components, found {names.count('c')}; split the file")
+    space = iter("xyzt")
+    return "".join(reversed([name or next(space) for name in names]))
+
+
+def _letter(path: Path, axis: int, kind: str, slowest: bool) -> str:
+    """Letter of an axis that is not space; an axis of space gets none here."""
+    if kind in _SPATIAL_KINDS:
+        return ""
+    if slowest and kind in _SERIES_KINDS:
+        return "t"
+    if kind.endswith(_CHANNEL_KINDS):
+        return "c"
+    raise FormatError(
+        f"{path.name}: expected axes of space, a slowest one of time and one of components, found axis {axis} of kind "
+        f"{kind[:40]!r}; permute the axes or split the file"
+    )
 
 
 def _directions(fields: dict[str, Any]) -> list[np.ndarray | None]:
@@ -258,21 +271,22 @@ def _own_text(header: SignalHeader) -> tuple[bytes, bool] | None:
             layout = _parse(Path("header"), header.source_header)
     except FormatError:
         return None
-    same = layout.shape == header.shape and layout.dtype == np.dtype(header.file_dtype)
+    same = (layout.shape, layout.axes) == (header.shape, header.axes) and layout.dtype == np.dtype(header.file_dtype)
     return (header.source_header, layout.packed) if same and same_spacing(layout.spacing, header.spacing) else None
 
 
 def _fresh(header: SignalHeader) -> bytes:
     dtype = np.dtype(header.file_dtype)
     units = [unit if _PLAIN_UNIT.fullmatch(unit) else "" for unit in reversed(header.units)]
+    spacings = ["NaN" if axis == "c" else repr(float(step)) for axis, step in zip(header.axes, header.spacing, strict=True)]
     lines = [
         "NRRD0004",
         f"type: {_FRESH_NAMES[dtype.str[1:]]}",
         f"dimension: {len(header.shape)}",
         "sizes: " + " ".join(str(n) for n in reversed(header.shape)),
-        "spacings: " + " ".join(repr(float(step)) for step in reversed(header.spacing)),
+        "spacings: " + " ".join(reversed(spacings)),
         "units: " + " ".join(f'"{unit}"' for unit in units),
-        "kinds: " + " ".join("time" if axis == "t" else "domain" for axis in reversed(header.axes)),
+        "kinds: " + " ".join(_FRESH_KINDS.get(axis, "domain") for axis in reversed(header.axes)),
         *([] if dtype.itemsize == 1 else [f"endian: {'big' if dtype.str[0] == '>' else 'little'}"]),
         "encoding: gzip",
     ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .axes import AxisOrder, check_axes
 from .errors import SignalError
 
 CODED_DTYPES = ("uint8", "int8", "uint16", "int16")
@@ -23,7 +24,7 @@ class SignalHeader:
     dtype : str
         Coded integer dtype, one of `CODED_DTYPES`.
     axes : str
-        One letter per axis out of ``t z y x c``, e.g. ``"zyx"``.
+        One letter per axis out of ``t z y x c``, e.g. ``"zyx"``; ``c`` (channels) may stand anywhere.
     spacing : tuple of float
         Sample distance per axis, in `units`.
     units : tuple of str
@@ -52,6 +53,11 @@ class SignalHeader:
     def voxels(self) -> int:
         """Number of samples."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def order(self) -> AxisOrder:
+        """How the axes are permuted to be coded."""
+        return AxisOrder.of(self.axes)
 
     @property
     def raw_bytes(self) -> int:
@@ -95,11 +101,19 @@ class Signal:
     def from_array(cls, array: np.ndarray, *, quantise_step: float | None = None, axes: str | None = None) -> Signal:
         """Wrap a plain array (1-D to 4-D, slowest axis first).
 
+        Parameters
+        ----------
+        array : ndarray
+        quantise_step : float, optional
+            For real values: the smallest difference to keep.
+        axes : str, optional
+            One letter per axis, e.g. ``"yxc"`` for a colour picture; the last ones of ``"tzyx"`` unless given.
+
         Raises
         ------
         SignalError
             If the array is empty, has an unsupported dtype or dimension, holds NaN or infinite values,
-            or holds fractions and no `quantise_step` was given.
+            or holds fractions and no `quantise_step` was given; if the axes are not its own.
         """
         if isinstance(array, np.ma.MaskedArray):
             raise SignalError("expected an array without a mask, found a masked one; fill it first, e.g. array.filled(0)")
@@ -109,6 +123,7 @@ class Signal:
             if default is None:
                 raise SignalError(f"expected an array of 1 to 4 dimensions, found {array.ndim}; slice or reshape it")
             axes = default
+        check_axes(axes, array.ndim)
         coded, step = to_coded_integers(array, quantise_step)
         header = SignalHeader(
             shape=tuple(int(n) for n in array.shape),

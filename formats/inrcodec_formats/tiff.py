@@ -7,11 +7,8 @@ scheme and sub-resolutions are not kept.
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import struct
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +18,7 @@ import numpy as np
 import tifffile
 
 from .atomic import atomic_output
+from .axes import MAX_AXES
 from .errors import FormatError
 from .signal import Signal, SignalHeader, to_coded_integers
 from .streams import (
@@ -32,33 +30,31 @@ from .streams import (
     damaged,
     map_samples,
     reading,
-    same_spacing,
 )
+from .tiff_tags import TIFF, fresh_options, kept_options, kept_tags, own_tags, pixels
 
 _MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_COLOUR_MAP = 320
-_KEPT_TAGS = (270, 271, 272, 285, 305, 306, 315, 316, _COLOUR_MAP, 50838, 50839)
-_RESOLUTION_TAGS = (282, 283, 296)
-_TAG_LIMIT = 16 << 20
 _EXPANSION_LIMIT = 100_000
 _CLASSIC_LIMIT = 4_000_000_000
 _DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"}
-_OME_DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"}
-_OME_LENGTHS = {"m", "cm", "mm", "nm", "pm", "km", "in"}
 _MICRO = {"µm", "μm", "um", "micron", "microns", "\\u00B5m", "micrometer"}
 _RESOLUTION_UNITS = {2: (25.4, "mm"), 3: (10.0, "mm")}
 _TYPE_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _GREY_PHOTOMETRICS = (0, 1, 3)
+_RGB, _YCBCR, _JPEG = 2, 6, 7
 
 
 def _is_stack(axes: str) -> bool:
-    return axes.endswith("yx") and axes[:-2] in ("", "t", "z", "tz", "zt")
+    """Whether pages can hold the axes: ``yx``, channels behind or before them, time and depth before."""
+    front = axes.removesuffix("c").removesuffix("yx")
+    whole = f"{front}yxc" if axes.endswith("c") else f"{front}yx"
+    return whole == axes and len(axes) <= MAX_AXES and set(front) <= set("tzc") and len(set(axes)) == len(axes)
 
 
 class Tiff:
-    """Reader and writer of TIFF stacks with one grey channel."""
+    """Reader and writer of TIFF stacks: grey, colour, or several channels."""
 
-    name = "tiff"
+    name = TIFF
     suffixes = (".tif", ".tiff", ".btf", ".tf8")
 
     def matches(self, head: bytes) -> bool:
@@ -71,11 +67,11 @@ class Tiff:
         Raises
         ------
         FormatError
-            For axes that do not end in ``yx``, channels, or a dtype without a TIFF sample format.
+            For axes that do not end in ``yx`` or ``yxc``, or a dtype without a TIFF sample format.
         """
         check_header(header)
         if not _is_stack(header.axes):
-            raise FormatError(f"expected axes that TIFF can hold (yx after z and t), found {header.axes!r}; write .npy")
+            raise FormatError(f"expected axes that TIFF can hold (yx or yxc after z, t and c), found {header.axes!r}; write .npy")
         if np.dtype(header.file_dtype).str[1:] not in _DTYPES:
             raise FormatError(f"expected a dtype that TIFF can hold, found {header.file_dtype}; write .npy")
 
@@ -85,12 +81,12 @@ class Tiff:
         Returns
         -------
         Signal
-            Axes in file order, ``yx`` last, without axes of length one before them.
+            Axes in file order without those of length one other than ``yx``; samples of a pixel (RGB) are channels.
 
         Raises
         ------
         FormatError
-            For several series, channels, planes out of order or missing, damaged or truncated files.
+            For several series, more than four axes, planes out of order or missing, damaged or truncated files.
         SignalError
             For samples that cannot be coded, see `to_coded_integers`.
         """
@@ -104,7 +100,7 @@ class Tiff:
             axes, shape = _axes(path, series)
             stored = _samples(path, tif, series, shape)
             spacing, units = _geometry(tif, axes)
-            kept = _kept(tif, shape, stored.dtype, spacing)
+            kept = kept_tags(tif, axes, shape, stored.dtype, spacing)
         coded, step = to_coded_integers(stored, quantise_step)
         header = SignalHeader(
             shape=shape,
@@ -128,14 +124,15 @@ class Tiff:
         """
         self.check(header)
         dtype = np.dtype(header.file_dtype)
-        kept = _own_tags(header)
-        options = _fresh_options(header) if kept is None else _kept_options(kept)
+        kept = own_tags(header)
+        options = fresh_options(header) if kept is None else kept_options(kept, header)
         order: Literal["<", ">"] = ">" if (kept or {}).get("byteorder", dtype.str[0]) == ">" else "<"
         size = byte_count(header.shape, dtype) + 1024 * math.prod(header.shape[:-2])
         big = size > _CLASSIC_LIMIT or bool((kept or {}).get("bigtiff"))
         with atomic_output(path) as out, tifffile.TiffWriter(out, bigtiff=big, byteorder=order) as writer:
-            pages = _pages(header, slabs)
-            writer.write(pages, shape=header.shape, dtype=dtype, software=False, metadata=None, **options)
+            planar = options.get("planarconfig") == "separate"
+            pages = _pages(header, slabs, header.shape[-3:] if planar else pixels(header)[1])
+            writer.write(pages, shape=pixels(header)[0], dtype=dtype, software=False, metadata=None, **options)
             # tifffile stops at the last page it needs; one more step lets a surplus or missing row be seen.
             next(pages, None)
 
@@ -203,13 +200,17 @@ def _axes(path: Path, series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, 
     """Name the axes in file order, dropping those of length one except Y and X."""
     pairs = [(a, int(n)) for a, n in zip(series.axes, series.shape, strict=True) if n > 1 or a in "YX"]
     letters = "".join(axis for axis, _ in pairs)
-    if set(letters) & set("CS") or int(series.keyframe.photometric) not in _GREY_PHOTOMETRICS:
-        raise FormatError(
-            f"{path.name}: expected one grey channel, found {letters}; multi-channel not supported yet; split channels"
-        )
-    names = "".join({"I": "z", "Q": "z"}.get(axis, axis.lower()) for axis in letters)
+    page = series.keyframe
+    # tifffile turns the YCbCr of JPEG strips into RGB; other YCbCr stays subsampled.
+    colour = "S" in letters and (page.photometric == _RGB or (page.photometric == _YCBCR and page.compression == _JPEG))
+    if not colour and int(page.photometric) not in _GREY_PHOTOMETRICS:
+        raise FormatError(f"{path.name}: expected grey or RGB samples, found {page.photometric.name}; convert it to RGB")
+    names = "".join({"I": "z", "Q": "z", "S": "c"}.get(axis, axis.lower()) for axis in letters)
     if not _is_stack(names):
-        raise FormatError(f"{path.name}: expected axes Z, T, Y, X, found {letters}; split or reorder the file")
+        raise FormatError(
+            f"{path.name}: expected at most four axes out of Z, T, C, Y, X (samples S are channels), found {letters}; "
+            "split or reorder the file"
+        )
     return names, tuple(n for _, n in pairs)
 
 
@@ -287,112 +288,16 @@ def _page_geometry(tif: tifffile.TiffFile) -> dict[str, tuple[float, str]]:
     return known
 
 
-def _kept(tif: tifffile.TiffFile, shape: tuple[int, ...], dtype: np.dtype, spacing: tuple[float, ...]) -> bytes:
-    """Pack the first page's descriptive tags, verbatim, with what is needed to know whether they still apply."""
-    page = tif.pages.first
-    tags = []
-    for tag in page.tags:
-        if tag.code in _KEPT_TAGS and tag.valuebytecount <= _TAG_LIMIT:
-            tif.filehandle.seek(tag.valueoffset)
-            raw = tif.filehandle.read(tag.valuebytecount)
-            tags.append([tag.code, int(tag.dtype), int(tag.count), base64.b64encode(raw).decode("ascii")])
-    resolution = [_plain(page.tags.valueof(code)) for code in _RESOLUTION_TAGS]
-    kept = {
-        "shape": list(shape),
-        "dtype": dtype.str,
-        "spacing": list(spacing),
-        "byteorder": tif.byteorder,
-        "bigtiff": tif.is_bigtiff,
-        "compressed": int(page.compression) != 1,
-        "photometric": int(page.photometric),
-        "resolution": resolution,
-        "tags": tags,
-    }
-    return json.dumps(kept, separators=(",", ":")).encode("ascii")
-
-
-def _plain(value: Any) -> Any:
-    """Make a tag's value fit for JSON."""
-    if isinstance(value, tuple):
-        return [int(n) for n in value]
-    return None if value is None else int(value)
-
-
-def _own_tags(header: SignalHeader) -> dict[str, Any] | None:
-    """Return the tags the signal was read with, if they still describe it."""
-    if header.source_format != Tiff.name:
-        return None
-    try:
-        kept: dict[str, Any] = json.loads(header.source_header)
-        same = tuple(kept["shape"]) == header.shape and kept["dtype"] == header.file_dtype
-        same = same and same_spacing(tuple(kept["spacing"]), header.spacing)
-        _kept_options(kept)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return None
-    return kept if same else None
-
-
-def _kept_options(kept: dict[str, Any]) -> dict[str, Any]:
-    """Turn kept tags into arguments of `tifffile.TiffWriter.write`."""
-    tags = [
-        (int(code), int(kind), int(count), base64.b64decode(value), True)
-        for code, kind, count, value in kept["tags"]
-        if code in _KEPT_TAGS
-    ]
-    options: dict[str, Any] = {"extratags": [tag for tag in tags if tag[0] != _COLOUR_MAP]}
-    palettes = [value for code, _, _, value, _ in tags if code == _COLOUR_MAP]
-    if kept["photometric"] == 3 and palettes:
-        options["photometric"] = "palette"
-        options["colormap"] = np.frombuffer(palettes[0], kept["byteorder"] + "u2").reshape(3, -1)
-    else:
-        options["photometric"] = "miniswhite" if kept["photometric"] == 0 else "minisblack"
-    x, y, unit = kept["resolution"]
-    if x and y and x[1] and y[1]:
-        options["resolution"] = (tuple(x), tuple(y))
-        options["resolutionunit"] = unit if unit in (1, 2, 3) else 1
-    if kept["compressed"]:
-        options["compression"] = "zlib"
-    return options
-
-
-def _fresh_options(header: SignalHeader) -> dict[str, Any]:
-    options: dict[str, Any] = {"photometric": "minisblack"}
-    if np.dtype(header.file_dtype).str[1:] in _OME_DTYPES:
-        options["description"] = _ome_xml(header).encode("utf-8")
-    elif len(header.shape) > 2:
-        # OME has no such sample type; tifffile's own JSON still names the axes.
-        described = {"shape": list(header.shape), "axes": header.axes.upper()}
-        options["description"] = json.dumps(described)
-    return options
-
-
-def _ome_xml(header: SignalHeader) -> str:
-    """Describe shape, spacing and units; the identifier follows from them, so equal signals give equal files."""
-    attributes: dict[str, Any] = {}
-    for axis, step, unit in zip(header.axes, header.spacing, header.units, strict=True):
-        name = "TimeIncrement" if axis == "t" else f"PhysicalSize{axis.upper()}"
-        if unit in {"s", "ms", "min", "h"} if axis == "t" else unit in _OME_LENGTHS | {"um"}:
-            attributes[name], attributes[f"{name}Unit"] = step, "µm" if unit == "um" else unit
-        elif step != 1.0:
-            attributes[name] = step
-            attributes[f"{name}Unit"] = "s" if axis == "t" else "pixel"
-    identity = uuid.uuid5(uuid.NAMESPACE_OID, repr((header.shape, header.axes, header.file_dtype, attributes)))
-    xml = tifffile.OmeXml(Creator="inrcodec", UUID=str(identity))
-    stored = (math.prod(header.shape[:-2]), 1, 1, header.shape[-2], header.shape[-1], 1)
-    xml.addimage(np.dtype(header.file_dtype).name, header.shape, stored, axes=header.axes.upper(), **attributes)
-    return xml.tostring(declaration=True)
-
-
-def _pages(header: SignalHeader, slabs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _pages(header: SignalHeader, slabs: Iterable[np.ndarray], page_shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Yield whole pages of file values; rows of a single page are gathered first."""
-    if len(header.shape) == 2:
+    if math.prod(page_shape) == header.voxels:
         page = np.empty(header.shape, header.file_dtype)
         row = 0
         for slab in checked_slabs(header, slabs):
             page[row : row + len(slab)] = header.to_file_values(slab)
             row += len(slab)
-        yield page
+        yield page.reshape(page_shape)
         return
     for slab in checked_slabs(header, slabs):
-        for page in slab.reshape(-1, *header.shape[-2:]):
+        for page in slab.reshape(-1, *page_shape):
             yield np.ascontiguousarray(header.to_file_values(page))

@@ -56,7 +56,9 @@ def doubled(values: Floats, flags: tuple[bool, ...], shape: tuple[int, ...]) -> 
     return values
 
 
-def choose_halvings(volume: np.ndarray, most: int, least_extent: int = 4) -> tuple[tuple[bool, ...], ...]:
+def choose_halvings(
+    volume: np.ndarray, most: int, least_extent: int = 4, channels: bool = False
+) -> tuple[tuple[bool, ...], ...]:
     """Axes to halve from level to level: those along which the signal is smoothest first, until all are short.
 
     Thick slices differ more from one to the next than neighbours within them; there the axis of slices waits until the
@@ -69,12 +71,14 @@ def choose_halvings(volume: np.ndarray, most: int, least_extent: int = 4) -> tup
         Most levels.
     least_extent : int
         Shorter axes are not halved.
+    channels : bool
+        Axis 0 holds channels and is never halved: the mean of two channels is nothing to predict either from.
     """
     extents = list(volume.shape)
     rough = [_roughness(volume, axis) for axis in range(volume.ndim)]
     found: list[tuple[bool, ...]] = []
     while len(found) < most - 1:
-        live = [axis for axis, n in enumerate(extents) if n > least_extent]
+        live = [axis for axis, n in enumerate(extents) if n > least_extent and not (channels and axis == 0)]
         if not live:
             break
         limit = _UNLIKE * min(rough[axis] for axis in live)

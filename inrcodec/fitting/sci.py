@@ -30,8 +30,8 @@ LEAST_WEIGHTS = 24
 """A smaller share of the budget makes a block a constant."""
 SPREAD, MOST_CLASSES = 1.6, 8
 """Blocks whose dues differ by less than this factor share a class: many classes make slow steps, few unfitting widths."""
-FINEST_BLOCK = 8
-"""Edge of the smallest block, in samples, on the axis of median bandwidth."""
+FINEST_BLOCK, LONGEST_BLOCK = 8, 32
+"""Edge of the smallest block, in samples: on the axis of median bandwidth, and at most."""
 GROUP_VOXELS = 1 << 25
 """Samples of the blocks that are fitted together: bounds the memory of large volumes."""
 LEARNING_RATE = 3e-2
@@ -73,9 +73,11 @@ class BlockFacts:
     flat: NDArray[np.bool_]
 
 
-def choose_partition(volume: np.ndarray, options: SciOptions, weights: int) -> octree.Octree:
+def choose_partition(volume: np.ndarray, options: SciOptions, weights: int, channels: bool = False) -> octree.Octree:
     """Cover the volume by at most as many blocks as the budget of weights can feed, spectra as concentrated as can be."""
-    cells = octree.cell_pyramid(volume.shape, halved_edges(volume.shape, block_edges(volume)))
+    # Channels share their edges; cut apart, every network would learn them anew.
+    edges = (min(len(volume), LONGEST_BLOCK), *block_edges(volume[len(volume) // 2])) if channels else block_edges(volume)
+    cells = octree.cell_pyramid(volume.shape, halved_edges(volume.shape, edges))
     counts = [math.prod(octree.grid_of(volume.shape, cell)) for cell in cells]
     most = max(options.blocks or weights // WEIGHTS_PER_BLOCK, counts[_coarsest(cells)])
     if options.partition == "uniform":
@@ -134,7 +136,7 @@ def block_edges(volume: np.ndarray) -> tuple[int, ...]:
         return (FINEST_BLOCK,) * volume.ndim
     middle = math.exp(sum(map(math.log, known)) / len(known))
     octaves = [round(math.log2(middle / s)) if s > 0 else 0 for s in slope]
-    return tuple(int(min(max(FINEST_BLOCK * 2.0**o, 2), 32)) for o in octaves)
+    return tuple(int(min(max(FINEST_BLOCK * 2.0**o, 2), LONGEST_BLOCK)) for o in octaves)
 
 
 def measure_blocks(volume: np.ndarray, tree: octree.Octree, offset: int) -> BlockFacts:

@@ -117,8 +117,8 @@ class Reconstruction(Protocol):
         The quantisation step as an error of samples, in stored units: what a correction of the samples is measured in.
     low, high : int
         Smallest and largest sample.
-    rows : int
-        Rows along axis 0 that a slab should have.
+    extents : tuple of int
+        Samples along each axis that a slab across it should have.
     evaluated : int
         Samples and points evaluated so far.
     shared_weights : int
@@ -132,7 +132,7 @@ class Reconstruction(Protocol):
     step: float
     low: int
     high: int
-    rows: int
+    extents: tuple[int, ...]
     evaluated: int
     shared_weights: int
     backend: Backend

@@ -23,7 +23,7 @@ from ..payload.pyramid import PyramidStream, networks_from_section, read_chunk
 from ..payload.sections import needed
 from .base import UNSOUND, BlockCosts, Chunks, rounded
 from .latents import Latents
-from .pyramid_there import PyramidBoxes, rows_there
+from .pyramid_there import PyramidBoxes, extents_there
 
 Tiles = list[tuple[int, NDArray[np.uint8]]]
 
@@ -48,7 +48,7 @@ class PyramidReconstruction:
         self.backend = backend
         self.stream, self.context, self.synthesis = stream, context, synthesis
         self.tree, self.step, self.low, self.high = stream.tiles, stream.step, stream.low, stream.high
-        self.rows = rows_there(stream) if backend.name == "triton" else stream.edge
+        self.extents = extents_there(stream) if backend.name == "triton" else (stream.edge,) * stream.layout.ndim
         self.evaluated = 0
         self.shared_weights = stream.layout.parameters
 
@@ -56,7 +56,7 @@ class PyramidReconstruction:
     def of(cls, container: Container, backend: Backend) -> PyramidReconstruction:
         """Read the sections TREE and NETW."""
         tree, networks = needed(container, ("TREE", "NETW"))
-        stream = PyramidStream.from_section(tree, container.header.shape, container.chunks.blocks)
+        stream = PyramidStream.from_section(tree, container.header.coded_shape, container.chunks.blocks)
         return cls(stream, *networks_from_section(networks, stream.layout), backend)
 
     @cached_property

@@ -75,9 +75,10 @@ class PyramidBoxes:
         return samples.reshape(tuple((stop - start).tolist()))
 
 
-def rows_there(stream: PyramidStream) -> int:
-    """Rows along axis 0 of a slab that keeps a device busy."""
-    return stream.edge * max(1, _LATENTS // (stream.edge * math.prod(stream.layout.shape[1:])))
+def extents_there(stream: PyramidStream) -> tuple[int, ...]:
+    """Along each axis, the thickness of a slab across it that keeps a device busy."""
+    total = math.prod(stream.layout.shape)
+    return tuple(stream.edge * max(1, _LATENTS * extent // (stream.edge * total)) for extent in stream.layout.shape)
 
 
 def _parts(start: IntArray, stop: IntArray, stream: PyramidStream) -> Iterator[tuple[IntArray, IntArray]]:

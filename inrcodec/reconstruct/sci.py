@@ -57,7 +57,7 @@ class SciReconstruction:
         self.stream, self.statistics = stream, statistics
         self.backend = suited(backend, stream.ndim, stream.classes)
         self.tree, self.step, self.low, self.high = stream.tree, stream.step, stream.low, stream.high
-        self.rows = self.tree.cells[self.tree.top][0]
+        self.extents = self.tree.cells[self.tree.top]
         self.evaluated = 0
         self.shared_weights = 0
 
@@ -65,7 +65,7 @@ class SciReconstruction:
     def of(cls, container: Container, backend: Backend) -> SciReconstruction:
         """Read the sections TREE and STAT."""
         tree, packed = needed(container, ("TREE", "STAT"))
-        stream = SciStream.from_section(tree, container.header.shape, container.chunks.blocks)
+        stream = SciStream.from_section(tree, container.header.coded_shape, container.chunks.blocks)
         statistics = decompress_bounded(packed, STATISTICS_LIMIT)
         return cls(stream, NetworkStatistics.from_bytes(statistics, stream.shapes), backend)
 

@@ -47,7 +47,7 @@ class TincReconstruction:
         self.coder = ReadoutCoder(stream.geometry, statistics, self.backend)
         self.tree, self.layout = stream.tree, stream.layout
         self.step, self.low, self.high = stream.step, stream.low, stream.high
-        self.rows = self.layout.cells[self.layout.top][0]
+        self.extents = self.layout.cells[self.layout.top]
         self.evaluated = 0
         self.shared_weights = sum(p.numel() for p in model.parameters.values())
 
@@ -55,7 +55,7 @@ class TincReconstruction:
     def of(cls, container: Container, backend: Backend) -> TincReconstruction:
         """Read the sections TREE, NETW and STAT."""
         tree, packed = needed(container, ("TREE", "STAT"))
-        stream = TincStream.from_section(tree, container.header.shape, container.chunks.blocks)
+        stream = TincStream.from_section(tree, container.header.coded_shape, container.chunks.blocks)
         network = container.sections.read("NETW") if "NETW" in container.sections else None
         model = model_from_section(network, stream.layout)
         statistics = decompress_bounded(packed, STATISTICS_LIMIT)

@@ -56,6 +56,8 @@ class Task:
     options : EncodeOptions
     backend : Backend
     progress, timed : callable
+    channels : bool
+        Whether axis 0 holds channels: those are neither halved nor, where they are few, cut apart.
     """
 
     volume: np.ndarray
@@ -65,6 +67,7 @@ class Task:
     backend: Backend
     progress: Progress
     timed: Timed
+    channels: bool = False
 
     def note(self, stage: str) -> Callable[[float, str], None]:
         """Progress of one stage."""
@@ -94,8 +97,8 @@ class System(Protocol):
     blocks : int
     decoder_bytes : int
         Memory that a decoder needs for a batch of blocks.
-    rows : int
-        Rows along axis 0 that a decoder holds at a time.
+    extents : tuple of int
+        Samples along each axis that a decoder holds at a time.
     choices : dict
         What was decided, for the report.
     backend : Backend
@@ -120,7 +123,7 @@ class System(Protocol):
     def decoder_bytes(self) -> int: ...
 
     @property
-    def rows(self) -> int: ...
+    def extents(self) -> tuple[int, ...]: ...
 
     def __init__(self, task: Task) -> None: ...
 

@@ -82,7 +82,7 @@ class PyramidSystem:
                 f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {volume.size}; "
                 "use method='tinc', or split the signal"
             )
-        halved = pyramid_start.choose_halvings(volume, self.options.levels)
+        halved = pyramid_start.choose_halvings(volume, self.options.levels, channels=self.task.channels)
         context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
         self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
         wanted, networks = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters), self._first_networks()
@@ -174,9 +174,9 @@ class PyramidSystem:
         return (256 << 20) + 4 * (1 << 22) * (self.layout.levels + 2) + 16 * self._edge**self.layout.ndim
 
     @property
-    def rows(self) -> int:
-        """Rows of the finest tiles."""
-        return self._edge
+    def extents(self) -> tuple[int, ...]:
+        """Those of the finest tiles."""
+        return (self._edge,) * self.layout.ndim
 
     @property
     def _edge(self) -> int:

@@ -127,9 +127,9 @@ class SciSystem:
         return 16 * math.prod(e + 2 * self.options.halo for e in self._largest) + (256 << 20)
 
     @property
-    def rows(self) -> int:
-        """Rows of the largest blocks."""
-        return self._largest[0]
+    def extents(self) -> tuple[int, ...]:
+        """Those of the largest blocks."""
+        return self._largest
 
     @property
     def _largest(self) -> tuple[int, ...]:
@@ -173,7 +173,7 @@ class SciSystem:
 
     def _fitted(self, weights: int, effort: float, sample: int | None = None) -> Networks:
         task, options = self.task, self.options
-        tree = sci.choose_partition(task.volume, options, weights)
+        tree = sci.choose_partition(task.volume, options, weights, task.channels)
         facts = sci.measure_blocks(task.volume, tree, self.offset)
         classes, kind = sci.choose_classes(facts, options, self._ndim, weights)
         bandwidth = sci.bandwidth_exponents(facts, classes, kind, options, self._ndim)

@@ -107,9 +107,9 @@ class TincSystem:
         return 16 * math.prod(self._largest) + (256 << 20)
 
     @property
-    def rows(self) -> int:
-        """Rows of the largest leaves."""
-        return self._largest[0]
+    def extents(self) -> tuple[int, ...]:
+        """Those of the largest leaves."""
+        return self._largest
 
     @property
     def _largest(self) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from inrcodec_formats import registry
 from inrcodec_formats.errors import FormatError, InrcodecError, OutputError, SignalError
 from inrcodec_formats.signal import Signal
 
-SPACING = {"t": (2.5, "s"), "z": (3.0, "mm"), "y": (0.75, "mm"), "x": (0.5, "mm")}
+SPACING = {"c": (1.0, ""), "t": (2.5, "s"), "z": (3.0, "mm"), "y": (0.75, "mm"), "x": (0.5, "mm")}
 FOREIGN = {
     "nifti": b"\x93NUMPY\x01\x00v\x00" + bytes(400),
     "nrrd": b"\x93NUMPY\x01\x00v\x00" + bytes(400),
@@ -35,9 +35,9 @@ def make_array(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(low, 120, shape).astype(dtype)
 
 
-def make_signal(array: np.ndarray, quantise_step: float | None = None) -> Signal:
+def make_signal(array: np.ndarray, quantise_step: float | None = None, axes: str | None = None) -> Signal:
     """Wrap an array with a spacing and unit of its own for each axis."""
-    signal = Signal.from_array(array, quantise_step=quantise_step)
+    signal = Signal.from_array(array, quantise_step=quantise_step, axes=axes)
     pairs = [SPACING[axis] for axis in signal.header.axes]
     return signal.with_header(spacing=tuple(s for s, _ in pairs), units=tuple(u for _, u in pairs))
 
@@ -62,6 +62,8 @@ class FormatConformance:
         Stored dtypes the format must keep, byte order included.
     shapes : tuple of tuple of int
         Shapes the format must keep.
+    channels : tuple of (str, str, int)
+        Axes with channels that the format must keep, the dtype, and the number of channels.
     keeps_geometry : bool
         Whether spacing and units survive.
     unused_tail : int
@@ -74,6 +76,7 @@ class FormatConformance:
         "|u1", "|i1", "<u2", ">u2", "<i2", ">i2", "<u4", ">u4", "<i4", ">i4", "<i8", ">i8", "<f4", ">f4", "<f8", ">f8",
     )  # fmt: skip
     shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((5, 7), (4, 5, 7), (3, 4, 5, 7))
+    channels: ClassVar[tuple[tuple[str, str, int], ...]] = ()
     keeps_geometry: ClassVar[bool] = True
     unused_tail: ClassVar[int] = 0
 
@@ -262,10 +265,24 @@ class FormatConformance:
             one_line(error)
             assert next(asked) is signal.samples, "the target must be tried before any slab is produced"
 
-    def test_channels_are_refused_before_any_slab(self, tmp_path: Path) -> None:
+    def test_channels_come_back_where_they_were(self, tmp_path: Path) -> None:
+        assert self.channels
+        for axes, dtype, count in self.channels:
+            extents = {"t": 2, "z": 3, "y": 5, "x": 7, "c": count}
+            array = make_array(dtype, tuple(extents[axis] for axis in axes))
+            registry.write_signal(self.path(tmp_path), make_signal(array, axes=axes))
+            found = registry.read(self.path(tmp_path))
+            assert np.array_equal(found.values, array) and found.values.dtype == array.dtype, (axes, dtype, count)
+            registry.write_signal(self.path(tmp_path, "b"), found)
+            assert self.path(tmp_path, "b").read_bytes() == self.path(tmp_path).read_bytes(), (axes, dtype, count)
+            if self.keeps_geometry:
+                assert found.header.axes == axes
+                assert found.header.spacing == pytest.approx(make_signal(array, axes=axes).header.spacing), axes
+
+    def test_axes_without_a_place_are_refused_before_any_slab(self, tmp_path: Path) -> None:
         if self.name == "npy":
             pytest.skip("npy holds any axes")
-        signal = Signal.from_array(make_array("|u1", (4, 5, 3)), axes="yxc")
+        signal = Signal.from_array(make_array("|u1", (4, 5, 3)), axes="xcy")
         with pytest.raises(FormatError, match="axes") as error:
             registry.writer_for(self.path(tmp_path), signal.header)
         one_line(error)

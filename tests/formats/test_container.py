@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,24 @@ def test_may_ignore_flags_are_ignored() -> None:
     with Container.open(blob, known=KNOWN) as container:
         container.verify()
         assert container.may_ignore == 0x81
+
+
+def with_must_flags(blob: bytes, flags: int) -> bytes:
+    """The same stream under other must-understand flags."""
+    end = 14 + int.from_bytes(blob[12:14], "little")
+    front = blob[:10] + bytes([flags]) + blob[11:end]
+    return front + make_attacks.crc(front) + blob[end + 4 :]
+
+
+def test_moved_axes_are_flagged_for_readers_that_do_not_know() -> None:
+    for axes, flags in (("zyx", 0), ("yxc", 1), ("cyx", 0), ("ycx", 1)):
+        blob = written(replace(HEADER, axes=axes))
+        assert blob[10] == flags, axes
+        with Container.open(blob) as container:
+            expected = {"yxc": (6, 4, 5), "ycx": (5, 4, 6)}.get(axes, (4, 5, 6))
+            assert container.header.shape == (4, 5, 6) and container.header.coded_shape == expected
+        with pytest.raises(ContainerError, match=f"flags 0x0{flags} for axes '{axes}', found 0x0{1 - flags}"):
+            Container.open(with_must_flags(blob, 1 - flags))
 
 
 def test_region_read_touches_little(tmp_path: Path) -> None:

@@ -24,12 +24,14 @@ class TestNiftiConformance(FormatConformance):
     suffix = ".nii"
     name = "nifti"
     shapes = ((6,), (5, 7), (4, 5, 7), (3, 4, 5, 7))
+    channels = (("zyxc", "|u1", 3), ("zyxc", "|u1", 4), ("yxc", "|u1", 3), ("czyx", "<f4", 3), ("czyx", ">i2", 6))
 
 
 class TestGzippedNiftiConformance(FormatConformance):
     suffix = ".nii.gz"
     name = "nifti"
     dtypes = ("|u1", "<i2", ">u2", "<f4", "<f8")
+    channels = (("zyxc", "|u1", 3), ("czyx", "<i2", 3))
 
     def uncompressed(self, path: Path) -> bytes:
         return gzip.decompress(path.read_bytes())
@@ -217,14 +219,48 @@ def refused(path: Path, words: str) -> None:
     assert path.name in one_line(error)
 
 
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+def test_colours_are_channels_behind_x(tmp_path: Path) -> None:
+    colours = make_array("|u1", (7, 5, 4, 3))
+    nib.save(nib.Nifti1Image(colours.view(RGB)[..., 0], AFFINE), tmp_path / "a.nii")
+    signal = registry.read(tmp_path / "a.nii")
+    assert signal.header.axes == "zyxc" and np.array_equal(signal.samples, colours.transpose(2, 1, 0, 3))
+    registry.write_signal(tmp_path / "b.nii", signal)
+    assert (tmp_path / "b.nii").read_bytes() == (tmp_path / "a.nii").read_bytes()
+    fresh = signal.with_header(source_format="array", source_header=b"")
+    registry.write_signal(tmp_path / "c.nii", fresh)
+    assert np.array_equal(np.asanyarray(nib.load(tmp_path / "c.nii").dataobj), colours.view(RGB)[..., 0])
+
+
+def test_components_of_vectors_are_channels_before_z(tmp_path: Path) -> None:
+    vectors = make_array("i2", (7, 5, 4, 1, 3))
+    save(tmp_path / "a.nii", vectors)
+    signal = registry.read(tmp_path / "a.nii")
+    assert signal.header.axes == "czyx" and np.array_equal(signal.samples, vectors[:, :, :, 0].T)
+    registry.write_signal(tmp_path / "b.nii", signal)
+    assert (tmp_path / "b.nii").read_bytes() == (tmp_path / "a.nii").read_bytes()
+    registry.write_signal(tmp_path / "c.nii", signal.with_header(source_format="array", source_header=b""))
+    image = nib.load(tmp_path / "c.nii")
+    assert np.array_equal(np.asanyarray(image.dataobj), vectors) and image.header.get_intent()[0] == "vector"
+
+
+def test_channels_without_a_place_are_refused(tmp_path: Path) -> None:
+    for axes, dtype, count in (("zyxc", "<u2", 3), ("zyxc", "|u1", 5), ("tyxc", "|u1", 3), ("zcyx", "|u1", 3), ("ctyx", "|u1", 3)):
+        array = make_array(dtype, tuple(count if axis == "c" else 4 for axis in axes))
+        with pytest.raises(FormatError, match="axes that NIfTI can hold") as error:
+            registry.write_signal(tmp_path / "a.nii", make_signal(array, axes=axes))
+        one_line(error)
+
+
 def test_unsupported_files_say_so(tmp_path: Path) -> None:
     save(tmp_path / "five.nii", make_array("i2", (3, 4, 2, 2, 3)))
     refused(tmp_path / "five.nii", "at most 4 dimensions, found 5")
     nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.complex64), np.eye(4)), tmp_path / "complex.nii")
     refused(tmp_path / "complex.nii", "complex64")
-    rgb = np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    nib.save(nib.Nifti1Image(rgb, np.eye(4)), tmp_path / "rgb.nii")
-    refused(tmp_path / "rgb.nii", "RGB")
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5, 2), RGB), np.eye(4)), tmp_path / "rgb.nii")
+    refused(tmp_path / "rgb.nii", "at most 4 dimensions, found 4: .* of colours")
     nib.save(nib.Nifti1Pair(make_array("i2", (3, 4, 5)), np.eye(4)), tmp_path / "pair.hdr")
     refused(tmp_path / "pair.hdr", r"\.hdr/\.img pair")
     save(tmp_path / "packed.nii.gz", make_array("i2", (3, 4, 5)))

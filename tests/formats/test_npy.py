@@ -16,6 +16,7 @@ class TestNpyConformance(FormatConformance):
     suffix = ".npy"
     name = "npy"
     shapes = ((6,), (5, 7), (4, 5, 7), (3, 4, 5, 7))
+    channels = (("yxc", "|u1", 3), ("czyx", "<f4", 2))
     keeps_geometry = False
 
 

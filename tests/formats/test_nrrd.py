@@ -18,6 +18,7 @@ class TestNrrdConformance(FormatConformance):
     suffix = ".nrrd"
     name = "nrrd"
     shapes = ((6,), (5, 7), (4, 5, 7), (3, 4, 5, 7))
+    channels = (("zyxc", "|u1", 3), ("yxc", "<f4", 2), ("czyx", ">i2", 6), ("tyxc", "|u1", 3), ("zcyx", "<u2", 2))
 
     def uncompressed(self, path: Path) -> bytes:
         text, _, data = path.read_bytes().partition(b"\n\n")
@@ -95,12 +96,38 @@ def test_a_slowest_list_axis_is_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "axes"),
+    [
+        (("kinds: RGB-color domain domain",), "yxc"),
+        (("kinds: domain domain vector",), "cyx"),
+        (("kinds: domain 3D-symmetric-matrix domain",), "ycx"),
+        (("kinds: list domain domain",), "yxc"),
+        (("kinds: vector domain time",), "txc"),
+        (("space dimension: 2", "space directions: none (1,0) (0,1)"), "yxc"),
+        (("space dimension: 2", "space directions: (1,0) (0,1) none", "kinds: space space none"), "tyx"),
+    ],
+)
+def test_components_are_channels(tmp_path: Path, lines: tuple[str, ...], axes: str) -> None:
+    array = make_array("<u2", (4, 5, 3))
+    text = write_text(tmp_path / "a.nrrd", array, *lines)
+    signal = registry.read(tmp_path / "a.nrrd")
+    assert signal.header.axes == axes and np.array_equal(signal.values, array)
+    registry.write_signal(tmp_path / "b.nrrd", signal)
+    assert (tmp_path / "b.nrrd").read_bytes() == text + array.tobytes()
+
+
+def test_channels_before_time_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="axes that NRRD can hold") as error:
+        registry.write_signal(tmp_path / "a.nrrd", make_signal(make_array("<u2", (2, 4, 5, 7)), axes="ctyx"))
+    one_line(error)
+
+
+@pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (("kinds: RGB-color domain domain",), "multi-channel"),
-        (("kinds: domain domain vector",), "multi-channel"),
-        (("kinds: list domain domain",), "slowest"),
-        (("space dimension: 2", "space directions: none (1,0) (0,1)"), "slowest"),
+        (("kinds: vector domain vector",), "one axis of components, found 2"),
+        (("kinds: time domain domain",), "axis 0 of kind 'time'"),
+        (("kinds: complex domain domain",), "axis 0 of kind 'complex'"),
         (("data file: other.raw",), "detached"),
         (("byte skip: 4",), "byte skip"),
         (("line skip: 1",), "line skip"),

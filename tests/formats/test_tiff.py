@@ -19,6 +19,10 @@ from inrcodec_formats.signal import Signal
 class TestTiffConformance(FormatConformance):
     suffix = ".tif"
     name = "tiff"
+    channels = (
+        *((axes, "|u1", 3) for axes in ("yxc", "zyxc", "tyxc", "cyx", "czyx", "zcyx", "tcyx", "ctyx")),
+        *(("zyxc", dtype, count) for dtype in ("<u2", ">i2", "<f4") for count in (2, 4, 5)),
+    )
     unused_tail = 16  # tifffile writes the last page's resolution, then refers to the first page's
 
 
@@ -27,6 +31,7 @@ class TestOmeTiffConformance(FormatConformance):
     name = "tiff"
     unused_tail = 16
     dtypes = ("|u1", ">i2", "<f4")
+    channels = (("yxc", "|u1", 3), ("zcyx", "<u2", 2))
 
 
 def rewritten(folder: Path, source: Path) -> Path:
@@ -155,6 +160,42 @@ def test_axes_survive(tmp_path: Path, axes: str, dtype: str) -> None:
     assert found.header.axes == axes and np.array_equal(found.values, array)
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "jpeg"}, {"planarconfig": "separate"}])
+def test_rgb_is_channels_and_stays_rgb(tmp_path: Path, options: dict[str, Any]) -> None:
+    planar = "planarconfig" in options
+    array = make_array("|u1", (3, 20, 24) if planar else (20, 24, 3))
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", **options)
+    signal = registry.read(tmp_path / "a.tif")
+    assert signal.header.axes == ("cyx" if planar else "yxc")
+    assert np.array_equal(signal.samples, tifffile.imread(tmp_path / "a.tif"))
+    target = rewritten(tmp_path, tmp_path / "a.tif")
+    assert np.array_equal(tifffile.imread(target), signal.samples)
+    with tifffile.TiffFile(target) as tif:
+        page = tif.pages.first
+        assert page.photometric.name == "RGB" and page.planarconfig.name == ("SEPARATE" if planar else "CONTIG")
+
+
+def test_alpha_stays_alpha(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", make_array("|u1", (20, 24, 4)), photometric="rgb", extrasamples=["unassalpha"])
+    with tifffile.TiffFile(rewritten(tmp_path, tmp_path / "a.tif")) as tif:
+        assert [int(code) for code in tif.pages.first.extrasamples] == [2]
+
+
+@pytest.mark.parametrize("axes", ["CYX", "ZCYX", "TCYX"])
+def test_imagej_channels_stay_where_they_are(tmp_path: Path, axes: str) -> None:
+    array = make_array("<u2", (2, 3, 20, 24)[-len(axes) :])
+    tifffile.imwrite(tmp_path / "a.tif", array, imagej=True, metadata={"axes": axes})
+    signal = registry.read(tmp_path / "a.tif")
+    assert signal.header.axes == axes.lower() and np.array_equal(signal.samples, array)
+    with tifffile.TiffFile(rewritten(tmp_path, tmp_path / "a.tif")) as tif:
+        assert tif.is_imagej and tif.series[0].axes == axes
+
+
+def test_one_channel_behind_x_is_none_in_the_file(tmp_path: Path) -> None:
+    registry.write_signal(tmp_path / "a.tif", make_signal(make_array("<u2", (4, 5, 7, 1)), axes="zyxc"))
+    assert registry.read(tmp_path / "a.tif").header.axes == "zyx"
+
+
 def test_big_files_are_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signal = make_signal(make_array("<i2", (4, 5, 7)))
     monkeypatch.setattr(tiff, "_CLASSIC_LIMIT", 1000)
@@ -170,10 +211,12 @@ def test_unsupported_files_say_so(tmp_path: Path) -> None:
         writer.write(make_array("<u2", (4, 20, 24)), photometric="minisblack")
         writer.write(make_array("<u2", (8, 9)), photometric="minisblack")
     refused(path, r"one series, found 2 .*\(4, 20, 24\).*\(8, 9\)")
-    tifffile.imwrite(path, make_array("|u1", (20, 24, 3)), photometric="rgb")
-    refused(path, "multi-channel not supported yet; split channels")
-    tifffile.imwrite(path, make_array("<u2", (2, 3, 20, 24)), imagej=True, metadata={"axes": "ZCYX"})
-    refused(path, "multi-channel not supported yet; split channels")
+    tifffile.imwrite(path, make_array("<u2", (2, 2, 3, 20, 24)), imagej=True, metadata={"axes": "TZCYX"})
+    refused(path, "at most four axes .* found TZCYX")
+    tifffile.imwrite(path, make_array("|u1", (2, 20, 24, 3)), photometric="rgb", metadata={"axes": "CYXS"})
+    refused(path, "at most four axes .* found CYXS")
+    tifffile.imwrite(path, make_array("|u1", (20, 24, 4)), photometric="separated")
+    refused(path, "grey or RGB samples, found SEPARATED")
     tifffile.imwrite(path, np.zeros((4, 5), np.complex64))
     refused(path, "integers or real numbers")
     tifffile.imwrite(path, make_array("|u1", (4, 20, 24)) > 0, photometric="minisblack")

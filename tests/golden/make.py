@@ -18,7 +18,7 @@ from inrcodec.coding.networks import BlockNetworks  # noqa: E402
 from inrcodec.image import Image  # noqa: E402
 from inrcodec.options import PyramidOptions, SciOptions, TincOptions  # noqa: E402
 from inrcodec.reconstruct.pyramid import PyramidReconstruction  # noqa: E402
-from samples import scan, tissue  # noqa: E402
+from samples import colours, scan, tissue  # noqa: E402
 
 SEGMENTS = TincOptions(
     root="dense", coordinates="global", layers=(1, 1), level_ratios=(1.0, 0.8), leaf_levels=1, network_share=0.3, starts=1
@@ -34,6 +34,9 @@ CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
     "restored": (tissue((32, 64, 64)), {"ratio": 128, "effort": 3}),
     "pyramid": (scan((20, 23, 18)), {"bits_per_voxel": 3, "method": "pyramid", "pyramid": SMALL}),
     "pyramid_series": (scan((3, 6, 11, 10), "uint8"), {"bits_per_voxel": 6, "method": "pyramid", "pyramid": SMALL}),
+    "tinc_channels": (colours((7, 12, 11)), {"bits_per_voxel": 2, "axes": "zyxc"}),
+    "sci_channels": (colours((18, 21)), {"bits_per_voxel": 4, "axes": "yxc", "method": "sci"}),
+    "pyramid_channels": (colours((9, 13, 14)), {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": SMALL}),
     "constant": (np.full((5, 6, 7), -1000, "int16"), {"psnr_db": 60}),
 }
 

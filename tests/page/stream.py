@@ -63,11 +63,18 @@ class Chunk(NamedTuple):
 
 @dataclass
 class Stream:
+    """`shape` is in coded order, the listed axes of which are `sources`."""
+
     dtype: str
     shape: Index
+    sources: Index
     method: str
     sections: dict[str, bytes]
     chunks: list[Chunk]
+
+    def as_listed(self, samples: np.ndarray) -> np.ndarray:
+        """Channels: samples in coded order, permuted back."""
+        return samples.reshape(self.shape).transpose(np.argsort(self.sources))
 
 
 def checked(data: bytes, crc: int) -> bytes:
@@ -78,10 +85,12 @@ def checked(data: bytes, crc: int) -> bytes:
 def read_stream(data: bytes) -> Stream:
     parts = Bytes(data)
     magic, major, minor, must, _may, length = parts.fields("8sBBBBH")
-    assert (magic, major, minor, must) == (b"\x89INRC\r\n\x1a", 0, 2, 0)
+    assert (magic, major, minor) == (b"\x89INRC\r\n\x1a", 0, 2)
     record = parts.take(length)
     checked(data[: 14 + length], *parts.fields("I"))
-    dtype, shape, method = read_record(Bytes(record))
+    dtype, axes, shape, method = read_record(Bytes(record))
+    sources = tuple([a for a, name in enumerate(axes) if name == "c"] + [a for a, name in enumerate(axes) if name != "c"])
+    assert must == (sources != tuple(range(len(axes))))
 
     *lengths, end, crc = struct.unpack("<IIQ4sI", data[-24:])
     checked(data[-24:-4], crc)
@@ -97,10 +106,10 @@ def read_stream(data: bytes) -> Stream:
         chunks.append(Chunk(first, blocks, checked(parts.take(size), *directory.fields("I"))))
         first += blocks
     assert not directory.rest() and parts.at + lengths[0] + 24 == len(data)
-    return Stream(dtype, shape, method, sections, chunks)
+    return Stream(dtype, tuple(shape[a] for a in sources), sources, method, sections, chunks)
 
 
-def read_record(record: Bytes) -> tuple[str, Index, str]:
+def read_record(record: Bytes) -> tuple[str, str, Index, str]:
     flags, dtype = record.fields("BB")
     axes = record.text()
     shape = tuple(record.varint() for _ in axes)
@@ -112,7 +121,7 @@ def read_record(record: Bytes) -> tuple[str, Index, str]:
     record.fields("Bd")
     record.varint()
     assert not record.rest()
-    return ("uint8", "int8", "uint16", "int16")[dtype], shape, method
+    return ("uint8", "int8", "uint16", "int16")[dtype], axes, shape, method
 
 
 def read_frame(data: bytes, limit: int = 2**20) -> Bytes:

@@ -90,7 +90,7 @@ def test_a_device_is_not_touched_before_samples_are_asked_for() -> None:
     there = Backend("triton", "cuda:0")
     with Image(stream("yx").blob(), there) as image, inrcodec.open(stream("yx").blob()) as other:
         assert image.backend == there and image.blocks.details() == other.blocks.details()
-        assert image.blocks.rows > other.blocks.rows
+        assert image.blocks.extents > other.blocks.extents
 
 
 # ---- Regions
