@@ -124,8 +124,10 @@ def clip_rows(report: EncodeReport | CompareReport) -> list[tuple[str, str]]:
 
     if not isinstance(report, (ClipCompareReport, ClipEncodeReport)):
         return []
-    rows = [("by plane", ", ".join(f"{name} {decibels(psnr)}" for name, psnr in report.psnr_planes_db.items()))]
-    if isinstance(report, ClipEncodeReport):
+    encoded = isinstance(report, ClipEncodeReport)
+    by_plane = report.psnr_parts_db if encoded else report.psnr_planes_db
+    rows = [("by plane", ", ".join(f"{name} {decibels(psnr)}" for name, psnr in by_plane.items()))]
+    if encoded:
         rows.append(("frames", f"{report.frames} in {report.groups} groups"))
         if report.carried_bytes:
             rows.append(("carried", f"{size(report.carried_bytes)} of audio and data streams"))

@@ -104,8 +104,8 @@ class ClipEncodeReport(EncodeReport):
     ----------
     frames, groups : int
         Of the clip, and groups that can be decoded by themselves.
-    psnr_planes_db : dict
-        PSNR by plane, over the same range.
+    psnr_parts_db : dict
+        PSNR of the planes that are coded together, e.g. ``"Y"`` and ``"UV"``, over the same range.
     carried_bytes : int
         What audio and data streams take of the file.
     notes : tuple of str
@@ -114,7 +114,7 @@ class ClipEncodeReport(EncodeReport):
 
     frames: int
     groups: int
-    psnr_planes_db: dict[str, float]
+    psnr_parts_db: dict[str, float]
     carried_bytes: int
     notes: tuple[str, ...] = ()
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from .spread import Spread
 
-LEAST_STREAM_BYTES = 256
-"""What a stream of nearly nothing takes."""
+LEAST_STREAM_BYTES = {"tinc": 256, "sci": 512, "pyramid": 1024}
+"""What a stream of nearly nothing takes, by method."""
 
 _BITS_TAKEN = 0.5
 """Coded streams take about this part of the bits that `Spread` measures."""
@@ -45,11 +45,11 @@ class Ledger:
         self._expected.pop(0)
 
 
-def size_ledger(total_bytes: float, spreads: Sequence[Spread]) -> Ledger:
+def size_ledger(total_bytes: float, spreads: Sequence[Spread], least: float) -> Ledger:
     """Shares of a size: what every stream takes at the one step at which all together take the total."""
     wanted = 8 * total_bytes / _BITS_TAKEN
     step = _step_at(lambda step: -sum(s.bits(step) for s in spreads), -wanted)
-    return Ledger(total_bytes, [s.bits(step) for s in spreads], LEAST_STREAM_BYTES)
+    return Ledger(total_bytes, [s.bits(step) for s in spreads], least)
 
 
 def error_ledger(total_squares: float, spreads: Sequence[Spread]) -> Ledger:

@@ -146,11 +146,11 @@ def _details(clip: Clip) -> dict[str, object]:
 
 
 def _counts(clip: Clip) -> tuple[int, int, int]:
-    """Blocks, blocks of one value and weights, of all groups and planes."""
+    """Blocks, blocks of one value and weights, of all groups."""
     blocks = constant = weights = 0
     for group in range(len(clip.groups)):
-        for plane in range(len(clip.header.plane_shapes)):
-            with clip.image(group, plane) as image:
+        for part in range(len(clip.parts)):
+            with clip.image(group, part) as image:
                 found = count_weights(image)
                 blocks, constant, weights = blocks + image.blocks.tree.count, constant + found[0], weights + found[1]
     return blocks, constant, weights
@@ -165,8 +165,8 @@ def verify_clip(source: Source, deep: bool, progress: Progress) -> VerifyReport:
         clip.others()
         sections, chunks = len(container.sections), len(container.chunks)
         for group in range(len(clip.groups)):
-            for plane in range(len(clip.header.plane_shapes)):
-                with clip.image(group, plane) as image:
+            for part in range(len(clip.parts)):
+                with clip.image(group, part) as image:
                     image.container.verify()
                     sections += len(image.container.sections)
                     chunks += len(image.container.chunks)

@@ -29,7 +29,7 @@ from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
 from .groups import CutFinder, group_starts
 from .sources import ClipSource, is_clip_source, opened
 from .spread import Spread
-from .stream import AXES, frame_seconds, plane_names, sections
+from .stream import AXES, Part, frame_seconds, parts_of, sections
 from .stream import join as join_streams
 
 __all__ = ["ClipEncoder", "encode_clip", "is_clip_source"]
@@ -73,7 +73,8 @@ class Frames(Protocol):
 class Made(NamedTuple):
     """What became of one stream."""
 
-    plane: int
+    part: int
+    samples: int
     squares: float
     report: EncodeReport
 
@@ -99,8 +100,8 @@ class Plan:
 class ClipEncoder:
     """One encoding of a clip.
 
-    Every plane of every group becomes a stream of its own, coded as a volume is. Within a group the first plane comes last:
-    it is the largest, and best at taking what the others left.
+    Every part of the planes of a group (luma, chroma, or RGB) becomes a stream of its own, coded as a volume is. Within a
+    group luma comes last: it is the largest, and best at taking what the others left.
 
     Parameters
     ----------
@@ -118,8 +119,8 @@ class ClipEncoder:
         others = source.others()
         self.sections = sections(self.header, others if audio else ())
         self.dropped = () if audio or not others else (f"dropped: {len(others)} audio and data streams, as asked",)
-        self.names = plane_names(self.header)
-        self.order = [*range(1, len(self.names)), 0]
+        self.parts = parts_of(self.header)
+        self.order = [*range(1, len(self.parts)), 0]
         self.made: list[Made] = []
         self.seconds: dict[str, float] = {}
         self.choices: dict[str, object] = {}
@@ -127,9 +128,9 @@ class ClipEncoder:
     def write(self, target: IO[bytes]) -> ClipEncodeReport:
         """Encode into an open file, group by group."""
         starts, peak = self._timed("read", self._look)
+        self._choose_method(starts)
         spreads = self._timed("measure", lambda: self._spreads(starts))
         self.plan = Plan(starts, peak, self._ledger(starts, peak, spreads))
-        self._choose_method()
         size = self._timed("encode", lambda: write_container(target, self._front(), self.sections, self._chunks()))
         self._check_size(size)
         return self._report(size)
@@ -178,9 +179,12 @@ class ClipEncoder:
         """What every stream holds, in the order of coding."""
         found: list[Spread] = []
         for number, group in enumerate(self._groups(starts)):
-            found += [Spread.of(group[plane]) for plane in self.order]
+            found += [self._spread(group, self.parts[part]) for part in self.order]
             self.progress("measure", number / len(starts), f"group {number + 1} of {len(starts)}")
         return found
+
+    def _spread(self, group: Planes, part: Part) -> Spread:
+        return sum((Spread.of(group[plane]) for plane in part.planes[1:]), Spread.of(group[part.planes[0]]))
 
     def _groups(self, starts: list[int]) -> Iterator[Planes]:
         """The planes of each group, (frames, height, width); one group is held at a time."""
@@ -197,19 +201,20 @@ class ClipEncoder:
         if size is None:
             return error_ledger(self._samples * peak**2 / 10 ** (self.options.target.value / 10), spreads)
         fixed = self._fixed_bytes(len(starts))
-        least = fixed + LEAST_STREAM_BYTES * len(spreads)
+        of_stream = LEAST_STREAM_BYTES[self.options.method]
+        least = fixed + of_stream * len(spreads)
         if size < least:
             carried = sum(len(section.data) for section in self.sections[1:])
             hint = f" ({carried} of them audio and data streams, which audio=False leaves out)" if carried else ""
             raise TargetError(
                 f"expected a target of at least {least} bytes for this clip{hint}, found {size:.0f}; ask for more"
             )
-        return size_ledger(size - fixed, spreads)
+        return size_ledger(size - fixed, spreads, of_stream)
 
     def _fixed_bytes(self, groups: int) -> int:
         """All of the file but the streams of the groups."""
         front = write_container(io.BytesIO(), self._front(), self.sections)
-        return front + groups * (_INDEX_ROW_BYTES + 4 * (len(self.names) - 1))
+        return front + groups * (_INDEX_ROW_BYTES + 4 * (len(self.parts) - 1))
 
     def _front(self) -> StreamHeader:
         header = self.header
@@ -228,17 +233,17 @@ class ClipEncoder:
             source_format=header.source_format,
         )
 
-    def _choose_method(self) -> None:
-        """Decide once for all groups: on the first plane of the middle one."""
+    def _choose_method(self, starts: list[int]) -> None:
+        """Decide once for all groups: on luma, or RGB, of the middle one."""
         if self.options.method != "auto":
             return
-        starts = [*self.plan.starts, self.header.frames]
-        middle = (len(starts) - 1) // 2
-        luma = np.stack([planes[0] for planes in self.source.frames(starts[middle], starts[middle + 1])])
+        middle, edges = len(starts) // 2, [*starts, self.header.frames]
+        frames = self.source.frames(edges[middle], edges[middle + 1])
+        first = self.parts[0].joined(tuple(map(np.stack, zip(*frames, strict=True))))
         target, size = self.options.target, self._target_bytes
         if size is not None:
             target = Quality("bits_per_voxel", 8 * size / self._samples)
-        trial = Encoder(_signal(luma), replace(self.options, target=target), self.progress)
+        trial = Encoder(_signal(first), replace(self.options, target=target), self.progress)
         name = self._timed("trial", trial.chosen_method)
         self.options = replace(self.options, method=name)  # type: ignore[arg-type]
         self.choices.update(trial.choices)
@@ -248,20 +253,21 @@ class ClipEncoder:
         self.began, self.done = time.perf_counter(), 0
         for number, group in enumerate(self._groups(self.plan.starts)):
             streams: dict[int, bytes] = {}
-            for plane in self.order:
-                streams[plane] = self._coded(number, plane, group[plane])
-                self.done += group[plane].size
-            yield len(group[0]), join_streams([streams[plane] for plane in range(len(self.names))])
+            for part in self.order:
+                samples = self.parts[part].joined(group)
+                streams[part] = self._coded(number, part, samples)
+                self.done += samples.size
+            yield len(group[0]), join_streams([streams[part] for part in range(len(self.parts))])
 
-    def _coded(self, group: int, plane: int, samples: np.ndarray) -> bytes:
-        where = self._where(group, plane)
+    def _coded(self, group: int, part: int, samples: np.ndarray) -> bytes:
+        where = self._where(group, part)
         try:
             blob, report = self._within(samples, self.plan.ledger.share(), self._note(where))
         except TargetError as error:
             raise TargetError(f"{where}: {error}") from error
         squares = samples.size * own_range(samples) ** 2 / 10 ** (report.psnr_db / 10)
         self.plan.ledger.spend(squares if self._target_bytes is None else len(blob))
-        self.made.append(Made(plane, squares, report))
+        self.made.append(Made(part, samples.size, squares, report))
         return blob
 
     def _within(self, samples: np.ndarray, share: float, note: Progress) -> tuple[bytes, EncodeReport]:
@@ -284,9 +290,9 @@ class ClipEncoder:
     def _encoded(self, samples: np.ndarray, target: Quality, note: Progress) -> tuple[bytes, EncodeReport]:
         return Encoder(_signal(samples), replace(self.options, target=target), note).run()
 
-    def _where(self, group: int, plane: int) -> str:
+    def _where(self, group: int, part: int) -> str:
         starts = [*self.plan.starts, self.header.frames]
-        return f"frames {starts[group] + 1} to {starts[group + 1]} of {starts[-1]}, {self.names[plane]}"
+        return f"frames {starts[group] + 1} to {starts[group + 1]} of {starts[-1]}, {self.parts[part].name}"
 
     def _note(self, where: str) -> Progress:
         """Progress of one stream as a note to that of all."""
@@ -311,17 +317,14 @@ class ClipEncoder:
             )
 
     def _report(self, size: int) -> ClipEncodeReport:
-        planes = range(len(self.names))
-        squares = [sum(m.squares for m in self.made if m.plane == plane) for plane in planes]
-        samples = [self.header.frames * math.prod(shape) for shape in self.header.plane_shapes]
-        reports, peak = [made.report for made in self.made], self.plan.peak
+        reports = [made.report for made in self.made]
         weights = sum(report.weights for report in reports)
         return ClipEncodeReport(
             bytes=size,
             raw_bytes=self._raw_bytes,
             ratio=self._raw_bytes / size,
             bits_per_voxel=8 * size / self._samples,
-            psnr_db=_psnr(sum(squares), self._samples, peak),
+            psnr_db=self._psnr(self.made),
             ssim=None,
             max_abs_error=max(report.max_abs_error for report in reports),
             target={self.options.target.kind: self.options.target.value},
@@ -337,10 +340,19 @@ class ClipEncoder:
             choices=self.choices,
             frames=self.header.frames,
             groups=len(self.plan.starts),
-            psnr_planes_db={name: _psnr(squares[p], samples[p], peak) for p, name in enumerate(self.names)},
+            psnr_parts_db={
+                part.name: self._psnr([made for made in self.made if made.part == number])
+                for number, part in enumerate(self.parts)
+            },
             carried_bytes=sum(len(section.data) for section in self.sections[1:]),
             notes=(*self.source.notes, *self.dropped),
         )
+
+
+    def _psnr(self, made: list[Made]) -> float:
+        """Of some streams together, over the range of all."""
+        squares, samples = sum(m.squares for m in made), sum(m.samples for m in made)
+        return 10 * math.log10(self.plan.peak**2 * samples / squares) if squares else math.inf
 
 
 def encode_clip(
@@ -365,12 +377,10 @@ def encode_clip(
 
 
 def _signal(samples: np.ndarray) -> Signal:
-    return Signal.from_array(samples, axes=AXES)
+    return Signal.from_array(samples, axes=AXES + "c" * (samples.ndim - len(AXES)))
 
 
 def _own_range(samples: np.ndarray) -> float:
     return float(int(samples.max()) - int(samples.min())) or 1.0
 
 
-def _psnr(squares: float, samples: int, peak: float) -> float:
-    return 10 * math.log10(peak**2 * samples / squares) if squares else math.inf

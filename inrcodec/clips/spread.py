@@ -42,6 +42,10 @@ class Spread:
             means, moved = coarse, moved << sum(flags)
         return cls(counts + _histogram((means - means.mean()) * np.float32(math.sqrt(moved))))
 
+    def __add__(self, other: Spread) -> Spread:
+        """Of two planes together."""
+        return Spread(self.counts + other.counts)
+
     def bits(self, step: float) -> float:
         """A measure of the bits at a step of quantisation."""
         return float(self.counts @ np.log2(1 + np.square(_SIZES / step))) / 2

@@ -6,7 +6,10 @@ Byte layout: ``docs/container.md``. A chunk's blocks are its frames, so that the
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
+
+import numpy as np
 
 from inrcodec_formats.container import Container, Section
 from inrcodec_formats.errors import ContainerError
@@ -71,11 +74,53 @@ def split(body: bytes, count: int) -> list[bytes]:
     """
     head = struct.Struct(f"<{count - 1}I")
     if len(body) < head.size:
-        raise ContainerError(f"expected a group of {count} planes, found {len(body)} bytes; {_COPY}")
+        raise ContainerError(f"expected a group of {count} streams, found {len(body)} bytes; {_COPY}")
     edges = list(accumulate(head.unpack_from(body), initial=head.size))
     if edges[-1] > len(body):
-        raise ContainerError(f"expected planes of {edges[-1]} bytes within a group, found {len(body)}; {_COPY}")
+        raise ContainerError(f"expected streams of {edges[-1]} bytes within a group, found {len(body)}; {_COPY}")
     return [body[a:b] for a, b in pairwise([*edges, len(body)])]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Planes of a clip that are coded together: one, or several of the same size as channels.
+
+    Attributes
+    ----------
+    name : str
+        E.g. ``"UV"``.
+    planes : tuple of int
+    """
+
+    name: str
+    planes: tuple[int, ...]
+
+    @property
+    def axes(self) -> str:
+        """Of the stream: with channels where there are several planes."""
+        return AXES if len(self.planes) == 1 else AXES + "c"
+
+    def shape(self, header: ClipHeader, frames: int) -> tuple[int, ...]:
+        """Of the stream of so many frames."""
+        shape = (frames, *header.plane_shapes[self.planes[0]])
+        return shape if len(self.planes) == 1 else (*shape, len(self.planes))
+
+    def joined(self, planes: tuple[np.ndarray, ...]) -> np.ndarray:
+        """The samples of the stream, from all planes of a group."""
+        if len(self.planes) == 1:
+            return planes[self.planes[0]]
+        return np.stack([planes[plane] for plane in self.planes], axis=-1)
+
+    def parted(self, samples: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The inverse of `joined`: this part's planes."""
+        return (samples,) if len(self.planes) == 1 else tuple(np.moveaxis(samples, -1, 0))
+
+
+def parts_of(header: ClipHeader) -> tuple[Part, ...]:
+    """How the planes of a clip are coded: luma by itself, both planes of chroma together, and the three of RGB together."""
+    names = plane_names(header)
+    grouped = {"Y": [(0,)], "YUV": [(0,), (1, 2)], "GBR": [(0, 1, 2)]}["".join(names)]
+    return tuple(Part("".join(names[plane] for plane in planes), planes) for planes in grouped)
 
 
 def plane_names(header: ClipHeader) -> tuple[str, ...]:

@@ -19,11 +19,10 @@ from inrcodec_kernels.backend import Backend
 
 from ..backends import backend_for
 from ..image import Image, Source
-from .stream import AXES, CLIP, CLIP_SECTIONS, last_duration, plane_names, read_header, read_others, split
+from .stream import CLIP, CLIP_SECTIONS, Part, last_duration, parts_of, read_header, read_others, split
 
 Planes = tuple[np.ndarray, ...]
 """The planes of a frame, (height, width) each, or of several, (frames, height, width)."""
-Shapes = tuple[tuple[int, int], ...]
 
 
 class Clip:
@@ -39,6 +38,8 @@ class Clip:
     ----------
     header : ClipHeader
         Everything about the clip but its frames.
+    parts : tuple of Part
+        Which planes are coded together; they are in order.
 
     Raises
     ------
@@ -62,6 +63,7 @@ class Clip:
                 raise ContainerError("expected the stream of a clip, found another; open it as an Image")
             self.container.require_known(CLIP_SECTIONS)
             self.header: ClipHeader = read_header(self.container)
+            self.parts = parts_of(self.header)
         except BaseException:
             self.container.close()
             raise
@@ -156,11 +158,11 @@ class Clip:
     def pieces(self, start: int = 0, stop: int | None = None, *, scale: float = 1.0) -> Iterator[Planes]:
         """Decode group by group: all planes of the wanted frames of each."""
         stop = len(self) if stop is None else stop
-        shapes = self.part(start, stop, scale=scale).plane_shapes
+        header = self.part(start, stop, scale=scale)
         for number, group in enumerate(self.groups):
             first, last = max(start, group.start), min(stop, group.stop)
             if first < last:
-                yield self._decoded(number, first - group.start, last - group.start, shapes)
+                yield self._decoded(number, first - group.start, last - group.start, header)
 
     def part(self, start: int = 0, stop: int | None = None, *, scale: float = 1.0) -> ClipHeader:
         """The header of a clip of frames [start, stop), its height and width scaled."""
@@ -175,8 +177,8 @@ class Clip:
         return replace(self.header, height=height, width=width, times=times[start:stop], last_duration=last)
 
     @contextmanager
-    def image(self, group: int, plane: int) -> Iterator[Image]:
-        """The stream of one plane of a group, open.
+    def image(self, group: int, part: int) -> Iterator[Image]:
+        """The stream of a part of a group's planes, open; see `parts`.
 
         Raises
         ------
@@ -185,36 +187,38 @@ class Clip:
         """
         frames = self.groups[group]
         try:
-            with Image(self._streams(group)[plane], self.backend) as image:
-                self._check(image, (len(frames), *self.header.plane_shapes[plane]))
+            with Image(self._streams(group)[part], self.backend) as image:
+                self._check(image, self.parts[part], len(frames))
                 yield image
         except ContainerError as error:
-            name = plane_names(self.header)[plane]
-            raise ContainerError(f"frames {frames.start} to {frames.stop - 1}, plane {name}: {error}") from error
+            name = self.parts[part].name
+            raise ContainerError(f"frames {frames.start + 1} to {frames.stop}, {name}: {error}") from error
 
     def _streams(self, group: int) -> list[bytes]:
         """The streams of a group; those of the last group asked for are kept."""
         if self._held is None or self._held[0] != group:
-            self._held = group, split(self.container.read_chunk(group), len(self.header.plane_shapes))
+            self._held = group, split(self.container.read_chunk(group), len(self.parts))
         return self._held[1]
 
-    def _check(self, image: Image, shape: tuple[int, ...]) -> None:
-        found, method = image.container.header, self.container.header.method
-        if (found.axes, found.shape, found.dtype, found.method) != (AXES, shape, self.header.dtype.name, method):
-            raise ContainerError(
-                f"expected a stream {AXES} {shape} {self.header.dtype} of {method}, "
-                f"found {found.axes} {found.shape} {found.dtype} of {found.method}; get a fresh copy of the file"
-            )
+    def _check(self, image: Image, part: Part, frames: int) -> None:
+        front, header = image.container.header, self.header
+        found = front.axes, front.shape, front.dtype, front.method
+        wanted = part.axes, part.shape(header, frames), header.dtype.name, self.container.header.method
+        if found != wanted:
+            raise ContainerError(f"expected a stream of {wanted}, found {found}; get a fresh copy of the file")
 
-    def _decoded(self, group: int, start: int, stop: int, shapes: Shapes) -> Planes:
-        return tuple(self._plane(group, plane, start, stop, shape) for plane, shape in enumerate(shapes))
-
-    def _plane(self, group: int, plane: int, start: int, stop: int, shape: tuple[int, int]) -> np.ndarray:
-        """Frames [start, stop) of a group, of one plane, in that height and width."""
-        with self.image(group, plane) as image:
-            if image.shape[1:] == shape:
-                return np.concatenate(list(image.slabs(start, stop)))
-            return image.resized((image.shape[0], *shape))[start:stop]
+    def _decoded(self, group: int, start: int, stop: int, header: ClipHeader) -> Planes:
+        """Frames [start, stop) of a group, in the height and width of a header."""
+        planes: list[np.ndarray] = []
+        for number, part in enumerate(self.parts):
+            with self.image(group, number) as image:
+                wanted = part.shape(header, image.shape[0])
+                if image.shape == wanted:
+                    samples = np.concatenate(list(image.slabs(start, stop)))
+                else:
+                    samples = image.resized(wanted)[start:stop]
+            planes += part.parted(samples)
+        return tuple(planes)
 
     def close(self) -> None:
         """Close the source."""

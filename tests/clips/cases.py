@@ -8,14 +8,15 @@ from pathlib import Path
 import av
 import numpy as np
 
+from inrcodec.options import TincOptions
 from inrcodec_formats.signal import Signal, SignalHeader
 from inrcodec_formats.video_header import ClipHeader
 from inrcodec_formats.video_write import write_clip
 
-FAST = {"effort": 1, "restoration": False}
+FAST = {"effort": 1, "restoration": False, "tinc": TincOptions(leaf_levels=1)}
 
 
-def clip_header(frames: int = 12, height: int = 32, width: int = 48, pixel_format: str = "yuv420p", **more: object) -> ClipHeader:
+def clip_header(frames: int = 6, height: int = 24, width: int = 32, pixel_format: str = "yuv420p", **more: object) -> ClipHeader:
     more = {"time_base": Fraction(1, 25), "times": np.arange(frames), "last_duration": 1, **more}
     return ClipHeader(width, height, pixel_format, source_format="mp4", codec="h264", **more)  # type: ignore[arg-type]
 
@@ -54,7 +55,7 @@ def clip_file(path: Path, header: ClipHeader, planes: tuple[np.ndarray, ...] | N
     return planes
 
 
-def add_sound(silent: Path, path: Path, seconds: float = 0.5) -> None:
+def add_sound(silent: Path, path: Path, seconds: float = 0.1) -> None:
     """Copy a clip and put a tone beside the pictures."""
     rate = 8000
     tone = (8000 * np.sin(np.arange(int(seconds * rate)) / 3)).astype(np.int16)

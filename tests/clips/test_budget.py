@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inrcodec.clips.budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
+from inrcodec.clips.budget import Ledger, error_ledger, size_ledger
 from inrcodec.clips.spread import Spread
 
 RNG = np.random.default_rng(3)
@@ -64,13 +64,13 @@ def test_what_one_leaves_goes_to_those_to_come():
 
 
 def test_every_stream_gets_what_nothing_takes():
-    ledger = size_ledger(10_000, [Spread.of(noise(20)), Spread.of(np.zeros((9, 20, 31), np.uint8))])
+    ledger = size_ledger(10_000, [Spread.of(noise(20)), Spread.of(np.zeros((9, 20, 31), np.uint8))], 250)
     ledger.spend(ledger.share())
-    assert ledger.share() == pytest.approx(LEAST_STREAM_BYTES)
+    assert ledger.share() == pytest.approx(250)
 
 
 def test_the_busier_plane_gets_more_bytes_and_errors_are_alike():
     calm, busy = Spread.of(noise(4)), Spread.of(noise(30))
-    sizes, errors = size_ledger(3000, [calm, busy]), error_ledger(2 * 9 * 20 * 31 * 2.0, [calm, busy])
+    sizes, errors = size_ledger(3000, [calm, busy], 0), error_ledger(2 * 9 * 20 * 31 * 2.0, [calm, busy])
     assert sizes.share() < 0.4 * 3000
     assert 0.4 * errors.left < errors.share() <= 0.5 * errors.left

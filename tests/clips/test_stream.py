@@ -62,5 +62,5 @@ def test_bodies_are_split_where_they_were_joined(parts):
 
 @pytest.mark.parametrize("body", [b"", b"\x05\0\0", b"\xff\xff\xff\xff" + b"abc"])
 def test_bodies_that_claim_too_much_are_refused(body):
-    with pytest.raises(ContainerError, match="planes"):
+    with pytest.raises(ContainerError, match="streams"):
         split(body, 2)
