@@ -10,7 +10,7 @@ from .video_header import ClipHeader
 from .video_planes import planar_twin
 
 # Of libx264 and libx265. On real clips the decoded file is 45 dB and more from what was written: see docs/video.md.
-_VISUALLY_LOSSLESS = "10"
+_VISUALLY_LOSSLESS = "8"
 _PACKED = ("bgr0", "bgr24", "rgb24")
 _INTERLACED_ROWS = 4  # x264 codes fields as pairs of rows of 4:2:0 blocks
 
@@ -44,6 +44,8 @@ class Encoder:
 
     def notes(self, header: ClipHeader, muxer: str) -> Iterator[str]:
         """Say what of the header is lost."""
+        if self.codec == "h264" and muxer != "matroska" and header.colour.numbers[:4] == (1, 2, 2, 2):
+            yield "assumed: limited range goes without saying, as H.264 has it when nothing else is known of the colours"
         if self.codec == "hevc" and not header.colour.range:
             yield "assumed: limited range, as HEVC has no unknown one"
         told = self.codec == "ffv1" or muxer != "mp4" or (self.codec == "h264" and _fields_fit(header))

@@ -59,7 +59,9 @@ class FolderSource:
         for file, time, end in zip(self._files[first:], self._times[first:-1], self._times[first + 1 :], strict=True):
             tally.keys.append((time, time))
             try:
-                (frame,) = decoder.decode(av.Packet(file.read_bytes()))
+                packet = av.Packet(file.read_bytes())
+                packet.is_keyframe = True  # else FFmpeg adds the picture to the one before
+                (frame,) = decoder.decode(packet)
             except (ValueError, av.error.FFmpegError) as error:
                 raise FormatError(
                     f"{self._path.name}: expected a PNG picture in {file.name}, found a damaged file; {tally.frames} frames could be read, get a fresh copy"

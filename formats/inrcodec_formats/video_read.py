@@ -217,7 +217,10 @@ class _Scan:
         if frame.pts is not None and (last is None or frame.pts > last):
             return int(frame.pts)
         self._mended += 1
-        return 0 if last is None else last + self._source.step
+        if last is None:
+            return 0
+        # Frames closer than the container's unit come with equal times: the next unit is nearer than a whole step.
+        return last + (self._source.step if frame.pts is None else 1)
 
 
 def _words(shape: tuple[int, int, str]) -> str:

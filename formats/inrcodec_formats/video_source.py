@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from .errors import FormatError
+from .video_length import shortfall
+from .video_log import overheard
 from .video_streams import OtherStream, read_others
 
 # Formats that hold their frames themselves. Playlists (hls, dash, concat) would make FFmpeg open whatever they name.
@@ -17,6 +19,8 @@ _DEMUXERS = (
     "mov,matroska,webm,avi,yuv4mpegpipe,mpegts,mpeg,mpegvideo,h264,hevc,vvc,av1,obu,ivf,m4v,mjpeg,flv,asf,mxf,ogg,nut,dv,gif,apng,"
     "h261,h263,vc1,rm,wtv"
 )
+# Decoders that paint over damage whatever they are told, and say so in the log only.
+_CONCEALING = ("ffv1",)
 _SOURCE_FORMATS = {"mov": "mp4", "matroska": "mkv", "yuv4mpegpipe": "y4m"}
 _OWN_NAMES = {".mov": "mov", ".webm": "webm", ".m4v": "mp4"}
 
@@ -28,15 +32,13 @@ class Tally:
     Attributes
     ----------
     packets, discarded : int
-        Of the pictures' stream; those that an edit list leaves out.
+        All; those that an edit list leaves out.
     frames, damaged : int
         Whole frames; frames and packets that could not be decoded.
     keys : list of (int, int)
         Times (pts, dts) of the packets where decoding can begin.
-    end : Fraction
-        When the last packet of any stream ends, in seconds.
     last_byte : int
-        Where the last packet of the pictures ends in the file.
+        Where the last packet ends in the file.
     broken : str
         What stopped the pass before the end of the file.
     """
@@ -46,21 +48,20 @@ class Tally:
     frames: int = 0
     damaged: int = 0
     keys: list[tuple[int, int]] = field(default_factory=list)
-    end: Fraction = Fraction(0)
     last_byte: int = 0
     broken: str = ""
 
     def notes(self) -> Iterator[str]:
         """Lines on what is no fault."""
+        if self.discarded:
+            yield f"skipped: {self.discarded} frames that the file's edit list leaves out"
         bare = self.packets - self.discarded - self.frames
         if bare > 0:
             yield f"skipped: {bare} packets without a picture of their own"
 
-    def count(self, packet: Any, is_picture: bool) -> None:
+    def count(self, packet: Any) -> None:
         """Take a packet into account."""
-        if packet.pts is not None:
-            self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        if not is_picture or (packet.dts is None and packet.size == 0):
+        if packet.dts is None and packet.size == 0:
             return
         self.packets += 1
         self.discarded += packet.is_discard
@@ -116,7 +117,7 @@ class FileSource:
         from_key : (int, int), optional
             One of an earlier pass's `Tally.keys`. Nothing is yielded if the file cannot be entered there.
         complete : bool
-            Look at every stream, and at the end whether anything was damaged or missing.
+            Look whether anything is damaged or missing.
 
         Raises
         ------
@@ -124,15 +125,16 @@ class FileSource:
             If `complete` and anything was: it says how many frames could be read.
         """
         with self._opened() as (container, stream):
-            packets = _packets(container.demux() if complete else container.demux(stream), tally)
+            packets = _packets(container.demux(stream), tally)
             if from_key is not None:
                 packets = _entered(container, stream, packets, from_key)
+            listen = complete and self.codec in _CONCEALING
+            if listen:
+                stream.thread_count = 1  # the log of a packet's decoding comes from this thread, and at once
             for packet in packets:
-                is_picture = packet.stream_index == stream.index
-                tally.count(packet, is_picture)
-                if is_picture:
-                    yield from _whole_frames(packet, tally)
-            fault = complete and (_fault(tally) or self._shortfall(container, stream, tally))
+                tally.count(packet)
+                yield from _whole_frames(packet, tally, listen)
+            fault = complete and (_fault(tally) or _short(self._path, container, stream, tally))
             if fault:
                 raise FormatError(
                     f"{self._path.name}: expected a complete clip, found {fault}; {tally.frames} frames could be read, repair it or get a fresh copy"
@@ -175,19 +177,6 @@ class FileSource:
         stream.thread_type = "AUTO"
         return stream
 
-    def _shortfall(self, container: Any, stream: Any, tally: Tally) -> str:
-        if stream.frames > tally.packets:
-            return f"{tally.packets} of {stream.frames} frames"
-        name = container.format.name
-        if "matroska" in name and container.duration:
-            claimed = Fraction(container.duration, 1_000_000)
-            slack = max(Fraction(1, 500), self.step * self.time_base / 2)
-            if tally.end + slack < claimed:
-                return f"{float(tally.end):.3f} of {float(claimed):.3f} seconds"
-        if name == "yuv4mpegpipe" and tally.last_byte != self._path.stat().st_size:
-            return "an incomplete last frame"
-        return ""
-
 
 def _packets(demuxed: Iterator[Any], tally: Tally) -> Iterator[Any]:
     import av
@@ -213,26 +202,33 @@ def _entered(container: Any, stream: Any, packets: Iterator[Any], key: tuple[int
         yield from packets
 
 
-def _whole_frames(packet: Any, tally: Tally) -> Iterator[Any]:
+def _whole_frames(packet: Any, tally: Tally, listen: bool) -> Iterator[Any]:
     import av
 
+    complaints: list[str] = []
     try:
-        frames = packet.decode()
+        with overheard("error") if listen else nullcontext(complaints) as complaints:
+            frames = packet.decode()
     except av.error.FFmpegError:
         tally.damaged += not packet.is_corrupt  # a corrupt packet is counted already
         return
     for frame in frames:
-        if frame.is_corrupt:
+        if frame.is_corrupt or complaints:
             tally.damaged += 1
         else:
             tally.frames += 1
             yield frame
 
 
+def _short(path: Path, container: Any, stream: Any, tally: Tally) -> str:
+    found = {"packets": tally.packets, "last_byte": tally.last_byte}
+    return shortfall(path, container.format.name, claimed=stream.frames, **found)
+
+
 def _fault(tally: Tally) -> str:
     if tally.broken:
         return tally.broken
-    return f"{tally.damaged} damaged frames" if tally.damaged else ""
+    return f"{tally.damaged} damaged frame{'s' * (tally.damaged > 1)}" if tally.damaged else ""
 
 
 def one_line(error: Exception) -> str:

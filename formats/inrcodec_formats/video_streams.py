@@ -13,6 +13,7 @@ _KINDS = ("audio", "subtitle", "data")
 # Headers travel as a short file of one of these; a MOV keeps more (channel layouts, MP4's own subtitles), Matroska takes more codecs.
 _TEMPLATES = ("mov", "matroska")
 _TEMPLATE_PACKETS = 4
+_NO_TIME = Fraction(0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def read_others(container: Any, video: Any) -> tuple[tuple[OtherStream, ...], tu
 
 
 class OthersWriter:
-    """Puts carried streams into an output container, in step with the pictures.
+    """Puts carried streams into an output container, `late` seconds later, in step with the pictures.
 
     Attributes
     ----------
@@ -86,8 +87,9 @@ class OthersWriter:
         When the earliest packet begins; 0 if there is none.
     """
 
-    def __init__(self, container: Any, streams: Iterable[OtherStream]) -> None:
+    def __init__(self, container: Any, streams: Iterable[OtherStream], late: Fraction) -> None:
         self._container = container
+        self._late = late
         self._waiting: list[tuple[Fraction, Any, StreamPacket, Fraction]] = []
         self._templates: list[Any] = []  # PyAV reads parameters from an open template
         self.notes: list[str] = []
@@ -100,7 +102,7 @@ class OthersWriter:
         """Write every packet due before `second`; all that are left for None."""
         while self._waiting and (second is None or self._waiting[-1][0] <= second):
             _, target, packet, time_base = self._waiting.pop()
-            self._container.mux(_given(packet, target, time_base))
+            self._container.mux(_given(packet, target, time_base, self._late))
 
     def __enter__(self) -> OthersWriter:
         return self
@@ -117,17 +119,17 @@ class OthersWriter:
 
         template = av.open(io.BytesIO(stream.template))
         self._templates.append(template)
-        try:
-            target = self._container.add_stream_from_template(template.streams[0])
-        except (ValueError, av.error.FFmpegError):
-            name = self._container.format.name
-            self.notes.append(f"dropped: {name} cannot hold {stream.kind} in {stream.codec}; write .mkv or .mov")
+        muxer = self._container.format.name
+        # Some muxers refuse a stream only when the whole file's header is due: each is tried by itself before.
+        if not _template(template.streams[0], stream.packets, stream.time_base, muxer):
+            self.notes.append(f"dropped: {muxer} cannot hold {stream.kind} in {stream.codec}; write .mkv or .mov")
             return
+        target = self._container.add_stream_from_template(template.streams[0])
         target.metadata.update(stream.metadata)
         previous = Fraction(0)
         for packet in stream.packets:
             time = packet.dts if packet.dts is not None else packet.pts
-            previous = previous if time is None else time * stream.time_base
+            previous = previous if time is None else time * stream.time_base + self._late
             self._waiting.append((previous, target, packet, stream.time_base))
 
 
@@ -155,11 +157,13 @@ def _taken(packet: Any) -> StreamPacket:
     return StreamPacket(bytes(packet), packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe)
 
 
-def _given(packet: StreamPacket, target: Any, time_base: Fraction) -> Any:
+def _given(packet: StreamPacket, target: Any, time_base: Fraction, late: Fraction = _NO_TIME) -> Any:
     import av
 
     out = av.Packet(packet.data)
-    out.pts, out.dts, out.duration = packet.pts, packet.dts, packet.duration
+    units = round(late / time_base)
+    out.pts, out.dts = (None if time is None else time + units for time in (packet.pts, packet.dts))
+    out.duration = packet.duration
     out.time_base, out.is_keyframe, out.stream = time_base, packet.is_key, target
     return out
 
@@ -168,14 +172,14 @@ def _carried(stream: Any, packets: tuple[StreamPacket, ...]) -> OtherStream | No
     if stream.type not in _KINDS or not packets:
         return None
     for name in _TEMPLATES:
-        template = _template(stream, packets[:_TEMPLATE_PACKETS], name)
+        template = _template(stream, packets, stream.time_base, name)
         if template:
             keep = {key: value for key, value in stream.metadata.items() if key in ("language", "title")}
             return OtherStream(stream.type, _codec(stream), template, stream.time_base, packets, keep)
     return None
 
 
-def _template(stream: Any, packets: Iterable[StreamPacket], name: str) -> bytes:
+def _template(stream: Any, packets: tuple[StreamPacket, ...], time_base: Fraction, name: str) -> bytes:
     """A short file that tells FFmpeg a stream's parameters, empty when the format `name` cannot hold it."""
     import av
 
@@ -183,8 +187,8 @@ def _template(stream: Any, packets: Iterable[StreamPacket], name: str) -> bytes:
     try:
         with av.open(out, "w", format=name) as container:
             target = container.add_stream_from_template(stream)
-            for packet in packets:
-                container.mux(_given(packet, target, stream.time_base))
+            for packet in packets[:_TEMPLATE_PACKETS]:
+                container.mux(_given(packet, target, time_base))
         with av.open(io.BytesIO(out.getvalue())) as check:
             same = [s.type for s in check.streams] == [stream.type] and _codec(check.streams[0]) == _codec(stream)
     except (ValueError, av.error.FFmpegError):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import struct
-import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from .errors import FormatError
 from .video_header import ClipHeader, ColourInfo, FieldOrder
+from .video_log import overheard
 
 _CHROMA = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
 _FIELDS: dict[str, FieldOrder] = {"T": "top", "B": "bottom"}
@@ -24,9 +24,6 @@ _FIELD_CODES = {"progressive": 1, "top": 2, "bottom": 3}
 _FIELD_MODES = {"bottom": 0, "top": 1, "progressive": 2}
 _FULL_RANGE = 2
 _INFO = re.compile(r"\bcl:(\w+) sar:(\d+)/(\d+) .*\bi:([PTB])")
-
-# FFmpeg's log has one level for the whole process.
-_LOG = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -112,19 +109,11 @@ def _display_matrix(frame: Any) -> tuple[int, ...]:
 
 
 def _shown(frame: Any) -> str:
-    import av.logging
-
     graph = _graph((frame.width, frame.height, frame.format.name, Fraction(1, 1000)), ("showinfo", None))
-    with _LOG:
-        level = av.logging.get_level()
-        av.logging.set_level(av.logging.INFO)
-        try:
-            with av.logging.Capture() as lines:
-                graph.push(frame)
-                graph.pull()
-        finally:
-            av.logging.set_level(level)
-    return " ".join(message for _, _, message in lines)
+    with overheard("info") as lines:
+        graph.push(frame)
+        graph.pull()
+    return " ".join(lines)
 
 
 def _graph(source: tuple[int, int, str, Fraction], *filters: tuple[str, str | None]) -> Any:

@@ -24,6 +24,7 @@ from .video_y4m import check_y4m, lost_in_y4m, write_y4m
 _MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _DEFAULT_RATE = 25
 _RATE_LIMIT = 60_000
+_MOVIE_UNITS = 1000
 
 
 def check_writable(
@@ -117,7 +118,11 @@ def _write_container(
 
     with atomic_output(path) as out:
         try:
-            with av.open(out, "w", format=muxer) as container, OthersWriter(container, others) as beside:
+            options = {} if muxer == "matroska" else {"movie_timescale": str(_timescale(header))}
+            with (
+                av.open(out, "w", format=muxer, options=options) as container,
+                OthersWriter(container, others, _below_zero(header) * header.time_base) as beside,
+            ):
                 stream = _add_pictures(container, encoder, header)
                 for packet in _encoded(stream, encoder, header, frames):
                     beside.advance((packet.pts if packet.dts is None else packet.dts) * packet.time_base)
@@ -152,7 +157,8 @@ def _encoded(stream: Any, encoder: Encoder, header: ClipHeader, frames: Iterator
     ends = np.append(header.times[1:], header.times[-1] + header.last_duration)
     for time, end, planes in zip(header.times, ends, frames, strict=True):
         frame = make_frame(planes, header.pixel_format, encoder.pixel_format)
-        frame.pts, frame.duration, frame.time_base = int(time), int(end - time), header.time_base
+        frame.pts, frame.duration = int(time) + _below_zero(header), int(end - time)
+        frame.time_base = header.time_base
         yield from stream.encode(tag(frame))
     yield from stream.encode(None)
 
@@ -176,6 +182,12 @@ def _checked(header: ClipHeader, frames: Iterable[Planes]) -> Iterator[Planes]:
         )
 
 
+def _timescale(header: ClipHeader) -> int:
+    """Units a second in which MP4 and MOV say when a clip begins: exact for the header's times."""
+    units = header.time_base.denominator
+    return units * max(1, -(-_MOVIE_UNITS // units))
+
+
 def _rate(header: ClipHeader) -> Fraction:
     """Frames a second, on average: encoders want to be told, but times say when frames are shown."""
     steps = header.frames - 1
@@ -186,9 +198,14 @@ def _rate(header: ClipHeader) -> Fraction:
     return min(max(rate, Fraction(1, 1000)), Fraction(1000)).limit_denominator(_RATE_LIMIT)
 
 
+def _below_zero(header: ClipHeader) -> int:
+    """By how many units pictures begin before zero: containers would leave those out, so everything is moved."""
+    return max(0, -int(header.times[0]))
+
+
 def _shift(muxer: str, header: ClipHeader, beside: OthersWriter) -> list[str]:
-    """Say by how much Matroska, which has no times below zero, moves everything."""
-    first = min(header.times[0] * header.time_base, beside.first_second)
-    if muxer != "matroska" or first >= 0:
-        return []
-    return [f"moved: everything by {float(-1000 * first):.0f} ms, as Matroska begins at zero"]
+    """Say by how much everything is moved: Matroska moves sound that begins below zero, too, and the pictures with it."""
+    moved = _below_zero(header) * header.time_base
+    if muxer == "matroska":
+        moved += max(Fraction(0), -beside.first_second)
+    return [f"moved: everything by {float(1000 * moved):.0f} ms, as {muxer} begins at zero"] if moved else []
