@@ -24,9 +24,10 @@ def draw_partition(image: Image, report: InfoReport, path: str | os.PathLike[str
         If the file cannot be written.
     """
     header, order = image.header, image.header.order
+    back = list(order.places)
 
     def read(start: NDArray[np.int64], stop: NDArray[np.int64]) -> np.ndarray:
-        return order.coded_view(image.read_box(*(np.array(order.to_signal(place)) for place in (start, stop))))
+        return order.coded_view(image.read_box(start[back], stop[back]))
 
     save_partition(
         path,

@@ -120,7 +120,7 @@ def _ssim(reference: np.ndarray, copy: np.ndarray, data_range: float, axes: str)
     if CHANNEL not in axes:
         return ssim3d(reference, copy, data_range)
     channels = zip(*map(AxisOrder.of(axes).coded_view, (reference, copy)), strict=True)
-    known = [score for pair in channels if (score := ssim3d(*pair, data_range)) is not None]
+    known = [score for one, other in channels if (score := ssim3d(one, other, data_range)) is not None]
     return sum(known) / len(known) if known else None
 
 

@@ -178,7 +178,8 @@ class Image:
         if self.restorer is None and boxes is None and self.backend.name == "triton":
             return self.blocks.box_there(first, last, self._chunks, dtype)
         if boxes is None:
-            box = self.read_box(*map(np.array, map(self.header.order.to_signal, (first, last))))
+            back = list(self.header.order.places)
+            box = self.read_box(first[back], last[back])
             return torch.from_numpy(self.header.order.coded_view(box)).to(self.backend.device)
         around = (first, last) if self.restorer is None else self.restorer.ringed(first, last)
         kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype

@@ -173,10 +173,10 @@ def assert_one_line_error(capsys, code, words, *arguments):
 def test_encode_passes_every_option(codec, volume, capsys):
     code, out, err = run(
         capsys, "encode", volume, volume.with_name("o.inrc"), "--psnr-db", 40, "--method", "sci", "--effort", 3,
-        "--device", "cpu", "--seed", 7,
+        "--device", "cpu", "--seed", 7, "--axes", "zyx",
     )  # fmt: skip
     assert code == 0
-    expected = {"psnr_db": 40.0, "method": "sci", "effort": 3, "device": "cpu", "seed": 7, "quantise_step": None, "restoration": True}
+    expected = {"psnr_db": 40.0, "method": "sci", "effort": 3, "device": "cpu", "seed": 7, "quantise_step": None, "axes": "zyx", "restoration": True}
     assert codec.calls == [expected]
     assert "PSNR 34.1 dB" in err
     assert "infinite" in out

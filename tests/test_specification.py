@@ -64,7 +64,7 @@ def test_fresh_sci_streams_decode_by_the_page(signal: np.ndarray, choices: dict[
 def check_pyramid(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> None:
     stream = read_stream(blob)
     assert stream.method == "pyramid" and stream.dtype == samples.dtype
-    tree = read_pyramid(stream.sections["TREE"], stream.shape)
+    tree = read_pyramid(stream.sections["TREE"], stream.shape, stream.channels)
     context, synthesis = read_networks(stream.sections["NETW"], tree)
     latents, listed = read_latents(stream, tree, context)
     assert listed == integers.tolist()

@@ -204,7 +204,7 @@ def _axes(path: Path, series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, 
     # tifffile turns the YCbCr of JPEG strips into RGB; other YCbCr stays subsampled.
     colour = "S" in letters and (page.photometric == _RGB or (page.photometric == _YCBCR and page.compression == _JPEG))
     if not colour and int(page.photometric) not in _GREY_PHOTOMETRICS:
-        raise FormatError(f"{path.name}: expected grey or RGB samples, found {page.photometric.name}; convert it to RGB")
+        raise FormatError(f"{path.name}: expected grey or RGB samples, found {tifffile.PHOTOMETRIC(page.photometric).name}; convert it to RGB")
     names = "".join({"I": "z", "Q": "z", "S": "c"}.get(axis, axis.lower()) for axis in letters)
     if not _is_stack(names):
         raise FormatError(

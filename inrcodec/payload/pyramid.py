@@ -44,9 +44,11 @@ class PyramidStream:
     step : float
         What a unit of the synthesis is worth, in stored units (a float32 value).
     offset : int
-        Added to every sample.
+        Added to every sample, of the first channel where there are several.
     low, high : int
         Smallest and largest sample: decoded values are clipped to them.
+    further_offsets : tuple of int
+        Those of the channels behind the first one: channels may lie far from each other, and networks serve all of them.
     """
 
     layout: PyramidLayout
@@ -55,6 +57,12 @@ class PyramidStream:
     offset: int
     low: int
     high: int
+    further_offsets: tuple[int, ...] = ()
+
+    def offsets(self, start: int, stop: int) -> NDArray[np.float32]:
+        """What is added to samples [start, stop) along axis 0; shape (1, ...) or (stop - start, 1, ...)."""
+        known = (self.offset, *self.further_offsets)[start:stop] if self.further_offsets else (self.offset,)
+        return np.array(known, dtype=np.float32).reshape(-1, *[1] * (self.layout.ndim - 1))
 
     @cached_property
     def tiles(self) -> TilePyramid:
@@ -67,11 +75,12 @@ class PyramidStream:
         fixed = _FIXED.pack(
             VERSION, layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
         )  # fmt: skip
-        return fixed + bytes(sum(1 << axis for axis, half in enumerate(flags) if half) for flags in layout.halved)
+        halved = bytes(sum(1 << axis for axis, half in enumerate(flags) if half) for flags in layout.halved)
+        return fixed + halved + struct.pack(f"<{len(self.further_offsets)}i", *self.further_offsets)
 
     @classmethod
-    def from_section(cls, data: bytes, shape: tuple[int, ...], blocks: int) -> PyramidStream:
-        """Unpack; `blocks` is the number of tiles that the container's index counts.
+    def from_section(cls, data: bytes, shape: tuple[int, ...], blocks: int, channels: bool = False) -> PyramidStream:
+        """Unpack; `blocks` is the number of tiles that the container's index counts, `channels` whether axis 0 holds such.
 
         Raises
         ------
@@ -84,14 +93,16 @@ class PyramidStream:
         version, levels, context, s1, s2, edge, step, offset, low, high = _FIXED.unpack_from(data)
         if version != VERSION:
             raise ContainerError(f"expected version {VERSION} of TREE, found {version}; get a newer inrcodec")
-        flags = data[_FIXED.size :]
+        flags, further = data[_FIXED.size : _FIXED.size + levels - 1], data[_FIXED.size + levels - 1 :]
         sound = 1 <= levels <= MAX_LEVELS and len(flags) == levels - 1 and all(b < 1 << len(shape) for b in flags)
+        sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0)
         if not sound or any(w % 4 or not 4 <= w <= MAX_WIDTH for w in (context, s1, s2)):
             raise ContainerError("expected a known kind of pyramid, found impossible values in TREE; get a fresh copy of the file")
         if not 0 < step <= MAX_STEP or low > high:
             raise ContainerError("expected a step and a range of samples, found impossible ones; get a fresh copy of the file")
         halved = tuple(tuple(bool(b >> axis & 1) for axis in range(len(shape))) for b in flags)
-        stream = cls(PyramidLayout(shape, halved, context, (s1, s2)), edge + 1, step, offset, low, high)
+        layout, offsets = PyramidLayout(shape, halved, context, (s1, s2)), struct.unpack(f"<{len(further) // 4}i", further)
+        stream = cls(layout, edge + 1, step, offset, low, high, offsets)
         found = sum(math.prod(stream.tiles.grid(level)) for level in range(levels))
         if found != blocks:
             raise ContainerError(f"expected {blocks} blocks from the index, found {found} tiles; get a fresh copy")

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inrcodec_formats.axes import CHANNEL
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
@@ -56,7 +57,8 @@ class PyramidReconstruction:
     def of(cls, container: Container, backend: Backend) -> PyramidReconstruction:
         """Read the sections TREE and NETW."""
         tree, networks = needed(container, ("TREE", "NETW"))
-        stream = PyramidStream.from_section(tree, container.header.coded_shape, container.chunks.blocks)
+        header = container.header
+        stream = PyramidStream.from_section(tree, header.coded_shape, container.chunks.blocks, CHANNEL in header.axes)
         return cls(stream, *networks_from_section(networks, stream.layout), backend)
 
     @cached_property
@@ -162,7 +164,8 @@ class PyramidReconstruction:
         latents = [self.latents.read(level, *part).astype(np.float32) for level, part in enumerate(seen)]
         values = synthesise_box(latents, [a for a, _ in seen], self.synthesis, self.stream.layout.kernel, *box, self.backend)
         self.evaluated += values.size
-        samples = values.reshape(tuple((stop - start).tolist())) * np.float32(self.step) + np.float32(self.stream.offset)
+        samples = values.reshape(tuple((stop - start).tolist())) * np.float32(self.step)
+        samples += self.stream.offsets(int(start[0]), int(stop[0]))
         if not np.all(np.abs(samples) < 1e20):
             raise ContainerError(UNSOUND)
         return samples

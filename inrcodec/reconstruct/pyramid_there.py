@@ -68,7 +68,7 @@ class PyramidBoxes:
         unsound = torch.zeros(1, dtype=torch.int32, device=self.device)
         samples: Tensor = self._kernels.synthesise_box(
             latents, [a for a, _ in seen], self._synthesis, self._layout, box,
-            dtype, stream.step, stream.offset, (stream.low, stream.high), unsound,
+            dtype, stream.step, int(stream.offsets(int(start[0]), int(stop[0])).item()), (stream.low, stream.high), unsound,
         )  # fmt: skip
         if int(unsound):
             raise ContainerError(UNSOUND)
@@ -82,6 +82,17 @@ def extents_there(stream: PyramidStream) -> tuple[int, ...]:
 
 
 def _parts(start: IntArray, stop: IntArray, stream: PyramidStream) -> Iterator[tuple[IntArray, IntArray]]:
+    """Cut a box into channels that have an offset each, and those between tiles until few latents are under a part."""
+    if not stream.further_offsets:
+        yield from _halves(start, stop, stream)
+        return
+    for channel in range(int(start[0]), int(stop[0])):
+        first, last = start.copy(), stop.copy()
+        first[0], last[0] = channel, channel + 1
+        yield from _halves(first, last, stream)
+
+
+def _halves(start: IntArray, stop: IntArray, stream: PyramidStream) -> Iterator[tuple[IntArray, IntArray]]:
     """Halve a box between tiles until each part has few latents under it, or is one tile thick."""
     first, last = start // stream.edge, -(-stop // stream.edge)
     tiles = last - first
@@ -92,5 +103,5 @@ def _parts(start: IntArray, stop: IntArray, stream: PyramidStream) -> Iterator[t
         return
     before, after = stop.copy(), start.copy()
     before[axis] = after[axis] = (first[axis] + tiles[axis] // 2) * stream.edge
-    yield from _parts(start, before, stream)
-    yield from _parts(after, stop, stream)
+    yield from _halves(start, before, stream)
+    yield from _halves(after, stop, stream)

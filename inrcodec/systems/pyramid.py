@@ -73,11 +73,24 @@ class PyramidSystem:
         self.backend = best_on_cpu("the fit of a pyramid runs on the CPU") if task.backend.name == "triton" else task.backend
         self.choices: dict[str, object] = {}
         self.step = self._reached = 1.0
-        self.offset = start.typical_value(task.volume)
+        self.offsets = self._typical_values()
+        self.volume, self.offset = self._centred()
+
+    def _typical_values(self) -> tuple[int, ...]:
+        """Of each channel; of all samples where there are none."""
+        parts = self.task.volume if self.task.channels else [self.task.volume]
+        return tuple(start.typical_value(part) for part in parts)
+
+    def _centred(self) -> tuple[np.ndarray, int]:
+        """What is fitted, and what is taken off all of it: channels that lie far from each other are brought together first."""
+        volume = self.task.volume
+        if len(self.offsets) == 1:
+            return volume, self.offsets[0]
+        return volume - np.array(self.offsets, dtype=np.int32).reshape(-1, *[1] * (volume.ndim - 1)), 0
 
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
-        volume, backend, seed = self.task.volume, self.backend, self.task.options.seed
+        volume, backend, seed = self.volume, self.backend, self.task.options.seed
         if volume.size > self.most_samples:
             raise OptionError(
                 f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {volume.size}; "
@@ -100,7 +113,7 @@ class PyramidSystem:
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
-        self.fit = pyramid.PyramidFit(task.volume, self.offset, step, self.layout, self._first_networks(), seed, backend)
+        self.fit = pyramid.PyramidFit(self.volume, self.offset, step, self.layout, self._first_networks(), seed, backend)
         self.fit.more_bits = self._more_bits
         steps = task.options.pyramid_steps
         task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half")))
@@ -122,7 +135,7 @@ class PyramidSystem:
         """Widths of both networks: those asked for, or those that the stream's size can feed."""
         bits = goal.bits
         if bits is None:
-            known = pyramid_start.Differences(self.task.volume, self.offset, layout)
+            known = pyramid_start.Differences(self.volume, self.offset, layout)
             bits = pyramid.GUESS * known.bits(known.step(goal, 1.0))
         context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
         return self.options.context or context, self.options.synthesis or synthesis
@@ -187,7 +200,8 @@ class PyramidSystem:
     @property
     def _stream(self) -> PyramidStream:
         step = float(np.float32(self.fit.step))
-        return PyramidStream(self.layout, self._edge, step, self.offset, self.task.low, self.task.high)
+        first, *further = self.offsets
+        return PyramidStream(self.layout, self._edge, step, first, self.task.low, self.task.high, tuple(further))
 
     def draft(self, step: float, pressure: float) -> Draft:
         """Change the latents until they take the fit's bits over the step, about, and code them."""

@@ -25,7 +25,7 @@ class Pyramid:
     synthesis: tuple[int, int]
     edge: int
     step: float
-    offset: int
+    offsets: np.ndarray  # of every channel along t or z, or one for all
     low: int
     high: int
     halved: list[tuple[bool, ...]]
@@ -46,7 +46,7 @@ class Pyramid:
         return found
 
 
-def read_pyramid(body: bytes, shape: Index) -> Pyramid:
+def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     fields = Bytes(body)
     version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
     assert version == 0
@@ -54,11 +54,13 @@ def read_pyramid(body: bytes, shape: Index) -> Pyramid:
     halved = [
         (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape))) for b in fields.fields(f"{levels - 1}B")
     ]
+    further = fields.fields(f"{shape[0] - 1 if channels else 0}i")
     assert not fields.rest()
+    offsets = np.array([offset, *further]).reshape(-1, *[1] * (len(shape) - 1))
     lattices = [(1,) * missing + shape]
     for axes in halved:
         lattices.append(tuple(-(-n // 2) if half else n for n, half in zip(lattices[-1], axes, strict=True)))
-    return Pyramid(width, (s1, s2), edge + 1, step, offset, low, high, halved, lattices)
+    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, lattices)
 
 
 def unit(axis: int, step: int) -> Index:
@@ -267,4 +269,4 @@ def synthesised(latents: list[np.ndarray], tree: Pyramid, w: dict[str, np.ndarra
     for layer in ("first", "second"):
         v = x @ w[layer] + w[f"{layer} bias"]
         x = np.maximum(v, v / 8)
-    return tree.offset + tree.step * (x @ w["last"] + w["last bias"][0] + np.tensordot(w["skips"], channels, 1))
+    return tree.offsets + tree.step * (x @ w["last"] + w["last bias"][0] + np.tensordot(w["skips"], channels, 1))

@@ -63,11 +63,12 @@ class Chunk(NamedTuple):
 
 @dataclass
 class Stream:
-    """`shape` is in coded order, the listed axes of which are `sources`."""
+    """`shape` is in coded order, the listed axes of which are `sources`; `channels` says whether axis 0 holds such."""
 
     dtype: str
     shape: Index
     sources: Index
+    channels: bool
     method: str
     sections: dict[str, bytes]
     chunks: list[Chunk]
@@ -106,7 +107,7 @@ def read_stream(data: bytes) -> Stream:
         chunks.append(Chunk(first, blocks, checked(parts.take(size), *directory.fields("I"))))
         first += blocks
     assert not directory.rest() and parts.at + lengths[0] + 24 == len(data)
-    return Stream(dtype, tuple(shape[a] for a in sources), sources, method, sections, chunks)
+    return Stream(dtype, tuple(shape[a] for a in sources), sources, "c" in axes, method, sections, chunks)
 
 
 def read_record(record: Bytes) -> tuple[str, str, Index, str]:

@@ -76,6 +76,19 @@ def test_streams_come_back(
     assert read(section, stream) == stream
 
 
+@given(offsets=st.lists(WHOLE, min_size=1, max_size=4))
+def test_channels_have_an_offset_each(offsets: list[int]) -> None:
+    layout = PyramidLayout((len(offsets), 13, 9), ((False, True, True),), 24, (16, 12))
+    stream = PyramidStream(layout, 8, 0.5, offsets[0], -100, 100, tuple(offsets[1:]))
+    section = stream.tree_section()
+    found = PyramidStream.from_section(section, layout.shape, stream.tiles.count, channels=True)
+    assert found == stream and found.offsets(0, len(offsets)).ravel().tolist() == np.float32(offsets).tolist()
+    for data, channels in ((section + bytes(4), True), (section[:-1], True), (section + bytes(4), False)):
+        with pytest.raises(ContainerError, match="known kind of pyramid") as error:
+            PyramidStream.from_section(data, layout.shape, stream.tiles.count, channels)
+        one_line(error)
+
+
 HOSTILE: dict[str, tuple[int, str, float, str]] = {
     "a version to come": (0, "B", 1, "version 0"),
     "no level": (1, "B", 0, "known kind of pyramid"),
