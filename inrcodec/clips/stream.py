@@ -119,8 +119,8 @@ class Part:
 def parts_of(header: ClipHeader) -> tuple[Part, ...]:
     """How the planes of a clip are coded: luma by itself, both planes of chroma together, and the three of RGB together."""
     names = plane_names(header)
-    grouped = {"Y": [(0,)], "YUV": [(0,), (1, 2)], "GBR": [(0, 1, 2)]}["".join(names)]
-    return tuple(Part("".join(names[plane] for plane in planes), planes) for planes in grouped)
+    together: dict[str, tuple[tuple[int, ...], ...]] = {"Y": ((0,),), "YUV": ((0,), (1, 2)), "GBR": ((0, 1, 2),)}
+    return tuple(Part("".join(names[plane] for plane in planes), planes) for planes in together["".join(names)])
 
 
 def plane_names(header: ClipHeader) -> tuple[str, ...]:

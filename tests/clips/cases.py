@@ -48,6 +48,14 @@ def clip_signal(seed: int = 0, **of_header: object) -> Signal:
     return signal_of(header, moving(header, seed))
 
 
+def two_scenes(first: int, second: int, **of_header: object) -> Signal:
+    """Two scenes of so many frames, the second one a negative; shown from tick 100 on, every third."""
+    times = 100 + 3 * np.arange(first + second)
+    header = clip_header(frames=first + second, times=times, last_duration=3, **of_header)  # type: ignore[arg-type]
+    scenes = [moving(clip_header(frames=n, **of_header), seed) for n, seed in ((first, 0), (second, 9))]  # type: ignore[arg-type]
+    return signal_of(header, tuple(np.concatenate([a, 255 - b]) for a, b in zip(*scenes, strict=True)))
+
+
 def clip_file(path: Path, header: ClipHeader, planes: tuple[np.ndarray, ...] | None = None) -> tuple[np.ndarray, ...]:
     """Write a lossless clip; returns its planes."""
     planes = moving(header) if planes is None else planes

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from clips.cases import FAST, clip_header, clip_signal
 
 import inrcodec
+from clips.cases import FAST, clip_header, clip_signal
 from inrcodec.clips.stream import join, split
 from inrcodec.clips.view import Clip
 from inrcodec_formats.container import Container, Section, write_container
@@ -101,7 +101,7 @@ def test_a_clip_within_a_clip_is_refused(blob):
 
 
 def test_streams_of_another_method_are_refused(blob):
-    with pytest.raises(ContainerError, match="of sci|'sci'"):
+    with pytest.raises(ContainerError, match=r"of .*'sci'\), found"):
         inrcodec.decode(rebuilt(blob, header={"method": "sci"}))
 
 
@@ -116,7 +116,7 @@ def test_damage_inside_a_stream_with_a_sound_checksum_around_it_is_found(blob):
     luma, chroma = streams(blob)
     damaged = bytearray(luma)
     damaged[len(luma) // 2] ^= 1
-    with pytest.raises(ContainerError, match="frames 1 to 2, Y: .*CRC"):
+    with pytest.raises(ContainerError, match=r"frames 1 to 2, Y: .*CRC"):
         inrcodec.verify(rebuilt(blob, chunks=[(2, join([bytes(damaged), chroma]))]))
 
 

@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from clips.cases import FAST, add_sound, clip_file, clip_header, clip_signal, moving, psnr_of, signal_of
 
 import inrcodec
+from clips.cases import FAST, add_sound, clip_file, clip_header, clip_signal, moving, psnr_of, signal_of, two_scenes
 from inrcodec.clips import encode as clip_encode
 from inrcodec.clips.sources import SignalFrames
 from inrcodec.clips.view import Clip
@@ -26,11 +26,7 @@ def raw_bytes(signal):
 
 @pytest.fixture(scope="module")
 def cut_signal():
-    """Two scenes of 9 and 11 frames."""
-    header = clip_header(frames=20, times=100 + 3 * np.arange(20), last_duration=3)
-    scenes = [moving(clip_header(frames=n), seed) for n, seed in ((9, 0), (11, 9))]
-    planes = tuple(np.concatenate([a, 255 - b]) for a, b in zip(*scenes, strict=True))
-    return signal_of(header, planes)
+    return two_scenes(9, 11)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +152,7 @@ def test_frames_are_found_by_their_time(cut_blob, decoded):
             assert clip.frame_at(seconds) == frame
         assert np.array_equal(clip.at(5.0)[1], decoded.planes[1][8])
         for seconds in (3.99, Fraction(160, 25), float("nan")):
-            with pytest.raises(OptionError, match="expected a time from 4 to below 6.4 s"):
+            with pytest.raises(OptionError, match=r"expected a time from 4 to below 6\.4 s"):
                 clip.at(seconds)
 
 

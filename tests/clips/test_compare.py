@@ -6,9 +6,9 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from clips.cases import FAST, clip_file, clip_header, clip_signal, moving, psnr_of, signal_of
 
 import inrcodec
+from clips.cases import FAST, clip_file, clip_header, clip_signal, moving, psnr_of, signal_of
 from inrcodec.clips import vmaf as vmaf_module
 from inrcodec.clips.vmaf import through_filter, vmaf
 from inrcodec.reports import json_safe
@@ -56,7 +56,7 @@ def test_files_and_streams_are_compared_and_drawn(tmp_path):
 def test_clips_that_differ_in_size_or_kind_are_not_compared(pair):
     original = pair[0]
     fewer = clip_header(frames=4)
-    with pytest.raises(SignalError, match="5 frames .* and 4 frames"):
+    with pytest.raises(SignalError, match=r"5 frames .* and 4 frames"):
         inrcodec.compare(original, signal_of(fewer, moving(fewer)))
     with pytest.raises(SignalError, match="expected a clip"):
         inrcodec.compare(original, np.zeros((5, 32, 48), np.uint8))
