@@ -1,4 +1,4 @@
-"""inrcodec: a neural codec for biomedical volumes.
+"""inrcodec: a neural codec for biomedical volumes and surgical video.
 
 A volume is stored as the quantised, entropy-coded weights of small sine networks, one per block, and rebuilt from them
 whole, by region, at any scale or at any point.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from inrcodec_formats.errors import (
     ContainerError,
@@ -30,6 +30,7 @@ from inrcodec_formats.signal import Signal, SignalHeader
 if TYPE_CHECKING:
     import numpy as np
 
+    from .clips.view import Clip
     from .image import Image, Source
     from .options import PyramidOptions, SciOptions, TincOptions
     from .reports import CompareReport, DecodeReport, EncodeReport, InfoReport, VerifyReport
@@ -81,18 +82,20 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     quantise_step: float | None = None,
     axes: str | None = None,
     restoration: bool = True,
+    audio: bool = True,
     tinc: TincOptions | None = None,
     sci: SciOptions | None = None,
     pyramid: PyramidOptions | None = None,
     progress: Progress | None = None,
 ) -> EncodeReport | bytes:
-    """Compress a volume, an image or a series.
+    """Compress a volume, an image, a series or a clip.
 
     Parameters
     ----------
     source : path, ndarray or Signal
         A NIfTI, NRRD, TIFF or npy file, or samples of 1 to 4 dimensions, slowest axis first, e.g. ``(D, H, W)``.
-        Integers are coded as they are, channels together.
+        Integers are coded as they are, channels together. Or a clip: a file that FFmpeg reads, a folder of numbered PNG
+        files, or a signal of several planes that `decode` gave.
     target : path, optional
         The ``.inrc`` file to write. Without it the stream is returned.
     ratio : float, optional
@@ -117,6 +120,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     restoration : bool
         Whether to fit a small network that corrects the decoded samples, block faces above all; it is kept only where
         it is worth its bytes.
+    audio : bool
+        Of clips: whether the file carries audio and data streams, as they are. They count in its size.
     tinc : TincOptions, optional
         How TINC partitions and shares.
     sci : SciOptions, optional
@@ -148,6 +153,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
 
     from . import encoder
     from .backends import backend_for, device_errors
+    from .clips import encode as clips
     from .options import EncodeOptions, PyramidOptions, SciOptions, TincOptions, one_target
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
@@ -157,6 +163,9 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     )  # fmt: skip
     if target is not None:
         encoder.check_output(target)
+    if clips.is_clip_source(source):
+        with device_errors(backend_for(device)):
+            return clips.encode_clip(source, target, options, quantise_step, audio, progress or _silent)
     with device_errors(backend_for(device)):
         blob, report = encoder.encode_signal(source, options, quantise_step, axes, progress or _silent)
     if target is None:
@@ -174,6 +183,7 @@ def decode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     target: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
+    codec: Literal["h264", "hevc", "ffv1"] | None = None,
     progress: Progress | None = None,
 ) -> Signal | DecodeReport:
     """Rebuild a signal.
@@ -184,9 +194,11 @@ def decode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         An ``.inrc`` stream.
     target : path, optional
         File to write; the suffix chooses the format, the source's header is put back where the format is the same.
-        Memory stays bounded. Without it the signal is returned.
+        Memory stays bounded. Without it the signal is returned, of a clip one with a plane each of Y, U and V.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         Auto takes a CUDA device where there is one and Triton, else the CPU; the report says which, and why.
+    codec : {"h264", "hevc", "ffv1"}, optional
+        Of a clip's file; unless given, what suits the suffix.
     progress : callable, optional
         ``progress(stage, fraction, note)``.
 
@@ -203,22 +215,35 @@ def decode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     DeviceError
         If a GPU has too little memory, fails or goes away; no half file is left then.
     """
+    from inrcodec_formats.container import settled
+
     from . import decoder
     from .backends import backend_for, device_errors
+    from .clips import decode as clips
 
-    backend = backend_for(device)
+    backend, source = backend_for(device), settled(source)
     with device_errors(backend):
+        if clips.holds_clip(source):
+            if target is None:
+                return clips.decode_clip(source, backend, progress or _silent)
+            return clips.decode_clip_file(source, target, backend, progress or _silent, codec=codec)
+        if codec is not None:
+            raise OptionError(f"expected codec= for clips only, found {codec!r} for a volume; leave it out")
         if target is None:
             return decoder.decode_signal(source, backend, progress or _silent)
         return decoder.decode_file(source, target, backend, progress or _silent)
 
 
-def open(source: Source, *, device: str = "auto") -> Image:
-    """Open a stream to read regions, scales or points; see `inrcodec.image.Image`."""
+def open(source: Source, *, device: str = "auto") -> Image | Clip:
+    """Open a stream to read parts of it: an `inrcodec.image.Image`, of a clip an `inrcodec.clips.view.Clip`."""
+    from inrcodec_formats.container import settled
+
     from .backends import backend_for
+    from .clips.view import Clip, holds_clip
     from .image import Image
 
-    return Image(source, backend_for(device))
+    source = settled(source)
+    return (Clip if holds_clip(source) else Image)(source, backend_for(device))
 
 
 def info(source: Source, *, picture: str | os.PathLike[str] | None = None) -> InfoReport:
@@ -242,8 +267,14 @@ def info(source: Source, *, picture: str | os.PathLike[str] | None = None) -> In
     OutputError
         If the picture cannot be written.
     """
+    from inrcodec_formats.container import settled
+
+    from .clips import decode as clips
     from .decoder import stream_info
 
+    source = settled(source)
+    if clips.holds_clip(source):
+        return clips.clip_info(source, picture)
     return stream_info(source, picture)
 
 
@@ -255,8 +286,14 @@ def verify(source: Source, *, deep: bool = False, progress: Progress | None = No
     ContainerError
         If anything is damaged.
     """
+    from inrcodec_formats.container import settled
+
+    from .clips import decode as clips
     from .decoder import verify_stream
 
+    source = settled(source)
+    if clips.holds_clip(source):
+        return clips.verify_clip(source, deep, progress or _silent)
     return verify_stream(source, deep, progress or _silent)
 
 

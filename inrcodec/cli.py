@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from inrcodec_formats.signal import Signal
 
+    from .clips.view import Clip
     from .reports import DecodeReport, InfoReport, Report
 
 # Newer typer carries its own copy of click and older typer depends on it: either way this is click's UsageError.
@@ -35,7 +36,7 @@ EXIT_DATA, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="inrcodec",
-    help="Compress biomedical volumes into small neural networks, and back.",
+    help="Compress biomedical volumes and surgical video into small neural networks, and back.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -61,7 +62,7 @@ def _root(
 
 @app.command()
 def encode(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="NIfTI, NRRD, TIFF or .npy file.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="NIfTI, NRRD, TIFF or .npy file, or a clip.", show_default=False)],
     output: Annotated[Path, typer.Argument(metavar="OUT.inrc", help="The file to write.", show_default=False)],
     ratio: Annotated[float | None, typer.Option(help="Target: raw bytes over compressed bytes.")] = None,
     bits_per_voxel: Annotated[float | None, typer.Option(help="Target: compressed bits per voxel.")] = None,
@@ -79,6 +80,7 @@ def encode(
     restoration: Annotated[
         bool, typer.Option(help="Correct decoded samples by a small network, where that is worth its bytes.")
     ] = True,
+    audio: Annotated[bool, typer.Option(help="Of clips: carry audio and data streams as they are.")] = True,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -88,7 +90,7 @@ def encode(
     Give exactly one of --ratio, --bits-per-voxel, --psnr-db.
     """
     target = _one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
-    _check_input(source)
+    _check_source(source)
     if output.suffix.lower() != ".inrc":
         raise OptionError(f"expected an output name that ends in .inrc, found {output}; for the way back use decode")
     _check_output(output, force)
@@ -106,6 +108,7 @@ def encode(
             quantise_step=quantise_step,
             axes=axes,
             restoration=restoration,
+            audio=audio,
             progress=progress,
         )
     _emit(report, console.show_encode, as_json, quiet)
@@ -118,10 +121,14 @@ def decode(
         Path, typer.Argument(metavar="OUT", help="The file to write; its suffix says how.", show_default=False)
     ],
     region: Annotated[
-        str | None, typer.Option(help='Only this part, slowest axis first, e.g. "40:50,7,::2" for z, y, x.')
+        str | None,
+        typer.Option(help='Only this part, slowest axis first, e.g. "40:50,7,::2" for z, y, x; of clips frames, "40:50".'),
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Sample the networks on a finer (2) or coarser (0.5) grid.")
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="Of a clip's file: h264, hevc or ffv1; unless given, what suits its suffix.")
     ] = None,
     device: Device = "auto",
     force: Force = False,
@@ -140,9 +147,10 @@ def decode(
 
     with console.ProgressDisplay(quiet=quiet) as progress:
         if selection is None and scale is None:
-            report = inrcodec.decode(source, output, device=device, progress=progress)
+            of_clip = {} if codec is None else {"codec": codec}
+            report = inrcodec.decode(source, output, device=device, **of_clip, progress=progress)
         else:
-            report = _decode_part(source, output, selection, scale, device)
+            report = _decode_part(source, output, selection, scale, device, codec, progress)
     _emit(report, console.show_decode, as_json, quiet)
 
 
@@ -198,8 +206,10 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Measure what was lost: PSNR, SSIM, largest and mean error, ratio."""
-    for path in (original, decoded, *([compressed] if compressed else [])):
-        _check_input(path)
+    for path in (original, decoded):
+        _check_source(path)
+    if compressed is not None:
+        _check_input(compressed)
     _check_picture(picture, force)
     from .comparison import compare as measure
 
@@ -295,6 +305,16 @@ def _check_input(path: Path) -> None:
         raise FileNotFoundError(2, "no such file", str(path))
 
 
+def _check_source(path: Path) -> None:
+    """As `_check_input`; a clip may be a folder of numbered pictures."""
+    if path.is_dir():
+        from inrcodec_formats.video_read import is_clip
+
+        if is_clip(path):
+            return
+    _check_input(path)
+
+
 def _check_output(path: Path, force: bool) -> None:
     """Refuse before the work what would fail after it."""
     if path.is_dir():
@@ -316,16 +336,25 @@ def _check_picture(path: Path | None, force: bool) -> None:
 
 
 def _decode_part(
-    source: Path, output: Path, selection: tuple[slice, ...] | None, scale: float | None, device: str
+    source: Path,
+    output: Path,
+    selection: tuple[slice, ...] | None,
+    scale: float | None,
+    device: str,
+    codec: Any,
+    progress: Any,
 ) -> DecodeReport:
     """Decode a region or another scale and write it under a fresh header."""
     import inrcodec
     from inrcodec_formats import registry
 
+    from .clips.view import Clip
     from .reports import DecodeReport
 
     started = time.perf_counter()
-    image = inrcodec.open(source, device=device)
+    image: Any = inrcodec.open(source, device=device)
+    if isinstance(image, Clip):
+        return _decode_clip_part(image, output, selection, scale, codec, progress)
     part = image.read(scale=scale or 1.0) if selection is None else _read_region(image, selection)
     signal = _part_signal(inrcodec.info(source), part, selection)
     registry.write_signal(output, signal)
@@ -339,6 +368,25 @@ def _decode_part(
         mvoxels_per_second=voxels / 1e6 / max(seconds, 1e-9),
         output=str(output),
     )
+
+
+def _decode_clip_part(
+    clip: Clip, output: Path, selection: tuple[slice, ...] | None, scale: float | None, codec: Any, progress: Any
+) -> DecodeReport:
+    """Decode some frames of a clip, or all of them smaller."""
+    from .clips.decode import write_frames
+
+    start, stop = _frames(selection, len(clip))
+    return write_frames(clip, output, progress, start=start, stop=stop, scale=scale or 1.0, codec=codec)
+
+
+def _frames(selection: tuple[slice, ...] | None, count: int) -> tuple[int, int]:
+    """First frame, and the one behind the last, of a region."""
+    chosen = slice(None) if selection is None else selection[0]
+    start, stop, step = chosen.indices(count)
+    if step != 1 or len(selection or ()) > 1 or not start < stop:
+        raise OptionError(f'expected --region of a clip as frames like "40:50" within 0 to {count}, found another')
+    return start, stop
 
 
 def _read_region(image: Any, selection: tuple[slice, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Comparing two signals: `compare`, its report and its picture."""
+"""Comparing two signals, or two clips: `compare`, its report and its picture."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from inrcodec_formats import registry
 from inrcodec_formats.axes import CHANNEL, AxisOrder
+from inrcodec_formats.errors import SignalError
 from inrcodec_formats.signal import Signal
 
 from .backends import backend_for
+from .clips.sources import is_clip_source
 from .decoder import decode_signal
 from .metrics import error_statistics, own_range, ssim3d
 from .reports import CompareReport
@@ -36,11 +38,12 @@ def compare(
     Parameters
     ----------
     original, decoded : Signal, ndarray or path
+        Where `original` is a clip, so must `decoded` be.
         `decoded` may be an ``.inrc`` file: it is decoded, and its size taken for `compressed_bytes`.
     compressed_bytes : int, optional
         Size of the compressed file, for the ratio.
     picture : path, optional
-        Where to write a PNG of three orthogonal slices: original, decoded, error.
+        Where to write a PNG of three orthogonal slices, or of three frames: original, decoded, error.
     quantise_step : float, optional
         For files of fractions: the smallest difference to keep. Default the step that `decoded` records.
     progress : callable, optional
@@ -49,6 +52,7 @@ def compare(
     Returns
     -------
     CompareReport
+        Of clips a `inrcodec.reports.ClipCompareReport`.
 
     Raises
     ------
@@ -56,6 +60,14 @@ def compare(
         If the shapes differ.
     """
     report_progress = progress or _silent
+    if is_clip_source(original):
+        if isinstance(decoded, np.ndarray):
+            raise SignalError("expected a clip to compare a clip with, found an array; name the decoded file or the .inrc")
+        from .clips.compare import compare_clips
+
+        return compare_clips(
+            original, decoded, compressed_bytes=compressed_bytes, picture=picture, progress=report_progress
+        )
     decoded_signal, decoded_bytes = _load_decoded(decoded, quantise_step, report_progress)
     step = quantise_step or decoded_signal.header.quantise_step
     original_signal = _load(original, step)

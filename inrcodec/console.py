@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -106,6 +106,7 @@ def show_encode(report: EncodeReport) -> None:
         ("size", f"{size(report.bytes)} of {size(report.raw_bytes)}"),
         ("ratio", f"{report.ratio:.2f}:1 ({report.bits_per_voxel:.4f} bits/voxel)"),
         ("PSNR", f"{decibels(report.psnr_db)} (own range)"),
+        *clip_rows(report),
         ("SSIM", number(report.ssim)),
         ("max error", f"{report.max_abs_error:g} stored units"),
         ("networks", f"{report.blocks} blocks, {report.weights} weights at {report.bits_per_weight:.2f} bits"),
@@ -115,6 +116,26 @@ def show_encode(report: EncodeReport) -> None:
         ("time", stages(report.seconds)),
     ]
     _print_table(f"encoded {report.output or ''}", rows)
+
+
+def clip_rows(report: EncodeReport | CompareReport) -> list[tuple[str, str]]:
+    """What is told of clips only."""
+    from .reports import ClipCompareReport, ClipEncodeReport
+
+    if isinstance(report, ClipEncodeReport):
+        rows = [_by_plane(report.psnr_parts_db), ("frames", f"{report.frames} in {report.groups} groups")]
+        if report.carried_bytes:
+            rows.append(("carried", f"{size(report.carried_bytes)} of audio and data streams"))
+    elif isinstance(report, ClipCompareReport):
+        vmaf = f"not computed: {report.vmaf_reason}" if report.vmaf is None else f"{report.vmaf:.2f}"
+        rows = [_by_plane(report.psnr_planes_db), ("VMAF", vmaf)]
+    else:
+        return []
+    return rows + [("note", note) for note in report.notes]
+
+
+def _by_plane(psnr_db: Mapping[str, float]) -> tuple[str, str]:
+    return "by plane", ", ".join(f"{name} {decibels(psnr)}" for name, psnr in psnr_db.items())
 
 
 def choices(made: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -137,6 +158,7 @@ def show_decode(report: DecodeReport) -> None:
     ]
     if report.backend is not None:
         rows.append(("backend", backend(report.backend, report.backend_reason)))
+    rows += [("note", note) for note in report.notes]
     _print_table(f"decoded {report.output or ''}", rows)
 
 
@@ -149,6 +171,7 @@ def show_info(report: InfoReport) -> None:
         ("shape", f"{' x '.join(map(str, report.shape))} ({', '.join(report.axes)})"),
         ("spacing", ", ".join(f"{axis} {step:.4g} {unit}".rstrip() for axis, step, unit in spacing)),
         ("dtype", f"{report.dtype} (source: {report.source_format}, {report.file_dtype})"),
+        *_clip_details(report.details),
         ("method", report.method),
         ("target", ", ".join(f"{key} {value}" for key, value in report.target.items()) or "none recorded"),
         ("blocks", f"{report.blocks} ({report.constant_blocks} constant) in {report.chunks} chunks"),
@@ -164,6 +187,18 @@ def show_info(report: InfoReport) -> None:
         bits = report.bits_per_voxel * count / max(1, report.bytes)
         parts.add_row(escape(name), f"{count}", f"{count / max(1, report.bytes):.1%}", f"{bits:.5f}")
     Console(highlight=False).print(parts)
+
+
+def _clip_details(details: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is told of a clip's stream only."""
+    if "pixel_format" not in details:
+        return []
+    carried = ", ".join(details["other_streams"]) or "nothing"
+    return [
+        ("pictures", f"{details['pixel_format']}, {details['frames_per_second']:.6g} frames a second"),
+        ("groups", f"{len(details['first_frames'])}, from frames {', '.join(map(str, details['first_frames'][:8]))}"),
+        ("carried", carried),
+    ]
 
 
 def show_verify(report: VerifyReport) -> None:
@@ -183,6 +218,7 @@ def show_compare(report: CompareReport) -> None:
     rows = [
         ("PSNR", f"{decibels(report.psnr_db)} over the own range {report.psnr_range:g}"),
         ("", f"{decibels(report.psnr_dtype_db)} over the dtype's full range"),
+        *clip_rows(report),
         ("SSIM", number(report.ssim)),
         ("mean error", f"{report.mean_abs_error:.4g} stored units"),
         ("max error", f"{report.max_abs_error:g} stored units{' (identical)' if report.identical else ''}"),

@@ -75,7 +75,7 @@ def stream_info(source: Source, picture: str | os.PathLike[str] | None = None) -
     """Tell what a stream holds; decodes the integers of the readouts, and voxels for a picture only."""
     with Image(source) as image:
         header, container = image.header, image.container
-        constant, weights = _count_weights(image)
+        constant, weights = count_weights(image)
         target = container.header.quality
         report = InfoReport(
             path=os.fspath(source) if isinstance(source, (str, os.PathLike)) else None,
@@ -109,7 +109,7 @@ def stream_info(source: Source, picture: str | os.PathLike[str] | None = None) -
         return report
 
 
-def _count_weights(image: Image) -> tuple[int, int]:
+def count_weights(image: Image) -> tuple[int, int]:
     """Blocks that are a constant, and stored weights (shared ones included)."""
     constant, weights = 0, image.blocks.shared_weights
     chunks = image.container.chunks

@@ -89,7 +89,7 @@ class Encoder:
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
         goal = self._first_goal()
-        name = self._timed("trial", self._chosen_method) if self.options.method == "auto" else self.options.method
+        name = self._timed("trial", self.chosen_method) if self.options.method == "auto" else self.options.method
         self.system = _SYSTEMS[name](self._task())
         self._timed("partition", lambda: self.system.prepare(goal))
         result = self._timed("code", lambda: self._reach_target(self.system.step))
@@ -122,8 +122,8 @@ class Encoder:
             return self.signal.header.voxels * target.value / 8
         return None
 
-    def _chosen_method(self) -> str:
-        """Try every system on a part of the signal, with less effort."""
+    def chosen_method(self) -> str:
+        """Try every system on a part of the signal, with less effort; why one won is among the `choices` then."""
         axes = "".join(self.signal.header.order.to_coded(self.signal.header.axes))
         part = Signal.from_array(trial_part(self.volume), axes=axes)
         target = self.options.target
@@ -233,7 +233,8 @@ class Encoder:
                 ratio = self.signal.header.raw_bytes / smallest
                 raise TargetError(
                     f"expected a target of at least {smallest:.0f} bytes for this signal (ratio {ratio:.4g}), "
-                    f"found {limit:.0f} bytes; ask for a smaller ratio or more bits per voxel"
+                    f"found {limit:.0f} bytes; ask for a smaller ratio or more bits per voxel",
+                    least_bytes=smallest,
                 )
         return best
 

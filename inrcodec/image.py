@@ -6,6 +6,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -60,8 +61,11 @@ class Image:
 
     def __init__(self, source: Source, backend: Backend | None = None) -> None:
         self._asked = backend or backend_for("auto")
-        self.container = Container.open(source, known=KNOWN_SECTIONS)
+        self.container = Container.open(source, known=None)
         try:
+            if "CLIP" in self.container.sections:
+                raise ContainerError("expected the stream of a volume, found a clip; open it with inrcodec.open")
+            self.container.require_known(KNOWN_SECTIONS)
             self._read_sections()
         except BaseException:
             self.container.close()
@@ -210,17 +214,19 @@ class Image:
         bodies = [self.container.read_chunk(number) for number in numbers.tolist()]
         return CodedChunks(bodies, first, first + np.asarray(chunks.count, dtype=np.int64)[numbers])
 
-    def slabs(self) -> Iterator[np.ndarray]:
-        """Decode the whole signal in consecutive pieces along axis 0, memory bounded by a row of the largest blocks."""
+    def slabs(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Decode consecutive pieces along axis 0, of [start, stop) or all, memory bounded by a row of the largest blocks."""
         end = np.array(self.shape)
+        stop = self.shape[0] if stop is None else stop
         rows = self.header.order.to_signal(self.blocks.extents)[0]
         if self.blocks.on_device is not None:
             # A device wants much to do at once.
             rows *= max(1, _DEVICE_SAMPLES // (rows * math.prod(self.shape[1:])))
-        for first in range(0, self.shape[0], rows):
-            start, stop = np.zeros_like(end), end.copy()
-            start[0], stop[0] = first, min(first + rows, self.shape[0])
-            yield self.read_box(start, stop)
+        edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
+        for first, last in pairwise(edges):
+            low, high = np.zeros_like(end), end.copy()
+            low[0], high[0] = first, last
+            yield self.read_box(low, high)
 
     def read(self, *, scale: float = 1.0) -> np.ndarray:
         """Decode the whole signal on a grid `scale` times as fine: the networks are continuous.
@@ -229,8 +235,7 @@ class Image:
         ----------
         scale : float
             Samples per source sample along every axis but that of channels. An axis of n samples gets
-            ``m = max(1, round(n * scale))``; sample i lies at ``(i + 0.5) n / m - 0.5`` voxels (centres of equal cells). Frequencies above the
-            new grid's are not filtered out.
+            ``m = max(1, round(n * scale))``, placed as `resized` says.
 
         Returns
         -------
@@ -241,8 +246,25 @@ class Image:
             raise OptionError(f"expected scale above 0 and at most 64, found {scale}")
         if scale == 1.0:
             return self[...]
+        lengths = (n if a == CHANNEL else max(1, round(n * scale)) for a, n in zip(self.header.axes, self.shape, strict=True))
+        return self.resized(tuple(lengths))
+
+    def resized(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Decode the whole signal on a grid of that shape.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Sample i of an axis of n samples that gets m lies at ``(i + 0.5) n / m - 0.5`` voxels (centres of equal cells).
+            Frequencies above the new grid's are not filtered out.
+
+        Returns
+        -------
+        ndarray
+            Values of the source's dtype.
+        """
         order = self.header.order
-        grids = list(order.to_coded([_scaled_axis(n, 1.0 if a == CHANNEL else scale) for a, n in zip(self.header.axes, self.shape, strict=True)]))
+        grids = list(order.to_coded([_resized_axis(n, m) for n, m in zip(self.shape, shape, strict=True)]))
         values = self.blocks.grid(grids, self._chunks)
         if self.restorer is not None:
             self.restorer.change_on_grid(grids, values)
@@ -365,7 +387,6 @@ def _in_channels(points: NDArray[np.float64], channels: int) -> NDArray[np.float
     return np.column_stack([number, np.tile(points, (channels, 1))])
 
 
-def _scaled_axis(extent: int, scale: float) -> NDArray[np.float64]:
-    """Positions, in voxel indices, of the samples of a rescaled axis."""
-    count = max(1, round(extent * scale))
+def _resized_axis(extent: int, count: int) -> NDArray[np.float64]:
+    """Positions, in voxel indices, of `count` samples over an axis."""
     return (np.arange(count) + 0.5) * extent / count - 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -116,6 +116,23 @@ def save_comparison(
             notes.insert(0, f"{axes[0]} = {original.shape[0] // 2}")
         figure = _slice_figure(middle_slices(original, decoded, axes, distances), title, notes)
     write_png(Path(path), figure)
+
+
+def save_frames(
+    path: str | os.PathLike[str], frames: Mapping[int, tuple[np.ndarray, np.ndarray]], *, title: str = "", note: str = ""
+) -> None:
+    """Write a PNG of frames of a clip: original, decoded and error side by side, a row each; see `save_comparison`.
+
+    Parameters
+    ----------
+    path : path
+    frames : mapping of int to (ndarray, ndarray)
+        By number: one plane of the original and of the decoded frame, shape (height, width).
+    title, note : str, optional
+        First and last line.
+    """
+    pairs = [_slice_pair(f"frame {number}", *pair, "yx", (1.0, 1.0)) for number, pair in sorted(frames.items())]
+    write_png(Path(path), _slice_figure(pairs, title, [note]))
 
 
 def middle_slices(original: np.ndarray, decoded: np.ndarray, axes: str, spacing: Sequence[float]) -> list[SlicePair]:

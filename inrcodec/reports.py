@@ -95,6 +95,31 @@ class EncodeReport(Report):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipEncodeReport(EncodeReport):
+    """What the encode of a clip made.
+
+    Sizes, ratio and PSNR are of all planes together, over the range of all; see `EncodeReport`.
+
+    Attributes
+    ----------
+    frames, groups : int
+        Of the clip, and groups that can be decoded by themselves.
+    psnr_parts_db : dict
+        PSNR of the planes that are coded together, e.g. ``"Y"`` and ``"UV"``, over the same range.
+    carried_bytes : int
+        What audio and data streams take of the file.
+    notes : tuple of str
+        What was noticed while reading, a line each.
+    """
+
+    frames: int
+    groups: int
+    psnr_parts_db: dict[str, float]
+    carried_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecodeReport(Report):
     """What a decode read and wrote.
 
@@ -112,6 +137,8 @@ class DecodeReport(Report):
         Path of the file written.
     backend, backend_reason : str or None
         What computed, and why not something faster; None when not known.
+    notes : tuple of str
+        What the file cannot hold of a clip, a line each.
     """
 
     bytes: int
@@ -122,6 +149,7 @@ class DecodeReport(Report):
     output: str | None = None
     backend: str | None = None
     backend_reason: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,3 +261,28 @@ class CompareReport(Report):
     bits_per_voxel: float | None
     identical: bool
     picture: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipCompareReport(CompareReport):
+    """How far a decoded clip is from its original; see `CompareReport`.
+
+    PSNR and errors are of all planes together, over the range of all; SSIM is the first plane's, the mean over frames.
+
+    Attributes
+    ----------
+    frames : int
+    psnr_planes_db : dict
+        PSNR by plane, over the same range.
+    vmaf : float or None
+        Mean over frames, from FFmpeg's filter libvmaf; None without it, and then `vmaf_reason` says why.
+    vmaf_reason : str or None
+    notes : tuple of str
+        What was noticed while reading, a line each.
+    """
+
+    frames: int
+    psnr_planes_db: dict[str, float]
+    vmaf: float | None
+    vmaf_reason: str | None
+    notes: tuple[str, ...] = ()

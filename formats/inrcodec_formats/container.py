@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import IO, BinaryIO, NamedTuple, Self
 
 import google_crc32c
 import numpy as np
@@ -139,7 +139,7 @@ def metadata_section(signal: SignalHeader) -> Section | None:
 
 
 def write_container(
-    target: BinaryIO,
+    target: IO[bytes],
     header: StreamHeader,
     sections: Mapping[str, bytes] | Iterable[Section],
     chunks: Iterable[tuple[int, bytes]] = (),
@@ -377,13 +377,16 @@ class _Source:
         return data
 
 
-def _binary_handle(source: str | os.PathLike[str] | bytes | BinaryIO, stack: ExitStack) -> BinaryIO:
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return io.BytesIO(source)
-    if isinstance(source, (str, os.PathLike)):
-        return stack.enter_context(open(source, "rb"))
-    if not hasattr(source, "read"):
-        raise ContainerError(f"expected a path, bytes or a binary file object, found {type(source).__name__}")
+def settled(source: str | os.PathLike[str] | bytes | BinaryIO) -> str | os.PathLike[str] | bytes | BinaryIO:
+    """The bytes of a pipe, which can be read once only; any other source as it is.
+
+    Raises
+    ------
+    ContainerError
+        If there are more than `MAX_UNSEEKABLE_BYTES`.
+    """
+    if isinstance(source, (str, os.PathLike, bytes)) or not hasattr(source, "read"):
+        return source
     if getattr(source, "seekable", bool)():
         return source
     data = b"".join(_pieces(source, MAX_UNSEEKABLE_BYTES + 1))
@@ -391,7 +394,18 @@ def _binary_handle(source: str | os.PathLike[str] | bytes | BinaryIO, stack: Exi
         raise ContainerError(
             f"expected at most {MAX_UNSEEKABLE_BYTES} bytes from a pipe, found more; save it to a file first"
         )
-    return io.BytesIO(data)
+    return data
+
+
+def _binary_handle(source: str | os.PathLike[str] | bytes | BinaryIO, stack: ExitStack) -> BinaryIO:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source)
+    if isinstance(source, (str, os.PathLike)):
+        return stack.enter_context(open(source, "rb"))
+    if not hasattr(source, "read"):
+        raise ContainerError(f"expected a path, bytes or a binary file object, found {type(source).__name__}")
+    found = settled(source)
+    return io.BytesIO(found) if isinstance(found, bytes) else found  # type: ignore[return-value]
 
 
 def _pieces(handle: BinaryIO, length: int) -> Iterator[bytes]:

@@ -26,7 +26,17 @@ class ContainerError(InrcodecError, ValueError):
 
 
 class TargetError(InrcodecError, ValueError):
-    """The requested size or quality cannot be reached for this signal."""
+    """The requested size or quality cannot be reached for this signal.
+
+    Attributes
+    ----------
+    least_bytes : float or None
+        The smallest size that can be, where one was found.
+    """
+
+    def __init__(self, message: str, least_bytes: float | None = None) -> None:
+        super().__init__(message)
+        self.least_bytes = least_bytes
 
 
 class OutputError(InrcodecError, OSError):

@@ -31,7 +31,7 @@ def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[
         means.append(halved(means[-1], flags))
     found = [means[-1] / gains[-1]]
     for level in range(layout.levels - 2, -1, -1):
-        coarse = _doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
+        coarse = doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
         rest = (means[level] - coarse) / gains[level]
         found.append(rest if level else np.sign(rest) * np.maximum(np.abs(rest) - _DEAD, 0))
     return [np.ascontiguousarray(y, dtype=np.float32) for y in reversed(found)]
@@ -46,7 +46,7 @@ def halved(values: Floats, flags: tuple[bool, ...]) -> Floats:
     return values
 
 
-def _doubled(values: Floats, flags: tuple[bool, ...], shape: tuple[int, ...]) -> Floats:
+def doubled(values: Floats, flags: tuple[bool, ...], shape: tuple[int, ...]) -> Floats:
     """Linear interpolation back to a shape."""
     for axis in np.flatnonzero(flags).tolist():
         place = np.arange(shape[axis])
@@ -117,7 +117,7 @@ class Differences:
         self._levels = first_latents(target, layout, gains)
         if layout.halved:
             flags = layout.kernel.halved[0]
-            self._levels[0] = target - _doubled(halved(target, flags), flags, target.shape)
+            self._levels[0] = target - doubled(halved(target, flags), flags, target.shape)
 
     def bits(self, step: float) -> float:
         """A measure of the bits at a step: a fit takes about half."""

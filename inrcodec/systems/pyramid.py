@@ -21,6 +21,7 @@ from ..fitting.rounding import curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
 from ..models.shipped import first_shipped
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
+from ..payload.sections import MAX_STEP
 from .base import Draft, Task
 
 _BITS_PER_PARAMETER = 7.0
@@ -206,7 +207,8 @@ class PyramidSystem:
         """Change the latents until they take the fit's bits over the step, about, and code them."""
         if not _LEAST_CHANGE <= step / self._reached <= _MOST_CHANGE:
             nearer = self.fit.step * self.fit.pressure**_AS_STEP * (step / self._reached) ** _OF_STEP
-            self._fit_at(nearer, _scaled(self._goal, step))
+            # Where no step makes a stream as small as is asked, each try would go further.
+            self._fit_at(min(nearer, MAX_STEP), _scaled(self._goal, step))
             self._reached = step
         stream, latents = self._stream, self._changed(step / self._reached)
         tiles = _coded(stream, latents, self._coder)

@@ -14,17 +14,20 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1] / part) for part in ("", "kernels", "formats", "tests")]
 
 import inrcodec  # noqa: E402
+from clips.cases import FAST, two_scenes  # noqa: E402
+from inrcodec.clips.view import Clip  # noqa: E402
 from inrcodec.coding.networks import BlockNetworks  # noqa: E402
 from inrcodec.image import Image  # noqa: E402
 from inrcodec.options import PyramidOptions, SciOptions, TincOptions  # noqa: E402
 from inrcodec.reconstruct.pyramid import PyramidReconstruction  # noqa: E402
+from inrcodec_formats.signal import Signal  # noqa: E402
 from samples import colours, scan, tissue  # noqa: E402
 
 SEGMENTS = TincOptions(
     root="dense", coordinates="global", layers=(1, 1), level_ratios=(1.0, 0.8), leaf_levels=1, network_share=0.3, starts=1
 )  # fmt: skip
 SMALL = PyramidOptions(levels=4, context=8, synthesis=(4, 8), tile_edge=8, warm_start=False)
-CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
+CASES: dict[str, tuple[np.ndarray | Signal, dict[str, object]]] = {
     "separable": (scan((20, 23, 18)), {"ratio": 10}),
     "dense_segments_global": (scan((11, 17, 12), "uint8"), {"ratio": 2, "tinc": SEGMENTS}),
     "series": (scan((3, 6, 11, 10), "uint16"), {"bits_per_voxel": 3}),
@@ -38,17 +41,30 @@ CASES: dict[str, tuple[np.ndarray, dict[str, object]]] = {
     "sci_channels": (colours((18, 21)), {"bits_per_voxel": 4, "axes": "yxc", "method": "sci"}),
     "pyramid_channels": (colours((9, 13, 14)), {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": SMALL}),
     "constant": (np.full((5, 6, 7), -1000, "int16"), {"psnr_db": 60}),
+    "clip": (two_scenes(8, 9, height=15, width=18), {"bits_per_voxel": 2, **FAST}),
 }
 
 
-def stored_integers(image: Image) -> np.ndarray:
-    """All entropy-decoded integers of the readouts, leaf by leaf, or of the latents, tile by tile."""
+def decoded_samples(view: Image | Clip) -> np.ndarray:
+    """What a stream decodes to; of a clip all planes, one behind the other."""
+    return np.concatenate([plane.ravel() for plane in view.read()]) if isinstance(view, Clip) else view[...]
+
+
+def stored_integers(image: Image | Clip) -> np.ndarray:
+    """All entropy-decoded integers of the readouts, leaf by leaf, or of the latents, tile by tile; of a clip group by group."""
+    if isinstance(image, Clip):
+        return np.concatenate([_of_part(image, group, part) for group in range(len(image.groups)) for part in (0, 1)])
     if isinstance(image.blocks, PyramidReconstruction):
         image[...]
         return np.concatenate([image.blocks.latents._decoded[tile].ravel() for tile in range(image.blocks.tree.count)])
     chunks = map(image.decoded_chunk, range(len(image.container.chunks)))
     parts = [part for chunk in chunks for part in _integers(chunk)]
     return np.concatenate(parts).astype(np.int32)
+
+
+def _of_part(clip: Clip, group: int, part: int) -> np.ndarray:
+    with clip.image(group, part) as image:
+        return stored_integers(image)
 
 
 def _integers(chunk: BlockNetworks | dict[int, np.ndarray]) -> list[np.ndarray]:
@@ -63,7 +79,7 @@ def main() -> None:
         blob = inrcodec.encode(signal, **{"effort": 1, **choices})
         (HERE / f"{name}.inrc").write_bytes(blob)
         with inrcodec.open(blob) as image:
-            np.savez_compressed(HERE / f"{name}.npz", samples=image[...], integers=stored_integers(image))
+            np.savez_compressed(HERE / f"{name}.npz", samples=decoded_samples(image), integers=stored_integers(image))
 
 
 if __name__ == "__main__":

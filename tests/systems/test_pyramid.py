@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from PIL import Image as Picture
 
 import inrcodec
 from inrcodec import OptionError, TargetError, cli, encoder
+from inrcodec.fitting.goal import Goal
 from inrcodec.options import EncodeOptions, PyramidOptions
+from inrcodec.payload.sections import MAX_STEP
+from inrcodec.systems.pyramid import PyramidSystem
 from inrcodec_formats.container_header import Quality
 from samples import psnr_db, scan
 
@@ -104,6 +108,19 @@ def test_sizes_out_of_reach_are_refused_with_what_can_be_had() -> None:
     with pytest.raises(TargetError, match=r"expected a target of at least \d+ bytes for this signal") as error:
         encode(scan((9, 10, 11)), ratio=100)
     assert "\n" not in str(error.value)
+
+
+def test_steps_stay_such_as_a_stream_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no step makes a stream small enough, tries went further and further, to one that no decoder takes."""
+    tried = []
+    monkeypatch.setattr(PyramidSystem, "_fit_at", lambda self, step, goal: tried.append(step))
+    monkeypatch.setattr(PyramidSystem, "_changed", lambda self, fewer: [])
+    system = PyramidSystem.__new__(PyramidSystem)
+    system._reached, system._goal = 1.0, Goal(bits=100.0)
+    system.fit = SimpleNamespace(step=MAX_STEP / 2, pressure=1.0)
+    with pytest.raises(AttributeError):  # what codes the latents is not there
+        system.draft(64.0, 1.0)
+    assert tried == [MAX_STEP]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,379 @@
+"""From the frames of a clip to its ``.inrc`` stream: look, share, then code group by group."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import IO, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from inrcodec_formats.atomic import atomic_output
+from inrcodec_formats.container import write_container
+from inrcodec_formats.container_header import Quality, StreamHeader
+from inrcodec_formats.errors import OptionError, TargetError
+from inrcodec_formats.signal import Signal
+from inrcodec_formats.video_header import ClipHeader
+from inrcodec_formats.video_streams import OtherStream
+
+from ..encoder import Encoder
+from ..metrics import own_range
+from ..options import EncodeOptions
+from ..reports import ClipEncodeReport, EncodeReport
+from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
+from .groups import CutFinder, group_starts
+from .sources import ClipSource, is_clip_source, opened
+from .spread import Spread
+from .stream import AXES, Part, frame_seconds, parts_of, sections
+from .stream import join as join_streams
+
+__all__ = ["ClipEncoder", "encode_clip", "is_clip_source"]
+
+Progress = Callable[[str, float, str], None]
+Planes = tuple[np.ndarray, ...]
+T = TypeVar("T")
+
+_INDEX_ROW_BYTES = 9
+"""Most that the index takes for a group."""
+_LEAST_PSNR_DB = 1.0
+_REACHED = 0.99
+"""Of the size that a stream needs at least, where its share is too small."""
+
+
+class Frames(Protocol):
+    """A clip that can be read several times; what `inrcodec_formats.video_read.ClipReader` is.
+
+    Attributes
+    ----------
+    header : ClipHeader
+    notes : tuple of str
+        What the user should know of the source.
+    """
+
+    @property
+    def header(self) -> ClipHeader: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Planes]:
+        """The planes of each frame."""
+        ...
+
+    def others(self) -> tuple[OtherStream, ...]:
+        """Audio and data streams."""
+        ...
+
+
+class Made(NamedTuple):
+    """What became of one stream."""
+
+    part: int
+    samples: int
+    squares: float
+    report: EncodeReport
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the first look at a clip decides.
+
+    Attributes
+    ----------
+    starts : list of int
+        First frame of each group.
+    peak : float
+        Own range of all planes together.
+    ledger : Ledger
+    """
+
+    starts: list[int]
+    peak: float
+    ledger: Ledger
+
+
+class ClipEncoder:
+    """One encoding of a clip.
+
+    Every part of the planes of a group (luma, chroma, or RGB) becomes a stream of its own, coded as a volume is. Within a
+    group luma comes last: it is the largest, and best at taking what the others left.
+
+    Parameters
+    ----------
+    source : Frames
+    options : EncodeOptions
+    audio : bool
+        Whether to keep audio and data streams.
+    progress : callable
+        ``progress(stage, fraction, note)``.
+    """
+
+    def __init__(self, source: Frames, options: EncodeOptions, audio: bool, progress: Progress) -> None:
+        self.source, self.options, self.progress = source, options, progress
+        self.header = source.header
+        others = source.others()
+        self.sections = sections(self.header, others if audio else ())
+        self.dropped = () if audio or not others else (f"dropped: {len(others)} audio and data streams, as asked",)
+        self.parts = parts_of(self.header)
+        self.order = [*range(1, len(self.parts)), 0]
+        self.made: list[Made] = []
+        self.seconds: dict[str, float] = {}
+        self.choices: dict[str, object] = {}
+
+    def write(self, target: IO[bytes]) -> ClipEncodeReport:
+        """Encode into an open file, group by group."""
+        starts, peak = self._timed("read", self._look)
+        self._choose_method(starts)
+        spreads = self._timed("measure", lambda: self._spreads(starts))
+        self.plan = Plan(starts, peak, self._ledger(starts, peak, spreads))
+        size = self._timed("encode", lambda: write_container(target, self._front(), self.sections, self._chunks()))
+        self._check_size(size)
+        return self._report(size)
+
+    def _timed(self, stage: str, work: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        self.progress(stage, 0.0, "")
+        value = work()
+        self.progress(stage, 1.0, "")
+        self.seconds[stage] = time.perf_counter() - began
+        return value
+
+    @property
+    def _frame_samples(self) -> int:
+        return sum(math.prod(shape) for shape in self.header.plane_shapes)
+
+    @property
+    def _samples(self) -> int:
+        """Of all planes of all frames."""
+        return self.header.frames * self._frame_samples
+
+    @property
+    def _raw_bytes(self) -> int:
+        return self._samples * self.header.dtype.itemsize
+
+    @property
+    def _target_bytes(self) -> float | None:
+        target = self.options.target
+        if target.kind == "ratio":
+            return self._raw_bytes / target.value
+        return self._samples * target.value / 8 if target.kind == "bits_per_voxel" else None
+
+    def _look(self) -> tuple[list[int], float]:
+        """Where groups begin, and the range of all samples."""
+        header = self.header
+        finder, low, high = CutFinder(2.0**header.bit_depth - 1), math.inf, -math.inf
+        for number, planes in enumerate(self.source.frames()):
+            finder.add(planes[0])
+            low = min(low, *(int(plane.min()) for plane in planes))
+            high = max(high, *(int(plane.max()) for plane in planes))
+            self.progress("read", number / header.frames, f"frame {number + 1} of {header.frames}")
+        # A constant clip has no range of its own; see `metrics.own_range`.
+        return group_starts(header.frames, finder.cuts(), header.height * header.width), (high - low) or 1.0
+
+    def _spreads(self, starts: list[int]) -> list[Spread]:
+        """What every stream holds, in the order of coding."""
+        found: list[Spread] = []
+        for number, group in enumerate(self._groups(starts)):
+            found += [self._spread(group, self.parts[part]) for part in self.order]
+            self.progress("measure", number / len(starts), f"group {number + 1} of {len(starts)}")
+        return found
+
+    def _spread(self, group: Planes, part: Part) -> Spread:
+        return sum((Spread.of(group[plane]) for plane in part.planes[1:]), Spread.of(group[part.planes[0]]))
+
+    def _groups(self, starts: list[int]) -> Iterator[Planes]:
+        """The planes of each group, (frames, height, width); one group is held at a time."""
+        frames = self.source.frames()
+        for first, stop in pairwise([*starts, self.header.frames]):
+            group = tuple(np.empty((stop - first, *shape), self.header.dtype) for shape in self.header.plane_shapes)
+            for place in range(stop - first):
+                for stack, plane in zip(group, next(frames), strict=True):
+                    stack[place] = plane
+            yield group
+
+    def _ledger(self, starts: list[int], peak: float, spreads: list[Spread]) -> Ledger:
+        size = self._target_bytes
+        if size is None:
+            return error_ledger(self._samples * peak**2 / 10 ** (self.options.target.value / 10), spreads)
+        fixed = self._fixed_bytes(len(starts))
+        of_stream = LEAST_STREAM_BYTES[self.options.method]
+        least = fixed + of_stream * len(spreads)
+        if size < least:
+            carried = sum(len(section.data) for section in self.sections[1:])
+            hint = f" ({carried} of them audio and data streams, which audio=False leaves out)" if carried else ""
+            raise TargetError(
+                f"expected a target of at least {least} bytes for this clip{hint}, found {size:.0f}; ask for more"
+            )
+        return size_ledger(size - fixed, spreads, of_stream)
+
+    def _fixed_bytes(self, groups: int) -> int:
+        """All of the file but the streams of the groups."""
+        front = write_container(io.BytesIO(), self._front(), self.sections)
+        return front + groups * (_INDEX_ROW_BYTES + 4 * (len(self.parts) - 1))
+
+    def _front(self) -> StreamHeader:
+        header = self.header
+        group = self._frame_samples * header.dtype.itemsize * min(header.frames, 64)
+        return StreamHeader(
+            shape=(header.frames, header.height, header.width),
+            dtype=header.dtype.name,
+            axes=AXES,
+            spacing=(frame_seconds(header), 1.0, float(header.sample_aspect) or 1.0),
+            units=("s", "", ""),
+            file_dtype=header.dtype.str,
+            method=self.options.method,
+            quality=Quality(self.options.target.kind, self.options.target.value),
+            # A group decoded, its planes as floats while they are, and what a batch of blocks takes.
+            memory_bytes=6 * group + (256 << 20),
+            source_format=header.source_format,
+        )
+
+    def _choose_method(self, starts: list[int]) -> None:
+        """Decide once for all groups: on luma, or RGB, of the middle one."""
+        if self.options.method != "auto":
+            return
+        middle, edges = len(starts) // 2, [*starts, self.header.frames]
+        frames = self.source.frames(edges[middle], edges[middle + 1])
+        first = self.parts[0].joined(tuple(map(np.stack, zip(*frames, strict=True))))
+        target, size = self.options.target, self._target_bytes
+        if size is not None:
+            target = Quality("bits_per_voxel", 8 * size / self._samples)
+        trial = Encoder(_signal(first), replace(self.options, target=target), self.progress)
+        name = self._timed("trial", trial.chosen_method)
+        self.options = replace(self.options, method=name)  # type: ignore[arg-type]
+        self.choices.update(trial.choices)
+
+    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+        """Code group by group."""
+        self.began, self.done = time.perf_counter(), 0
+        for number, group in enumerate(self._groups(self.plan.starts)):
+            streams: dict[int, bytes] = {}
+            for part in self.order:
+                samples = self.parts[part].joined(group)
+                streams[part] = self._coded(number, part, samples)
+                self.done += samples.size
+            yield len(group[0]), join_streams([streams[part] for part in range(len(self.parts))])
+
+    def _coded(self, group: int, part: int, samples: np.ndarray) -> bytes:
+        where = self._where(group, part)
+        try:
+            blob, report = self._within(samples, self.plan.ledger.share(), self._note(where))
+        except TargetError as error:
+            raise TargetError(f"{where}: {error}") from error
+        squares = samples.size * own_range(samples) ** 2 / 10 ** (report.psnr_db / 10)
+        self.plan.ledger.spend(squares if self._target_bytes is None else len(blob))
+        self.made.append(Made(part, samples.size, squares, report))
+        return blob
+
+    def _within(self, samples: np.ndarray, share: float, note: Progress) -> tuple[bytes, EncodeReport]:
+        """Encode within a share of the size, or of the squared error."""
+        if self._target_bytes is not None:
+            return self._of_size(samples, share, note)
+        psnr = 10 * math.log10(own_range(samples) ** 2 * samples.size / max(share, 1e-9))
+        return self._encoded(samples, Quality("psnr_db", max(psnr, _LEAST_PSNR_DB)), note)
+
+    def _of_size(self, samples: np.ndarray, size: float, note: Progress) -> tuple[bytes, EncodeReport]:
+        """Encode into that many bytes, or as few as it takes."""
+        try:
+            return self._encoded(samples, Quality("bits_per_voxel", 8 * size / samples.size), note)
+        except TargetError as error:
+            if error.least_bytes is None:
+                raise
+            least = error.least_bytes / _REACHED
+        return self._encoded(samples, Quality("bits_per_voxel", 8 * least / samples.size), note)
+
+    def _encoded(self, samples: np.ndarray, target: Quality, note: Progress) -> tuple[bytes, EncodeReport]:
+        return Encoder(_signal(samples), replace(self.options, target=target), note).run()
+
+    def _where(self, group: int, part: int) -> str:
+        starts = [*self.plan.starts, self.header.frames]
+        return f"frames {starts[group] + 1} to {starts[group + 1]} of {starts[-1]}, {self.parts[part].name}"
+
+    def _note(self, where: str) -> Progress:
+        """Progress of one stream as a note to that of all."""
+
+        def note(stage: str, fraction: float, text: str) -> None:
+            self.progress("encode", self.done / self._samples, f"{where}, {stage} {fraction:.0%}{self._expected()}")
+
+        return note
+
+    def _expected(self) -> str:
+        """How long the rest takes, once a stream is done."""
+        if not self.done:
+            return ""
+        left = (time.perf_counter() - self.began) * (self._samples / self.done - 1)
+        return f", about {left / 60:.0f} min to go" if left >= 90 else f", about {left:.0f} s to go"
+
+    def _check_size(self, size: int) -> None:
+        limit = self._target_bytes
+        if limit is not None and size > limit:
+            raise TargetError(
+                f"expected a target of at least about {size} bytes for this clip, found {limit:.0f}; ask for more"
+            )
+
+    def _report(self, size: int) -> ClipEncodeReport:
+        reports = [made.report for made in self.made]
+        weights = sum(report.weights for report in reports)
+        return ClipEncodeReport(
+            bytes=size,
+            raw_bytes=self._raw_bytes,
+            ratio=self._raw_bytes / size,
+            bits_per_voxel=8 * size / self._samples,
+            psnr_db=self._psnr(self.made),
+            ssim=None,
+            max_abs_error=max(report.max_abs_error for report in reports),
+            target={self.options.target.kind: self.options.target.value},
+            method=self.options.method,
+            blocks=sum(report.blocks for report in reports),
+            weights=weights,
+            bits_per_weight=8 * size / max(weights, 1),
+            seconds=self.seconds,
+            backend=reports[0].backend,
+            backend_reason="; ".join(dict.fromkeys(filter(None, (r.backend_reason for r in reports)))),
+            seed=self.options.seed,
+            effort=self.options.effort,
+            choices=self.choices,
+            frames=self.header.frames,
+            groups=len(self.plan.starts),
+            psnr_parts_db={
+                part.name: self._psnr([made for made in self.made if made.part == number])
+                for number, part in enumerate(self.parts)
+            },
+            carried_bytes=sum(len(section.data) for section in self.sections[1:]),
+            notes=(*self.source.notes, *self.dropped),
+        )
+
+    def _psnr(self, made: list[Made]) -> float:
+        """Of some streams together, over the range of all."""
+        squares, samples = sum(m.squares for m in made), sum(m.samples for m in made)
+        return 10 * math.log10(self.plan.peak**2 * samples / squares) if squares else math.inf
+
+
+def encode_clip(
+    source: ClipSource,
+    target: str | os.PathLike[str] | None,
+    options: EncodeOptions,
+    quantise_step: float | None,
+    audio: bool,
+    progress: Progress,
+) -> ClipEncodeReport | bytes:
+    """Read a clip and encode it, into a file that appears whole or not at all, or into bytes."""
+    if quantise_step is not None:
+        raise OptionError(f"expected quantise_step for real values, found {quantise_step} for a clip; leave it out")
+    with opened(source) as frames:
+        encoder = ClipEncoder(frames, options, audio, progress)
+        if target is None:
+            encoder.write(held := io.BytesIO())
+            return held.getvalue()
+        with atomic_output(target) as stream:
+            report = encoder.write(stream)
+        return replace(report, output=os.fspath(target))
+
+
+def _signal(samples: np.ndarray) -> Signal:
+    return Signal.from_array(samples, axes=AXES + "c" * (samples.ndim - len(AXES)))

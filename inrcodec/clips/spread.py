@@ -1,0 +1,65 @@
+"""What a plane of a group holds at every scale, from which bits and error at any step are guessed before any fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..fitting.pyramid_start import doubled, halved
+
+_BINS_PER_OCTAVE = 4
+_LOWEST, _HIGHEST = -4, 24
+"""Octaves that are told apart; smaller differences count as none."""
+_LEAST_EXTENT = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """A histogram of the sizes of differences between means of one scale and those of the next.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (112,)
+        Differences in each quarter of an octave; each is scaled to be an error of all the samples that it moves.
+    """
+
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, samples: np.ndarray) -> Spread:
+        """Measure an array of any dimensions, e.g. (t, y, x)."""
+        counts = np.zeros((_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE, np.int64)
+        means, moved = samples.astype(np.float32), 1
+        while True:
+            flags = tuple(n > _LEAST_EXTENT for n in means.shape)
+            if not any(flags):
+                break
+            coarse = halved(means, flags)
+            counts += _histogram((means - doubled(coarse, flags, means.shape)) * np.float32(math.sqrt(moved)))
+            means, moved = coarse, moved << sum(flags)
+        return cls(counts + _histogram((means - means.mean()) * np.float32(math.sqrt(moved))))
+
+    def __add__(self, other: Spread) -> Spread:
+        """Of two planes together."""
+        return Spread(self.counts + other.counts)
+
+    def bits(self, step: float) -> float:
+        """A measure of the bits at a step of quantisation."""
+        return float(self.counts @ np.log2(1 + np.square(_SIZES / step))) / 2
+
+    def error(self, step: float) -> float:
+        """A measure of the sum of squared errors at a step: what is smaller is lost, the rest is rounded."""
+        return float(self.counts @ np.minimum(np.square(_SIZES), step**2 / 12))
+
+
+def _histogram(differences: NDArray[np.float32]) -> NDArray[np.int64]:
+    sizes = np.abs(differences).ravel()
+    octaves = np.log2(sizes[sizes > 2.0**_LOWEST]) - _LOWEST
+    bins = len(_SIZES)
+    return np.bincount(np.minimum(octaves * _BINS_PER_OCTAVE, bins - 1).astype(np.int64), minlength=bins)
+
+
+_SIZES = 2.0 ** (_LOWEST + (np.arange((_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE) + 0.5) / _BINS_PER_OCTAVE)
