@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from typing import Any
+
 import numpy as np
 
 from ..signals import BenchSignal
@@ -18,7 +21,6 @@ class Inrcodec(Peer):
     install = "pip install -e ."
     scale = QualityScale("bits_per_voxel", 0.001, 32.0, exact=True)
     lossless = False
-    clips = False
     sources = ("inrcodec", "kernels", "formats", "bench/peers/ours.py")
     method: str
 
@@ -36,10 +38,6 @@ class Inrcodec(Peer):
 
         return f"inrcodec {inrcodec.__version__}"
 
-    def refuses(self, signal: BenchSignal, lossless: bool = False) -> str:
-        """Clips until there is video."""
-        return "no video yet" if signal.kind == "clip" else ""
-
     def encode(self, signal: BenchSignal, quality: float | None) -> bytes:
         """Compress to at most `quality` bits/voxel."""
         import inrcodec
@@ -49,14 +47,14 @@ class Inrcodec(Peer):
         self._set_threads()
         effort = int(self.variant or 5)
         try:
-            return self._encode(signal.main, quality, effort)
+            return self._encode(_source(signal), quality, effort)
         except inrcodec.TargetError as error:
             raise UnreachableError(str(error)) from None
 
-    def _encode(self, samples: np.ndarray, bits_per_voxel: float, effort: int) -> bytes:
+    def _encode(self, source: Any, bits_per_voxel: float, effort: int) -> bytes:
         import inrcodec
 
-        return inrcodec.encode(samples, bits_per_voxel=bits_per_voxel, method=self.method, effort=effort)
+        return inrcodec.encode(source, bits_per_voxel=bits_per_voxel, method=self.method, effort=effort)
 
     def decode(self, data: bytes) -> tuple[np.ndarray, ...]:
         """Decompress the whole signal."""
@@ -69,6 +67,20 @@ class Inrcodec(Peer):
         import torch
 
         torch.set_num_threads(self.threads)
+
+
+def _source(signal: BenchSignal) -> Any:
+    """A volume's array, or a clip's planes as frames at a constant rate, without sound."""
+    if signal.kind != "clip":
+        return signal.main
+    from inrcodec import Signal
+    from inrcodec_formats.video_header import ClipHeader
+
+    frames, height, width = signal.main.shape
+    halved = signal.planes[1].shape[2] < width
+    header = ClipHeader(width, height, "yuv420p" if halved else "yuv444p", Fraction(1, 25), np.arange(frames), 1)
+    luma = Signal.from_array(signal.main, axes="tyx")
+    return Signal(signal.planes, luma.with_header(source_header=header.to_bytes()).header)
 
 
 class Tinc(Inrcodec):
@@ -97,6 +109,7 @@ class PlainSiren(Inrcodec):
     """
 
     name, title, method = "siren", "plain SIREN grid", "sci"
+    clips = False
     w0 = (10.0, 20.0, 40.0)
 
     def fixed_settings(self) -> str:

@@ -114,8 +114,8 @@ def test_what_a_codec_cannot_take_is_stored_as_unsupported(tmp_path: Path) -> No
         pytest.skip("needs the development data's clips")
     pytest.importorskip("av")
     store = Store(tmp_path / "rd.csv", rd.COLUMNS, rd.KEY)
-    assert rd.plan([str(clip)], ["tinc"], (), (), store, print) == []
-    assert [(r["status"], r["reason"]) for r in store.rows] == [("unsupported", "no video yet")]
+    assert rd.plan([str(clip)], ["siren"], (), (), store, print) == []
+    assert [(r["status"], r["reason"]) for r in store.rows] == [("unsupported", "no clips")]
 
 
 def test_a_missing_package_skips_its_peers_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
