@@ -308,7 +308,7 @@ def _check_input(path: Path) -> None:
 def _check_source(path: Path) -> None:
     """As `_check_input`; a clip may be a folder of numbered pictures."""
     if path.is_dir():
-        from inrcodec_formats.video_read import is_clip
+        from inrcodec_formats.video.read import is_clip
 
         if is_clip(path):
             return

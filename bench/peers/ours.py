@@ -74,7 +74,7 @@ def _source(signal: BenchSignal) -> Any:
     if signal.kind != "clip":
         return signal.main
     from inrcodec import Signal
-    from inrcodec_formats.video_header import ClipHeader
+    from inrcodec_formats.video.header import ClipHeader
 
     frames, height, width = signal.main.shape
     halved = signal.planes[1].shape[2] < width

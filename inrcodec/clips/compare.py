@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from inrcodec_formats.errors import SignalError
-from inrcodec_formats.video_header import ClipHeader
-from inrcodec_formats.video_read import ClipReader
+from inrcodec_formats.video.header import ClipHeader
+from inrcodec_formats.video.read import ClipReader
 
 from ..backends import backend_for
 from ..metrics import ErrorStatistics, error_statistics, ssim3d

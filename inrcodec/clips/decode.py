@@ -11,7 +11,7 @@ import numpy as np
 
 from inrcodec_formats.errors import ContainerError, OptionError
 from inrcodec_formats.signal import Signal, SignalHeader
-from inrcodec_formats.video_write import write_clip
+from inrcodec_formats.video.write import write_clip
 from inrcodec_kernels.backend import Backend
 
 from ..decoder import MEMORY_LIMIT, count_weights

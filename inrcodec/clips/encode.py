@@ -18,8 +18,8 @@ from inrcodec_formats.container import write_container
 from inrcodec_formats.container_header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, TargetError
 from inrcodec_formats.signal import Signal
-from inrcodec_formats.video_header import ClipHeader
-from inrcodec_formats.video_streams import OtherStream
+from inrcodec_formats.video.header import ClipHeader
+from inrcodec_formats.video.streams import OtherStream
 
 from ..encoder import Encoder
 from ..metrics import own_range
@@ -46,7 +46,7 @@ _REACHED = 0.99
 
 
 class Frames(Protocol):
-    """A clip that can be read several times; what `inrcodec_formats.video_read.ClipReader` is.
+    """A clip that can be read several times; what `inrcodec_formats.video.read.ClipReader` is.
 
     Attributes
     ----------

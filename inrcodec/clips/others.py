@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 
 from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.records import Record, text, varint
-from inrcodec_formats.video_streams import OtherStream, StreamPacket
+from inrcodec_formats.video.streams import OtherStream, StreamPacket
 from inrcodec_formats.zstd import compress, decompress_bounded
 
 MOST_STREAMS, MOST_PACKETS, MOST_METADATA = 32, 1 << 20, 64

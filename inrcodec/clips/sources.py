@@ -12,9 +12,9 @@ import numpy as np
 
 from inrcodec_formats.errors import SignalError
 from inrcodec_formats.signal import Signal
-from inrcodec_formats.video_header import ClipHeader
-from inrcodec_formats.video_read import ClipReader, is_clip
-from inrcodec_formats.video_streams import OtherStream
+from inrcodec_formats.video.header import ClipHeader
+from inrcodec_formats.video.read import ClipReader, is_clip
+from inrcodec_formats.video.streams import OtherStream
 
 Planes = tuple[np.ndarray, ...]
 ClipSource: TypeAlias = Signal | str | os.PathLike[str]

@@ -13,8 +13,8 @@ import numpy as np
 
 from inrcodec_formats.container import Container, Section
 from inrcodec_formats.errors import ContainerError
-from inrcodec_formats.video_header import ClipHeader
-from inrcodec_formats.video_streams import OtherStream
+from inrcodec_formats.video.header import ClipHeader
+from inrcodec_formats.video.streams import OtherStream
 
 from .groups import most_frames
 from .others import pack_streams, unpack_streams

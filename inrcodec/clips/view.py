@@ -13,8 +13,8 @@ import numpy as np
 
 from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError, OptionError
-from inrcodec_formats.video_header import ClipHeader
-from inrcodec_formats.video_streams import OtherStream
+from inrcodec_formats.video.header import ClipHeader
+from inrcodec_formats.video.streams import OtherStream
 from inrcodec_kernels.backend import Backend
 
 from ..backends import backend_for

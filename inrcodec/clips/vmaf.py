@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from inrcodec_formats.video_header import ClipHeader
-from inrcodec_formats.video_planes import make_frame
+from inrcodec_formats.video.header import ClipHeader
+from inrcodec_formats.video.planes import make_frame
 
 Pair = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from inrcodec.options import TincOptions
 from inrcodec_formats.signal import Signal, SignalHeader
-from inrcodec_formats.video_header import ClipHeader
-from inrcodec_formats.video_write import write_clip
+from inrcodec_formats.video.header import ClipHeader
+from inrcodec_formats.video.write import write_clip
 
 FAST = {"effort": 1, "restoration": False, "tinc": TincOptions(leaf_levels=1)}
 

@@ -8,7 +8,7 @@ import pytest
 import inrcodec
 from clips.cases import clip_file, clip_header
 from inrcodec import cli
-from inrcodec_formats.video_read import ClipReader
+from inrcodec_formats.video.read import ClipReader
 
 
 def run(capsys, *words):

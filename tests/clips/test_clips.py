@@ -17,7 +17,7 @@ from inrcodec.clips.view import Clip
 from inrcodec.image import Image
 from inrcodec.options import EncodeOptions, PyramidOptions, one_target
 from inrcodec_formats.errors import ContainerError, OptionError, SignalError, TargetError
-from inrcodec_formats.video_read import ClipReader
+from inrcodec_formats.video.read import ClipReader
 
 
 def raw_bytes(signal):

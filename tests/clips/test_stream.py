@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inrcodec.clips.others import pack_streams, unpack_streams
 from inrcodec.clips.stream import join, split
 from inrcodec_formats.errors import ContainerError
-from inrcodec_formats.video_streams import OtherStream, StreamPacket
+from inrcodec_formats.video.streams import OtherStream, StreamPacket
 
 times = st.one_of(st.none(), st.integers(-(2**60), 2**60))
 packets = st.builds(StreamPacket, st.binary(max_size=40), times, times, st.integers(0, 2**60), st.booleans())

@@ -14,7 +14,7 @@ from formats.clips import equal, header, moving, noise, psnr, raw_frame, write_r
 from formats.conformance import one_line
 from inrcodec_formats.errors import FormatError, OutputError, SignalError
 from inrcodec_formats.video import ClipReader, ColourInfo, is_clip, probe, write_clip
-from inrcodec_formats.video_planes import frame_planes
+from inrcodec_formats.video.planes import frame_planes
 
 FULL = ColourInfo(range=2, matrix=5, primaries=6, transfer=6, chroma_location=3)
 
@@ -289,7 +289,7 @@ def test_the_default_codec_is_the_first_that_holds_the_clip(tmp_path: Path) -> N
 
 
 def test_a_missing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inrcodec_formats.video_encoders._ENCODERS", {"h264": ("none",), "hevc": (), "ffv1": ("ffv1",)})
+    monkeypatch.setattr("inrcodec_formats.video.encoders._ENCODERS", {"h264": ("none",), "hevc": (), "ffv1": ("ffv1",)})
     with pytest.raises(FormatError, match=r"takes no yuv420p.*codec 'ffv1'"):
         write_clip(tmp_path / "a.mp4", header(), noise(header()))
     write_clip(tmp_path / "a.mkv", header(), noise(header()))

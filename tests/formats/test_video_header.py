@@ -14,8 +14,8 @@ from formats.clips import header
 from formats.conformance import one_line
 from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.records import varint
-from inrcodec_formats.video_header import ClipHeader, ColourInfo
-from inrcodec_formats.video_planes import PIXEL_FORMATS
+from inrcodec_formats.video.header import ClipHeader, ColourInfo
+from inrcodec_formats.video.planes import PIXEL_FORMATS
 from inrcodec_formats.zstd import compress
 
 

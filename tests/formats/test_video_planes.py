@@ -8,7 +8,7 @@ import pytest
 
 from formats.clips import raw_frame
 from inrcodec_formats.errors import FormatError
-from inrcodec_formats.video_planes import PIXEL_FORMATS, frame_planes, has_alpha, make_frame, planar_twin
+from inrcodec_formats.video.planes import PIXEL_FORMATS, frame_planes, has_alpha, make_frame, planar_twin
 
 KNOWN = {
     name

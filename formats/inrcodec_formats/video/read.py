@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ContainerError, FormatError
-from .video_folder import FolderSource, is_folder_of_frames
-from .video_header import MAX_FRAMES, ClipHeader
-from .video_planes import Planes, frame_planes, has_alpha, planar_twin
-from .video_source import FileSource, Tally
-from .video_streams import OtherStream
-from .video_tags import Tags, read_tags
+from ..errors import ContainerError, FormatError
+from .folder import FolderSource, is_folder_of_frames
+from .header import MAX_FRAMES, ClipHeader
+from .planes import Planes, frame_planes, has_alpha, planar_twin
+from .source import FileSource, Tally
+from .streams import OtherStream
+from .tags import Tags, read_tags
 
 CLIP_SUFFIXES = (
     ".mp4",

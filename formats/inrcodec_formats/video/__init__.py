@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .video_header import ClipHeader, ColourInfo
-from .video_read import CLIP_SUFFIXES, ClipReader, is_clip, probe
-from .video_streams import OtherStream, StreamPacket
-from .video_write import check_writable, write_clip
+from .header import ClipHeader, ColourInfo
+from .read import CLIP_SUFFIXES, ClipReader, is_clip, probe
+from .streams import OtherStream, StreamPacket
+from .write import check_writable, write_clip
 
 __all__ = [
     "CLIP_SUFFIXES",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .errors import FormatError
-from .video_header import ClipHeader
-from .video_planes import planar_twin
+from ..errors import FormatError
+from .header import ClipHeader
+from .planes import planar_twin
 
 # Of libx264 and libx265. On real clips the decoded file is 45 dB and more from what was written: see docs/video.md.
 _VISUALLY_LOSSLESS = "8"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import atomic_output
-from .errors import FormatError
-from .video_header import ClipHeader
-from .video_planes import Planes
+from ..atomic import atomic_output
+from ..errors import FormatError
+from .header import ClipHeader
+from .planes import Planes
 
 _CHROMA = {"gray": "mono", "yuv420p": "420", "yuv422p": "422", "yuv444p": "444", "yuv411p": "411"}
 _SITINGS = {1: "mpeg2", 2: "jpeg", 3: "paldv"}

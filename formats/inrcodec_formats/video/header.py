@@ -10,10 +10,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .errors import ContainerError
-from .records import MAX_TEXT_BYTES, Record, text, varint
-from .video_planes import PIXEL_FORMATS, PixelFormat
-from .zstd import compress, decompress_bounded
+from ..errors import ContainerError
+from ..records import MAX_TEXT_BYTES, Record, text, varint
+from ..zstd import compress, decompress_bounded
+from .planes import PIXEL_FORMATS, PixelFormat
 
 FieldOrder = Literal["progressive", "top", "bottom"]
 
@@ -69,7 +69,7 @@ class ClipHeader:
     width, height : int
         Size in pixels, as decoded: neither rotated nor stretched.
     pixel_format : str
-        One of `video_planes.PIXEL_FORMATS`.
+        One of `planes.PIXEL_FORMATS`.
     time_base : Fraction
         Seconds of a unit of `times`.
     times : ndarray

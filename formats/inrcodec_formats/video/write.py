@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .atomic import atomic_output
-from .errors import FormatError, SignalError
-from .video_encoders import Encoder, choose_encoder
-from .video_folder import check_folder, write_folder
-from .video_header import ClipHeader
-from .video_planes import Planes, make_frame
-from .video_source import one_line
-from .video_streams import OtherStream, OthersWriter
-from .video_tags import Tagger, tag_encoder
-from .video_y4m import check_y4m, lost_in_y4m, write_y4m
+from ..atomic import atomic_output
+from ..errors import FormatError, SignalError
+from .encoders import Encoder, choose_encoder
+from .folder import check_folder, write_folder
+from .header import ClipHeader
+from .planes import Planes, make_frame
+from .source import one_line
+from .streams import OtherStream, OthersWriter
+from .tags import Tagger, tag_encoder
+from .y4m import check_y4m, lost_in_y4m, write_y4m
 
 _MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _DEFAULT_RATE = 25

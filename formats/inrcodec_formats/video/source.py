@@ -9,10 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError
-from .video_length import shortfall
-from .video_log import overheard
-from .video_streams import OtherStream, read_others
+from ..errors import FormatError
+from .length import shortfall
+from .log import overheard
+from .streams import OtherStream, read_others
 
 # Formats that hold their frames themselves. Playlists (hls, dash, concat) would make FFmpeg open whatever they name.
 _DEMUXERS = (

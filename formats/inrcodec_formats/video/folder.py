@@ -13,12 +13,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, OutputError
-from .video_header import MAX_FRAMES, ClipHeader
-from .video_planes import Planes, make_frame
-from .video_source import Tally
-from .video_streams import OtherStream
-from .video_tags import Tagger, tag_encoder
+from ..errors import FormatError, OutputError
+from .header import MAX_FRAMES, ClipHeader
+from .planes import Planes, make_frame
+from .source import Tally
+from .streams import OtherStream
+from .tags import Tagger, tag_encoder
 
 _NUMBERED = re.compile(r"(.*?)(\d+)\.png", re.IGNORECASE)
 _TIMES = "times.txt"

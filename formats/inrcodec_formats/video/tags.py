@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from .errors import FormatError
-from .video_header import ClipHeader, ColourInfo, FieldOrder
-from .video_log import overheard
+from ..errors import FormatError
+from .header import ClipHeader, ColourInfo, FieldOrder
+from .log import overheard
 
 _CHROMA = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
 _FIELDS: dict[str, FieldOrder] = {"T": "top", "B": "bottom"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import FormatError
+from ..errors import FormatError
 
 Planes = tuple[np.ndarray, ...]
 
