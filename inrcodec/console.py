@@ -106,6 +106,7 @@ def show_encode(report: EncodeReport) -> None:
         ("size", f"{size(report.bytes)} of {size(report.raw_bytes)}"),
         ("ratio", f"{report.ratio:.2f}:1 ({report.bits_per_voxel:.4f} bits/voxel)"),
         ("PSNR", f"{decibels(report.psnr_db)} (own range)"),
+        *region(report),
         ("SSIM", number(report.ssim)),
         ("max error", f"{report.max_abs_error:g} stored units"),
         ("networks", f"{report.blocks} blocks, {report.weights} weights at {report.bits_per_weight:.2f} bits"),
@@ -115,6 +116,12 @@ def show_encode(report: EncodeReport) -> None:
         ("time", stages(report.seconds)),
     ]
     _print_table(f"encoded {report.output or ''}", rows)
+
+
+def region(report: EncodeReport) -> list[tuple[str, str]]:
+    """How well the region was kept, and the rest."""
+    named = ("region", report.psnr_inside_db), ("outside", report.psnr_outside_db)
+    return [(f"PSNR, {where}", decibels(value)) for where, value in named if value is not None]
 
 
 def choices(made: Mapping[str, object]) -> list[tuple[str, str]]:

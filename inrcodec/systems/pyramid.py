@@ -73,6 +73,8 @@ class PyramidSystem:
         self.choices: dict[str, object] = {}
         self.step = self._reached = 1.0
         self.offset = start.typical_value(task.volume)
+        region = task.options.region
+        self._weights = None if region is None else region.weights(task.volume.shape)
 
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
@@ -87,7 +89,8 @@ class PyramidSystem:
         self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
         wanted, networks = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters), self._first_networks()
         guess = self.task.timed(
-            "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, wanted, seed, backend)
+            "trial",
+            lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, wanted, seed, backend, self._weights),
         )
         self._goal, self._more_bits = goal, guess.more_bits
         self._fit_at(guess.step, goal)
@@ -99,7 +102,8 @@ class PyramidSystem:
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
-        self.fit = pyramid.PyramidFit(task.volume, self.offset, step, self.layout, self._first_networks(), seed, backend)
+        networks = self._first_networks()
+        self.fit = pyramid.PyramidFit(task.volume, self.offset, step, self.layout, networks, seed, backend, self._weights)
         self.fit.more_bits = self._more_bits
         steps = task.options.pyramid_steps
         task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half")))
@@ -112,16 +116,23 @@ class PyramidSystem:
         task.timed("fit", lambda: self.fit.run(steps, first, pyramid.Schedule(), task.note("fit"), settle))
         self._known = {1.0: self.fit.rounded}
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
-        self._curvature = curvatures(self.layout.kernel, self.fit.synthesis, backend)
+        self._curvature = self._weighted(curvatures(self.layout.kernel, self.fit.synthesis, backend))
         self._disturbed = disturbances(
             self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, seed
         )
+
+    def _weighted(self, curvature: list[float]) -> list[float] | list[NDArray[np.float32]]:
+        """Of every latent of a level, where errors have weights."""
+        if self._weights is None:
+            return curvature
+        counted = pyramid_start.level_weights(self._weights, self.layout)
+        return [bent * w for bent, w in zip(curvature, counted, strict=False)]
 
     def _widths(self, layout: PyramidLayout, goal: Goal) -> tuple[int, tuple[int, int]]:
         """Widths of both networks: those asked for, or those that the stream's size can feed."""
         bits = goal.bits
         if bits is None:
-            known = pyramid_start.Differences(self.task.volume, self.offset, layout)
+            known = pyramid_start.Differences(self.task.volume, self.offset, layout, self._weights)
             bits = pyramid.GUESS * known.bits(known.step(goal, 1.0))
         context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
         return self.options.context or context, self.options.synthesis or synthesis
