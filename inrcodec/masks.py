@@ -47,10 +47,18 @@ def read_mask(path: Path) -> np.ndarray:
     """Samples of a mask's file; leading axes of one sample are left out, colours count as inside where any is not 0."""
     if path.suffix.lower() == ".png":
         return _read_png(path)
-    samples = registry.read(path).samples
+    samples = _read_npy(path) if path.suffix.lower() == ".npy" else registry.read(path).samples
     while samples.ndim > 1 and len(samples) == 1:
         samples = samples[0]
     return samples
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    """Of any dtype: a signal's reader takes no bool, which masks mostly are."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ValueError as error:
+        raise FormatError(f"{path.name}: expected an array as numpy.save writes it, found a damaged or another file") from error
 
 
 def _read_png(path: Path) -> np.ndarray:
@@ -63,4 +71,4 @@ def _read_png(path: Path) -> np.ndarray:
     if pixels.ndim == 2:
         return pixels
     colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))  # the last one is opacity
-    return pixels[..., :colours].any(axis=2)
+    return np.asarray(pixels[..., :colours].any(axis=2))

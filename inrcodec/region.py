@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ class Region:
     emphasis: float = EMPHASIS
 
     def __post_init__(self) -> None:
-        if isinstance(self.emphasis, bool) or not isinstance(self.emphasis, Real) or not self.emphasis >= 1:  # type: ignore[operator]
+        if not _is_emphasis(self.emphasis):
             raise OptionError(f"expected an emphasis from 1 (none) on, found {self.emphasis!r}; 8 is the usual one")
         given = self.inside if isinstance(self.inside, (tuple, list)) else ()
         slices = bool(given) and all(isinstance(part, slice) for part in given)
@@ -49,7 +48,7 @@ class Region:
         if not isinstance(other, Region):
             return NotImplemented
         masks = [part for part in (self.inside, other.inside) if isinstance(part, np.ndarray)]
-        same = np.array_equal(*masks) if len(masks) == 2 else not masks and self.inside == other.inside
+        same = np.array_equal(masks[0], masks[1]) if len(masks) == 2 else not masks and self.inside == other.inside
         return bool(same) and self.emphasis == other.emphasis
 
     __hash__ = None  # type: ignore[assignment]
@@ -92,7 +91,7 @@ class Region:
         shape : tuple of int
             Of the signal that this is a region of.
         smaller : tuple of int
-            Extents, each that of `shape` over a whole number, rounded up. What covers any sample inside is inside.
+            Extents, each that of `shape` over 1, 2, 4 or 8, rounded up. What stands for any sample inside is inside.
 
         Raises
         ------
@@ -102,9 +101,9 @@ class Region:
         mask = self._of_last_axes(shape)
         for axis in range(mask.ndim):
             n, m = mask.shape[axis], smaller[axis - mask.ndim]
-            factor = -(-n // m)
-            if -(-n // factor) != m:
-                raise OptionError(f"expected {n} samples over a whole number for an axis of a plane, found {m}; give its mask")
+            factor = next((f for f in (1, 2, 4, 8) if -(-n // f) == m), 0)
+            if not factor:
+                raise OptionError(f"expected {n} samples over 1, 2, 4 or 8 along an axis of a plane, found {m}; give its mask")
             mask = np.logical_or.reduceat(mask, np.arange(0, n, factor), axis)
         return Region(mask, self.emphasis)
 
@@ -148,6 +147,10 @@ def box_around(place: Sequence[int], extent: Sequence[int], shape: Sequence[int]
     """A box of some extents within a signal, a place as near to its middle as can be."""
     starts = [min(max(p - e // 2, 0), n - e) for p, e, n in zip(place, extent, shape, strict=True)]
     return tuple(slice(start, start + e) for start, e in zip(starts, extent, strict=True))
+
+
+def _is_emphasis(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def _checked_mask(mask: Any) -> NDArray[np.bool_]:

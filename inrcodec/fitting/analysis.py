@@ -111,7 +111,7 @@ def readouts_of(
         found = readout.project(samples) if isinstance(readout, ChainReadout) else readout.project(samples, backend)
         coefficients[part] = found.numpy()
         energy[part] = np.einsum("bn,bn->b", samples.numpy(), samples.numpy(), dtype=np.float64)
-        if share is not None:
+        if inside is not None and share is not None:
             share[part] = gather(inside, index[part] * np.asarray(cell), cell).mean(axis=1)
     return CellReadouts(number, coefficients.T, energy, share)
 
@@ -233,9 +233,9 @@ def select_leaves(tree: octree.Octree, pieces: list[dict[int, CellReadouts]], on
         place = order[np.searchsorted(known, number, sorter=order)]
         coefficients[level] = _take_columns([piece[level].coefficients for piece in pieces], place)
         squares = np.concatenate([piece[level].energy for piece in pieces])[place]
-        shares = [piece[level].share for piece in pieces if piece[level].share is not None]
-        if shares:
-            share[level] = np.concatenate(shares)[place]
+        parts = [each for piece in pieces if (each := piece[level].share) is not None]
+        if parts:
+            share[level] = np.concatenate(parts)[place]
         energy += float((squares * share.get(level, 1)).sum())
     return LeafReadouts(level_of, coefficients, energy, share)
 

@@ -8,7 +8,7 @@ symbols' bits and by what it costs those whose contexts it changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from ..coding.latents import LatentCoder, Place
 from ..partition.tiles import TilePyramid
 
 Integers = list[NDArray[np.int32]]
+Curvature = Sequence[float | NDArray[np.float32]]
 Slopes = Callable[[Integers], tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]
 
 _FINE_LEVELS = 3
@@ -53,7 +54,7 @@ def trimmed(
     tiles: TilePyramid,
     coder: LatentCoder,
     slopes: Slopes,
-    curvature: list[float] | list[NDArray[np.float32]],
+    curvature: Curvature,
     disturbed: list[float],
 ) -> Integers:
     """Take single latents one nearer to zero where that costs the least error for what it saves, until enough is saved.

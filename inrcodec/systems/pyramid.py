@@ -17,7 +17,7 @@ from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import pyramid, pyramid_start, start
 from ..fitting.goal import Goal
-from ..fitting.rounding import curvatures, disturbances, trimmed
+from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
 from ..models.shipped import first_shipped
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
@@ -121,7 +121,7 @@ class PyramidSystem:
             self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, seed
         )
 
-    def _weighted(self, curvature: list[float]) -> list[float] | list[NDArray[np.float32]]:
+    def _weighted(self, curvature: list[float]) -> Curvature:
         """Of every latent of a level, where errors have weights."""
         if self._weights is None:
             return curvature

@@ -13,7 +13,20 @@ from inrcodec_kernels import pyramid
 from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Context, Layout, Synthesis, reference, triton_gradients
 
-from ..test_pyramid import LEAST, SAME, SMALL, assert_near, context, double, fresh, latents, name, single, synthesis, weights
+from ..test_pyramid import (
+    LEAST,
+    SAME,
+    SMALL,
+    assert_near,
+    context,
+    double,
+    fresh,
+    latents,
+    name,
+    single,
+    synthesis,
+    weights,
+)
 from .device import DEVICE
 
 TRITON = Backend("triton", DEVICE)
