@@ -21,7 +21,7 @@ from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.region import Region, box_around, sample_inside
 from inrcodec_formats.container_header import Quality
 from inrcodec_formats.errors import FormatError, OptionError
-from samples import scan
+from samples import scan, tissue
 
 masks = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=1, max_dims=3, max_side=9)).filter(lambda mask: mask.any())
 leading = st.lists(st.integers(1, 5), max_size=1).map(tuple)
@@ -182,3 +182,55 @@ def inside_and_outside(blob: bytes, volume: np.ndarray, mask: np.ndarray) -> tup
 
 
 SMALL = PyramidOptions(levels=4, context=8, synthesis=(8, 4), tile_edge=16)
+
+
+@pytest.mark.parametrize(("volume", "least"), [(tissue((24, 48, 48)), 0.5), (scan((16, 32, 32)), 0.5)], ids=["tissue", "scan"])
+def test_the_region_gains_in_as_many_bytes(volume: np.ndarray, least: float) -> None:
+    """Measured 1.1 and 1.5 dB; 8 and 2.4 dB where the outside does not count."""
+    mask = np.zeros(volume.shape[1:], bool)
+    h, w = mask.shape
+    mask[h // 4 : 3 * h // 4, w // 8 : 5 * w // 8] = True
+    plain, region, alone = (
+        inrcodec.encode(volume, ratio=16, effort=3, **kind)
+        for kind in ({}, {"region": mask}, {"region": mask, "emphasis": math.inf})
+    )
+    assert max(map(len, (plain, region, alone))) <= 2 * volume.size / 16
+    inside, outside = inside_and_outside(plain, volume, mask)
+    assert inside_and_outside(region, volume, mask)[0] > inside + least
+    assert inside_and_outside(region, volume, mask)[1] < outside
+    assert inside_and_outside(alone, volume, mask)[0] > inside + 1.5
+
+
+@pytest.mark.parametrize("choices", [{}, {"method": "sci", "effort": 1}], ids=["tinc", "sci"])
+def test_no_emphasis_and_a_region_of_all_change_nothing(choices: dict[str, Any]) -> None:
+    volume = scan((8, 20, 24))
+    plain = inrcodec.encode(volume, ratio=10, **choices)
+    assert inrcodec.encode(volume, ratio=10, region=(slice(3, 9), slice(None)), emphasis=1, **choices) == plain
+    assert inrcodec.encode(volume, ratio=10, region=np.ones(24, bool), **choices) == plain
+
+
+def test_slices_are_a_mask() -> None:
+    volume, mask = scan((8, 20, 24)), np.zeros((20, 24), np.uint8)
+    mask[5:15, :9] = 200
+    assert inrcodec.encode(volume, ratio=10, region=mask) == inrcodec.encode(volume, ratio=10, region=[slice(5, 15), slice(0, 9)])
+
+
+@pytest.mark.parametrize(("method", "target"), [("tinc", "psnr_db"), ("sci", "psnr_db"), ("pyramid", "ratio"), ("auto", "ratio")])
+def test_a_psnr_is_that_of_the_region(method: str, target: str, tmp_path: Path) -> None:
+    volume, mask = tissue((8, 20, 20)), np.zeros((20, 20), bool)
+    mask[5:15, 3:13] = True
+    report = inrcodec.encode(
+        volume, tmp_path / "v.inrc", **{target: 30 if target == "psnr_db" else 8}, method=method, effort=1, pyramid=SMALL, region=mask
+    )
+    inside, outside = inside_and_outside((tmp_path / "v.inrc").read_bytes(), volume, mask)
+    assert target == "ratio" or inside >= 30
+    assert report.psnr_inside_db == pytest.approx(inside) and report.psnr_outside_db == pytest.approx(outside)
+    assert min(inside, outside) <= report.psnr_db <= max(inside, outside)
+
+
+def test_reports_tell_of_a_region_only_where_there_is_one(tmp_path: Path) -> None:
+    volume = scan((6, 12, 12))
+    plain = inrcodec.encode(volume, tmp_path / "v.inrc", ratio=6)
+    assert plain.psnr_inside_db is None and plain.psnr_outside_db is None
+    everything = inrcodec.encode(volume, tmp_path / "v.inrc", ratio=6, region=np.ones((12, 12)))
+    assert everything.psnr_inside_db == everything.psnr_db and everything.psnr_outside_db is None

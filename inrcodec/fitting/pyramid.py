@@ -133,7 +133,7 @@ class PyramidFit:
         self._networks_backend = best_on_cpu() if on_device(backend) else backend
         target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
         self.set_networks(*networks)
-        self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains)]
+        self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains, weights)]
         self._target = up(target, backend)
         self._weights = None if weights is None else up(level_weights(weights, layout)[0], backend)
         self._done = 0

@@ -19,24 +19,41 @@ _DEAD = 0.6
 """The finest latents begin nearer to zero by this: most of them will be zero in the end."""
 
 
-def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[Floats]:
+def first_latents(target: Floats, layout: PyramidLayout, gains: Floats, weights: Floats | None = None) -> list[Floats]:
     """Differences of means: every level holds what the coarser ones leave, the finest one only what is large.
+
+    Where errors count less, only what is larger: a step is worth its bits there if it is longer by the root of that.
 
     Parameters
     ----------
     target : ndarray, shape of the finest lattice
     layout : PyramidLayout
     gains : ndarray, shape (K,)
+    weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
+        What squared errors count.
     """
+    dead = [_DEAD, *[0.0] * (layout.levels - 1)] if weights is None else _dead_zones(weights, layout)
     means = [target]
     for flags in layout.kernel.halved:
         means.append(halved(means[-1], flags))
-    found = [means[-1] / gains[-1]]
+    found = [_nearer(means[-1] / gains[-1], dead[-1])]
     for level in range(layout.levels - 2, -1, -1):
         coarse = _doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
         rest = (means[level] - coarse) / gains[level]
-        found.append(rest if level else np.sign(rest) * np.maximum(np.abs(rest) - _DEAD, 0))
+        found.append(_nearer(rest, dead[level]))
     return [np.ascontiguousarray(y, dtype=np.float32) for y in reversed(found)]
+
+
+def _nearer(values: Floats, dead: Any) -> Floats:
+    """Values nearer to zero by so much."""
+    return np.sign(values) * np.maximum(np.abs(values) - dead, 0)
+
+
+def _dead_zones(weights: Floats, layout: PyramidLayout) -> list[Floats]:
+    """By what the latents of each level begin nearer to zero."""
+    with np.errstate(divide="ignore"):
+        longer: list[Floats] = [np.reciprocal(np.sqrt(w)) for w in level_weights(weights, layout)]
+    return [np.float32(_DEAD) * (steps - np.float32(level > 0)) for level, steps in enumerate(longer)]
 
 
 def halved(values: Floats, flags: tuple[bool, ...]) -> Floats:
