@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .clips.view import Clip
     from .image import Image, Source
+    from .masks import RegionSource
     from .options import PyramidOptions, SciOptions, TincOptions
     from .reports import CompareReport, DecodeReport, EncodeReport, InfoReport, VerifyReport
 
@@ -83,6 +84,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     axes: str | None = None,
     restoration: bool = True,
     audio: bool = True,
+    region: RegionSource | None = None,
+    emphasis: float | None = None,
     tinc: TincOptions | None = None,
     sci: SciOptions | None = None,
     pyramid: PyramidOptions | None = None,
@@ -103,7 +106,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     bits_per_voxel : float, optional
         Size of the stream in bits over the number of voxels; as precise as `ratio`.
     psnr_db : float, optional
-        PSNR over the signal's own range, in dB; reached and exceeded by at most 0.1 dB.
+        PSNR over the signal's own range, in dB, of the region where one is given; reached and exceeded by at most 0.1 dB.
     method : {"tinc", "sci", "pyramid", "auto"}
         Auto tries all of them on a part of the signal; the report says what it chose and why.
     effort : int
@@ -122,6 +125,12 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
         it is worth its bytes.
     audio : bool
         Of clips: whether the file carries audio and data streams, as they are. They count in its size.
+    region : Region, ndarray, tuple of slice or path, optional
+        Where errors count more: a mask of the last axes (of two axes it serves every frame, slice or channel; anything
+        but 0 is inside), a slice for each of the last axes, or the file of a mask, a PNG or any that can be encoded.
+    emphasis : float, optional
+        How many times a squared error inside the region counts, over one outside, from 1 on; 8 by default, and infinity
+        leaves the outside to chance.
     tinc : TincOptions, optional
         How TINC partitions and shares.
     sci : SciOptions, optional
@@ -139,9 +148,9 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     Raises
     ------
     OptionError
-        If none or several targets are given, or a choice is out of range.
+        If none or several targets are given, a choice is out of range, or a region does not fit the signal.
     SignalError, FormatError
-        If the source cannot be coded or read.
+        If the source, or the mask's file, cannot be coded or read.
     TargetError
         If the size or quality cannot be reached.
     OutputError
@@ -154,11 +163,12 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     from . import encoder
     from .backends import backend_for, device_errors
     from .clips import encode as clips
+    from .masks import as_region
     from .options import EncodeOptions, PyramidOptions, SciOptions, TincOptions, one_target
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
     options = EncodeOptions(
-        wanted, method, effort, device, seed, restoration,  # type: ignore[arg-type]
+        wanted, method, effort, device, seed, restoration, as_region(region, emphasis),  # type: ignore[arg-type]
         tinc=tinc or TincOptions(), sci=sci or SciOptions(), pyramid=pyramid or PyramidOptions(),
     )  # fmt: skip
     if target is not None:

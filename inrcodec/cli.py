@@ -81,6 +81,13 @@ def encode(
         bool, typer.Option(help="Correct decoded samples by a small network, where that is worth its bytes.")
     ] = True,
     audio: Annotated[bool, typer.Option(help="Of clips: carry audio and data streams as they are.")] = True,
+    region: Annotated[
+        str | None,
+        typer.Option(help='Where errors count more: a mask file (PNG or as IN), or slices of the last axes, e.g. "40:90,20:80".'),
+    ] = None,
+    emphasis: Annotated[
+        float | None, typer.Option(help="How many times errors inside the region count, over those outside; 8 by default.")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -94,6 +101,7 @@ def encode(
     if output.suffix.lower() != ".inrc":
         raise OptionError(f"expected an output name that ends in .inrc, found {output}; for the way back use decode")
     _check_output(output, force)
+    chosen = None if region is None else _region_of(region)
     import inrcodec
 
     with console.ProgressDisplay(quiet=quiet) as progress:
@@ -109,6 +117,8 @@ def encode(
             axes=axes,
             restoration=restoration,
             audio=audio,
+            region=chosen,
+            emphasis=emphasis,
             progress=progress,
         )
     _emit(report, console.show_encode, as_json, quiet)
@@ -254,6 +264,14 @@ def demo(
     console.print_line("\nTry next:")
     for line in next_commands(report):
         console.print_line(f"  {line}")
+
+
+def _region_of(text: str) -> Path | tuple[slice, ...]:
+    """The file of a mask, or slices: whatever has no letters but digits and a colon somewhere."""
+    if ":" in text and not set(text) - set("0123456789:,-[] "):
+        return parse_region(text)
+    _check_input(Path(text))
+    return Path(text)
 
 
 def parse_region(text: str) -> tuple[slice, ...]:

@@ -107,6 +107,7 @@ def show_encode(report: EncodeReport) -> None:
         ("ratio", f"{report.ratio:.2f}:1 ({report.bits_per_voxel:.4f} bits/voxel)"),
         ("PSNR", f"{decibels(report.psnr_db)} (own range)"),
         *clip_rows(report),
+        *region(report),
         ("SSIM", number(report.ssim)),
         ("max error", f"{report.max_abs_error:g} stored units"),
         ("networks", f"{report.blocks} blocks, {report.weights} weights at {report.bits_per_weight:.2f} bits"),
@@ -136,6 +137,12 @@ def clip_rows(report: EncodeReport | CompareReport) -> list[tuple[str, str]]:
 
 def _by_plane(psnr_db: Mapping[str, float]) -> tuple[str, str]:
     return "by plane", ", ".join(f"{name} {decibels(psnr)}" for name, psnr in psnr_db.items())
+
+
+def region(report: EncodeReport) -> list[tuple[str, str]]:
+    """How well the region was kept, and the rest."""
+    named = ("region", report.psnr_inside_db), ("outside", report.psnr_outside_db)
+    return [(f"PSNR, {where}", decibels(value)) for where, value in named if value is not None]
 
 
 def choices(made: Mapping[str, object]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inrcodec_formats.atomic import atomic_output
 from inrcodec_formats.container import Section, metadata_section, write_container
@@ -25,9 +26,10 @@ from .fitting.goal import Goal
 from .fitting.restoration import choose_restoration, price_db
 from .fitting.search import Trial, search_step
 from .image import Image
-from .metrics import ErrorStatistics, error_statistics, own_range
+from .metrics import ErrorStatistics, SplitErrors, error_statistics, own_range, split_errors
 from .options import EncodeOptions
 from .payload import restoration
+from .region import Region
 from .reports import EncodeReport
 from .sources import SignalSource, read_signal
 from .systems import Draft, PyramidSystem, SciSystem, System, TincSystem
@@ -62,7 +64,7 @@ class Result:
     blob: bytes
     draft: Draft
     step: float
-    error: ErrorStatistics | None
+    error: SplitErrors | None
 
 
 class Encoder:
@@ -81,6 +83,7 @@ class Encoder:
         self.signal, self.options, self.progress = signal, options, progress
         self.backend = self.decoded_by = backend_for(options.device)
         self.volume = signal.header.order.coded_view(signal.samples)
+        self.inside = None if options.region is None else self._signal_mask(options.region)
         self.low, self.high = int(self.volume.min()), int(self.volume.max())
         self.seconds: dict[str, float] = {}
         self.choices: dict[str, object] = {}
@@ -98,6 +101,11 @@ class Encoder:
         self.result = result
         error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
         return result.blob, self._report(result, error)
+
+    def _signal_mask(self, region: Region) -> NDArray[np.bool_]:
+        """What of the signal is inside; masks are of the last axes as they are coded, where channels come first."""
+        order = self.signal.header.order
+        return order.signal_view(region.mask(order.to_coded(self.signal.header.shape)))
 
     def _task(self) -> Task:
         channels = "c" in self.signal.header.axes
@@ -125,8 +133,8 @@ class Encoder:
     def chosen_method(self) -> str:
         """Try every system on a part of the signal, with less effort; why one won is among the `choices` then."""
         axes = "".join(self.signal.header.order.to_coded(self.signal.header.axes))
-        part = Signal.from_array(trial_part(self.volume), axes=axes)
-        target = self.options.target
+        samples, region = trial_part(self.volume, self.options.region)
+        part, target = Signal.from_array(samples, axes=axes), self.options.target
         if target.kind == "ratio":
             # The part's own header must not count for more than the whole signal's does.
             target = Quality("bits_per_voxel", 8 * self.signal.header.raw_bytes / target.value / self.signal.header.voxels)
@@ -137,12 +145,12 @@ class Encoder:
                 continue
             effort = max(1, self.options.effort - 2)
             goal = self._goal_of_part(target, system.shared_bytes, part.header.voxels)
-            options = replace(self.options, target=goal, method=name, effort=effort)  # type: ignore[arg-type]
+            options = replace(self.options, target=goal, method=name, effort=effort, region=region)  # type: ignore[arg-type]
             try:
                 blob, report = Encoder(part, options, lambda stage, fraction, note: None).run()
             except TargetError:
                 continue
-            outcomes[name] = report.psnr_db, len(blob)
+            outcomes[name] = report.psnr_db if report.psnr_inside_db is None else report.psnr_inside_db, len(blob)
         if not outcomes:
             return next(iter(_SYSTEMS))
         best, reason = verdict(outcomes, self._target_bytes is not None, part.header.shape)
@@ -179,6 +187,7 @@ class Encoder:
                 steps=options.restoration_steps,
                 seed=options.seed,
                 backend=self.backend,
+                inside=self.inside,
                 note=lambda fraction, text: self.progress("restore", fraction, text),
             )
         if found is None:
@@ -247,7 +256,7 @@ class Encoder:
             nonlocal best
             result = self._assemble(step, pressure)
             error = self._decoded_error(result.blob)
-            psnr = min(error.psnr(data_range), _IDENTICAL_DB)
+            psnr = min(error.inside.psnr(data_range), _IDENTICAL_DB)
             self.progress("code", 0.5, f"PSNR {psnr:.2f} dB")
             found = psnr, len(result.blob), replace(result, error=error)
             if psnr >= goal and (best is None or found[:2] < best[:2]):
@@ -284,7 +293,7 @@ class Encoder:
 
     def _estimated_psnr(self, draft: Draft) -> str:
         """PSNR where the system knows its error, border samples beyond the signal included; the report measures it."""
-        if draft.error is None:
+        if draft.error is None or self.inside is not None:
             return ""
         error = draft.error / self.signal.header.voxels
         return f", PSNR {10 * math.log10(own_range(self.volume) ** 2 / max(error, 1e-9)):.2f} dB"
@@ -309,27 +318,29 @@ class Encoder:
             memory_bytes=self.system.decoder_bytes + 6 * slab,
         )
 
-    def _decoded_error(self, blob: bytes) -> ErrorStatistics:
+    def _decoded_error(self, blob: bytes) -> SplitErrors:
         """Decode the stream as a user would, slab by slab, and compare."""
-        total = ErrorStatistics(0, 0, 0, 0)
+        total = SplitErrors()
         with Image(blob, self.backend) as image:
             self.decoded_by, at = image.backend, 0
             for slab in image.slabs():
-                total += error_statistics(self.signal.samples[at : at + len(slab)], slab)
+                here = slice(at, at + len(slab))
+                total += split_errors(self.signal.samples[here], slab, None if self.inside is None else self.inside[here])
                 at += len(slab)
                 self.progress("verify", at / image.shape[0], "")
         return total
 
-    def _report(self, result: Result, error: ErrorStatistics) -> EncodeReport:
+    def _report(self, result: Result, error: SplitErrors) -> EncodeReport:
+        data_range, parted = own_range(self.volume), self.inside is not None
         header, size, weights = self.signal.header, len(result.blob), result.draft.weights
         return EncodeReport(
             bytes=size,
             raw_bytes=header.raw_bytes,
             ratio=header.raw_bytes / size,
             bits_per_voxel=8 * size / header.voxels,
-            psnr_db=error.psnr(own_range(self.volume)),
+            psnr_db=error.whole.psnr(data_range),
             ssim=None,
-            max_abs_error=float(error.max_abs),
+            max_abs_error=float(error.whole.max_abs),
             target={self.options.target.kind: self.options.target.value},
             method=self.system.name,
             blocks=self.system.blocks,
@@ -340,6 +351,8 @@ class Encoder:
             backend_reason="; ".join(self._reasons()),
             seed=self.options.seed,
             effort=self.options.effort,
+            psnr_inside_db=error.inside.psnr(data_range) if parted else None,
+            psnr_outside_db=error.outside.psnr(data_range) if parted and error.outside.voxels else None,
             choices={**self.system.choices, **self.choices, "step": float(np.float32(result.step))},
         )
 

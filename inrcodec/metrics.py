@@ -57,6 +57,35 @@ class ErrorStatistics:
         return 20 * math.log10(data_range) - 10 * math.log10(self.sum_squares / self.voxels)
 
 
+NOTHING = ErrorStatistics(0, 0, 0, 0)
+"""Of no voxels."""
+
+
+@dataclass(frozen=True)
+class SplitErrors:
+    """Statistics of the voxels inside and outside a region; without one, all are inside."""
+
+    inside: ErrorStatistics = NOTHING
+    outside: ErrorStatistics = NOTHING
+
+    def __add__(self, other: SplitErrors) -> SplitErrors:
+        """Statistics of two parts together."""
+        return SplitErrors(self.inside + other.inside, self.outside + other.outside)
+
+    @property
+    def whole(self) -> ErrorStatistics:
+        """Of all voxels."""
+        return self.inside + self.outside
+
+
+def split_errors(reference: np.ndarray, decoded: np.ndarray, inside: np.ndarray | None) -> SplitErrors:
+    """`error_statistics` inside and outside a mask of the arrays' shape, or of all voxels without one."""
+    if inside is None:
+        return SplitErrors(error_statistics(reference, decoded))
+    parts = ((reference[chosen], decoded[chosen]) for chosen in (inside, ~inside))
+    return SplitErrors(*(error_statistics(*pair) if pair[0].size else NOTHING for pair in parts))
+
+
 def own_range(reference: np.ndarray) -> float:
     """Largest minus smallest value of `reference`; 1 (one stored unit) when it is constant.
 

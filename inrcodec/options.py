@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 from inrcodec_formats.container_header import Quality, QualityKind
 from inrcodec_formats.errors import OptionError
 
+from .region import Region
+
 Root = Literal["separable", "dense"]
 Coordinates = Literal["auto", "local", "global"]
 Allocation = Literal["rate", "equal", "interest", "variance"]
@@ -235,6 +237,8 @@ class EncodeOptions:
         Of everything random.
     restoration : bool
         Whether to fit a small network that corrects the decoded samples; it is kept only where it is worth its bytes.
+    region : Region or None
+        Where errors count more. A PSNR target then is that of the region.
     tinc : TincOptions
     sci : SciOptions
     pyramid : PyramidOptions
@@ -246,6 +250,7 @@ class EncodeOptions:
     device: str = "auto"
     seed: int = 0
     restoration: bool = True
+    region: Region | None = None
     tinc: TincOptions = field(default_factory=TincOptions)
     sci: SciOptions = field(default_factory=SciOptions)
     pyramid: PyramidOptions = field(default_factory=PyramidOptions)
@@ -256,6 +261,8 @@ class EncodeOptions:
         check_device(self.device)
         if not isinstance(self.restoration, bool):
             raise OptionError(f"expected restoration to be True or False, found {self.restoration!r}")
+        if self.region is not None and not isinstance(self.region, Region):
+            raise OptionError(f"expected region to be a Region or None, found {self.region!r}")
         if not isinstance(self.tinc, TincOptions):
             raise OptionError(f"expected tinc to be TincOptions, found {self.tinc!r}")
         if not isinstance(self.sci, SciOptions):
@@ -276,6 +283,8 @@ class EncodeOptions:
         if "target" not in plain:
             raise OptionError("expected a target, found none; name its kind and value")
         plain["target"] = Quality(**_known(Quality, plain["target"]))
+        if plain.get("region") is not None:
+            plain["region"] = Region.from_dict(_known(Region, plain["region"]))
         if "tinc" in plain:
             plain["tinc"] = TincOptions.from_dict(plain["tinc"])
         if "sci" in plain:

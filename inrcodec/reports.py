@@ -54,7 +54,9 @@ class EncodeReport(Report):
     ratio, bits_per_voxel : float
         ``raw_bytes / bytes``, and eight times `bytes` over the number of voxels.
     psnr_db : float
-        Over the signal's own range, of the decoded result, in dB; infinite when identical.
+        Over the signal's own range, of the whole decoded result, in dB; infinite when identical.
+    psnr_inside_db, psnr_outside_db : float or None
+        The same of the samples inside and outside the region; None where no region was given, or nothing is there.
     ssim : float or None
         Mean structural similarity; None when not computed or when an axis is too short.
     max_abs_error : float
@@ -91,6 +93,8 @@ class EncodeReport(Report):
     seed: int
     effort: int
     choices: dict[str, Any] = field(default_factory=dict)
+    psnr_inside_db: float | None = None
+    psnr_outside_db: float | None = None
     output: str | None = None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 KERNELS, FORMATS, ERRORS = "inrcodec_kernels", "inrcodec_formats", "inrcodec_formats.errors"
-OPTIONS = "inrcodec.options"
+OPTIONS, REGION = "inrcodec.options", "inrcodec.region"
 
 # What each room may import of this project besides itself. Rooms not named here are on top and may import anything below.
 ALLOWED = {
@@ -17,7 +17,7 @@ ALLOWED = {
     "inrcodec.partition": {KERNELS, FORMATS, OPTIONS},
     "inrcodec.models": {KERNELS, ERRORS},
     "inrcodec.coding": {KERNELS, FORMATS, OPTIONS},
-    "inrcodec.fitting": {KERNELS, FORMATS, "inrcodec.partition", "inrcodec.models", "inrcodec.coding", OPTIONS},
+    "inrcodec.fitting": {KERNELS, FORMATS, "inrcodec.partition", "inrcodec.models", "inrcodec.coding", OPTIONS, REGION},
     "inrcodec.payload": {KERNELS, FORMATS, "inrcodec.models", "inrcodec.coding", "inrcodec.partition"},
     "inrcodec.reconstruct": {KERNELS, FORMATS, "inrcodec.models", "inrcodec.coding", "inrcodec.partition", "inrcodec.payload"},
     "inrcodec.systems": {
@@ -29,6 +29,7 @@ ALLOWED = {
         "inrcodec.coding",
         "inrcodec.payload",
         OPTIONS,
+        REGION,
     },
     "inrcodec.clips": {
         KERNELS,
@@ -42,8 +43,10 @@ ALLOWED = {
         "inrcodec.picture",
         "inrcodec.reports",
         OPTIONS,
+        REGION,
     },
-    OPTIONS: {FORMATS},
+    OPTIONS: {FORMATS, REGION},
+    REGION: {FORMATS},
     "inrcodec.reports": set(),
     "inrcodec.metrics": {FORMATS},
     "inrcodec.picture": {FORMATS, "inrcodec.reports"},

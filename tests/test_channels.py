@@ -190,3 +190,15 @@ def test_many_channels(tmp_path: Path) -> None:
     source = np.random.default_rng(0).integers(0, 99, (4, 6, 65)).astype(np.uint16)
     with Image(inrcodec.encode(source, axes="yxc", psnr_db=30, effort=1)) as image:
         assert image.sample(np.zeros((2, 2))).shape == (2, 65) and psnr_db(source, image[...]) >= 30
+
+
+def test_a_region_of_space_serves_all_channels() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (24, 32, 3)).astype(np.uint8)
+    inside = (slice(6, 18), slice(8, 24))
+    errors = []
+    for region in (None, inside):
+        blob = inrcodec.encode(picture, axes="yxc", bits_per_voxel=2.0, effort=1, region=region, emphasis=region and 32.0)
+        error = inrcodec.decode(blob).samples.astype(float) - picture
+        errors.append(float(np.square(error[inside]).mean()))
+    assert errors[1] < 0.8 * errors[0]

@@ -177,10 +177,42 @@ def test_encode_passes_every_option(codec, volume, capsys):
     )  # fmt: skip
     assert code == 0
     expected = {"psnr_db": 40.0, "method": "sci", "effort": 3, "device": "cpu", "seed": 7, "quantise_step": None, "axes": "zyx", "restoration": True, "audio": True}
+    expected |= {"region": None, "emphasis": None}
     assert codec.calls == [expected]
     assert "PSNR 34.1 dB" in err
     assert "infinite" in out
     assert "no GPU [here]" in out.replace("\n", "")
+
+
+def test_encode_takes_a_region_as_slices_or_as_a_file(codec, volume, capsys):
+    output, mask = volume.with_name("o.inrc"), volume.with_name("mask.npy")
+    np.save(mask, np.eye(9, 10, dtype=np.uint8))
+    code, _, _ = run(capsys, "encode", volume, output, "--ratio", 2, "--region", "2:5, 1:-1", "--emphasis", 20)
+    assert code == 0 and codec.calls[-1]["region"] == (slice(2, 5), slice(1, -1)) and codec.calls[-1]["emphasis"] == 20
+    code, _, _ = run(capsys, "encode", volume, output, "--force", "--ratio", 2, "--region", mask)
+    assert code == 0 and codec.calls[-1]["region"] == mask and codec.calls[-1]["emphasis"] is None
+    assert_one_line_error(capsys, 1, ["none.png"], "encode", volume, output, "-f", "--ratio", 2, "--region", "none.png")
+    assert_one_line_error(capsys, 2, ["1:2:3:4"], "encode", volume, output, "-f", "--ratio", 2, "--region", "1:2:3:4")
+
+
+def test_regions_that_do_not_fit_are_one_line(volume, capsys):
+    output, mask = volume.with_name("o.inrc"), volume.with_name("mask.npy")
+    np.save(mask, np.zeros((9, 10), np.uint8))
+    target = ["encode", volume, output, "--ratio", 2]
+    assert_one_line_error(capsys, 2, ["samples inside", "zeros only"], *target, "--region", mask)
+    assert_one_line_error(capsys, 2, ["(8, 9, 10)", "none"], *target, "--region", "20:30,:")
+    assert_one_line_error(capsys, 2, ["emphasis"], *target, "--emphasis", 4)
+    np.save(mask, np.ones((10, 9), np.uint8))
+    assert_one_line_error(capsys, 2, ["(9, 10)", "found (10, 9)"], *target, "--region", mask)
+    np.save(mask, -np.ones((9, 10), np.int16))
+    assert_one_line_error(capsys, 2, ["found -1"], *target, "--region", mask)
+    assert_one_line_error(capsys, 2, ["emphasis from 1", "found 0.5"], *target, "--region", "1:5,:", "--emphasis", 0.5)
+    assert not output.exists()
+
+
+def test_the_report_tells_of_the_region(volume, capsys):
+    code, out, _ = run(capsys, "encode", volume, volume.with_name("o.inrc"), "--ratio", 3, "--effort", 1, "--region", "2:5,1:5")
+    assert code == 0 and "PSNR, region" in out and "PSNR, outside" in out
 
 
 def test_round_trip(compressed, volume, capsys):

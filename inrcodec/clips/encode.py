@@ -24,6 +24,7 @@ from inrcodec_formats.video.streams import OtherStream
 from ..encoder import Encoder
 from ..metrics import own_range
 from ..options import EncodeOptions
+from ..region import Region
 from ..reports import ClipEncodeReport, EncodeReport
 from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
 from .groups import CutFinder, group_starts
@@ -116,6 +117,8 @@ class ClipEncoder:
     def __init__(self, source: Frames, options: EncodeOptions, audio: bool, progress: Progress) -> None:
         self.source, self.options, self.progress = source, options, progress
         self.header = source.header
+        if options.region is not None and options.target.kind == "psnr_db":
+            raise OptionError("expected ratio= or bits_per_voxel= with a region of a clip, found psnr_db=; ask for a size")
         others = source.others()
         self.sections = sections(self.header, others if audio else ())
         self.dropped = () if audio or not others else (f"dropped: {len(others)} audio and data streams, as asked",)
@@ -288,7 +291,13 @@ class ClipEncoder:
         return self._encoded(samples, Quality("bits_per_voxel", 8 * least / samples.size), note)
 
     def _encoded(self, samples: np.ndarray, target: Quality, note: Progress) -> tuple[bytes, EncodeReport]:
-        return Encoder(_signal(samples), replace(self.options, target=target), note).run()
+        options = replace(self.options, target=target, region=self._region(samples.shape[1:3]))
+        return Encoder(_signal(samples), options, note).run()
+
+    def _region(self, size: tuple[int, ...]) -> Region | None:
+        """The region of planes of a size: that of frames, in as many samples."""
+        region = self.options.region
+        return None if region is None else region.resampled((self.header.height, self.header.width), size)
 
     def _where(self, group: int, part: int) -> str:
         starts = [*self.plan.starts, self.header.frames]

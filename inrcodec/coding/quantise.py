@@ -7,6 +7,8 @@ pays. Statistics and decisions are improved in turns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,9 @@ from .readouts import Coefficients, ReadoutGeometry, ReadoutStatistics, fit_stat
 LAMBDA = 0.12
 """Lagrangian in squared steps per bit; measured best at equal size on CT and electron microscopy."""
 
+_LEAST_WEIGHT = 2.0**-20
+"""Errors that count less, like those that do not count, are not looked at: no coefficient is large enough."""
+
 THRESHOLD = 0.55
 """Plain rounding: what lies below so many steps past an integer goes down."""
 
@@ -30,6 +35,7 @@ def optimised_rounding(
     turns: int = 2,
     pressure: float = 1.0,
     backend: Backend = REFERENCE,
+    weights: dict[int, NDArray[np.float32]] | None = None,
 ) -> tuple[Coefficients, dict[int, NDArray[np.int64]], ReadoutStatistics]:
     """Quantise whitened readouts.
 
@@ -47,6 +53,8 @@ def optimised_rounding(
         pressure the jumps get smaller, at 0 each coefficient is rounded by itself.
     backend : Backend
         Changes the time taken, not the result.
+    weights : dict of int to ndarray of float32, shape (n,), optional
+        Per level, what squared errors of each leaf count; 1 without. With less, bits are dearer there.
 
     Returns
     -------
@@ -61,19 +69,30 @@ def optimised_rounding(
     statistics = fit_statistics(geometry, values, widths, backend)
     for _ in range(turns if pressure > 0 else 0):
         for level, exact in coefficients.items():
-            found, widths[level] = kernels.round_bands(
-                geometry.bands[level].graph,
-                exact.T,
-                step,
-                cost=statistics.cost,
-                base=Bands.mean_share(statistics.means[level].astype(np.int64)),
-                width_cost=statistics.width_cost(level),
-                price=pressure * LAMBDA,
-                backend=backend,
-            )
-            values[level] = found.T
+            for leaves, price in _prices(None if weights is None else weights[level]):
+                found, kept = kernels.round_bands(
+                    geometry.bands[level].graph,
+                    exact.T[leaves],
+                    step,
+                    cost=statistics.cost,
+                    base=Bands.mean_share(statistics.means[level].astype(np.int64)),
+                    width_cost=statistics.width_cost(level),
+                    price=pressure * LAMBDA * price,
+                    backend=backend,
+                )
+                values[level].T[leaves], widths[level][leaves] = found, kept
         statistics = fit_statistics(geometry, values, widths, backend)
     return values, widths, statistics
+
+
+def _prices(weights: NDArray[np.float32] | None) -> Iterator[tuple[slice | NDArray[np.int64], float]]:
+    """Leaves whose errors count alike, to a quarter of an octave, and the price of bits over that where they count 1."""
+    if weights is None:
+        yield slice(None), 1.0
+        return
+    quarters = np.rint(4 * np.log2(np.maximum(weights, _LEAST_WEIGHT)))
+    for quarter in np.unique(quarters).tolist():
+        yield np.flatnonzero(quarters == quarter), 2.0 ** (-quarter / 4)
 
 
 def plain_rounding(

@@ -20,6 +20,7 @@ from ..models.readout import ChainReadout
 from ..models.tinc import TincModel
 from ..partition import octree
 from ..partition.blocks import batches, gather
+from ..region import Region
 
 SPLIT_LAMBDA = 0.11
 """Lagrangian of the split decision, in squared steps per bit."""
@@ -42,18 +43,28 @@ class CellReadouts:
         Leaf by leaf in memory, as transposed.
     energy : ndarray of float64, shape (n,)
         Sum of squared samples of each cell, the offset taken off.
+    share : ndarray of float32, shape (n,), or None
+        Part of each cell that lies in the region; None where there is none.
     """
 
     number: NDArray[np.int64]
     coefficients: NDArray[np.float32]
     energy: NDArray[np.float64]
+    share: NDArray[np.float32] | None = None
 
-    def cost(self, step: float, backend: Backend = REFERENCE) -> NDArray[np.float64]:
-        """Estimated ``D + lambda R`` of each cell as a leaf, in squared steps."""
+    def cost(self, step: float, backend: Backend = REFERENCE, region: Region | None = None) -> NDArray[np.float64]:
+        """Estimated ``w D + lambda R`` of each cell as a leaf, in squared steps; w is what errors count, 1 without a region.
+
+        That is the cost of readouts that are smaller by the root of w.
+        """
         bits = _HEAD_BITS, _NONZERO_BITS, _DOUBLING_BITS
+        coefficients, energy = self.coefficients.T, self.energy
+        if region is not None and self.share is not None:
+            count = region.weight(self.share)
+            coefficients, energy = coefficients * np.sqrt(count)[:, None], energy * count
         return leaf_costs(
-            self.coefficients.T,
-            self.energy,
+            coefficients,
+            energy,
             step,
             rounding=_ROUNDING,
             bits=bits,
@@ -69,6 +80,7 @@ def readouts_of(
     level: int,
     number: NDArray[np.int64],
     backend: Backend = REFERENCE,
+    inside: NDArray[np.bool_] | None = None,
 ) -> CellReadouts:
     """Best readouts of the given cells of a level.
 
@@ -82,12 +94,15 @@ def readouts_of(
     number : ndarray of int64
         Raster numbers of cells.
     backend : Backend
+    inside : ndarray of bool, shape of the volume, optional
+        What is in the region.
     """
     cell = model.layout.cells[level]
     index = np.stack(np.unravel_index(number, model.layout.grid(level)), axis=1)
     width = len(model.layout.lattice(level))
     coefficients = np.empty((len(number), width), dtype=np.float32)
     energy = np.empty(len(number))
+    share = None if inside is None else np.empty(len(number), dtype=np.float32)
     networks = suited(backend, model.layout.ndim, model.layout.widths) if model.layout.root == "dense" else backend
     stored = model.layout.shared or networks.name != "reference"
     for part in batches(len(number), int(np.prod(cell)) * (1 if stored else width)):
@@ -96,7 +111,9 @@ def readouts_of(
         found = readout.project(samples) if isinstance(readout, ChainReadout) else readout.project(samples, backend)
         coefficients[part] = found.numpy()
         energy[part] = np.einsum("bn,bn->b", samples.numpy(), samples.numpy(), dtype=np.float64)
-    return CellReadouts(number, coefficients.T, energy)
+        if inside is not None and share is not None:
+            share[part] = gather(inside, index[part] * np.asarray(cell), cell).mean(axis=1)
+    return CellReadouts(number, coefficients.T, energy, share)
 
 
 class CellAnalysis:
@@ -109,8 +126,10 @@ class CellAnalysis:
         offset: float,
         chosen: NDArray[np.bool_],
         backend: Backend = REFERENCE,
+        region: Region | None = None,
     ) -> None:
-        self.layout, self.backend = model.layout, backend
+        self.layout, self.backend, self.region = model.layout, backend, region
+        inside = None if region is None else region.mask(volume.shape)
         self.present: dict[int, NDArray[np.bool_]] = {}
         self.levels: dict[int, CellReadouts] = {}
         present = chosen
@@ -119,7 +138,7 @@ class CellAnalysis:
                 fan = octree.fan_of(self.layout.cells, level - 1)
                 present = octree.refine(present, fan, self.layout.grid(level))
             self.present[level] = present
-            self.levels[level] = readouts_of(model, volume, offset, level, np.flatnonzero(present), backend)
+            self.levels[level] = readouts_of(model, volume, offset, level, np.flatnonzero(present), backend, inside)
 
     @property
     def samples(self) -> int:
@@ -149,7 +168,7 @@ class CellAnalysis:
         costs = []
         for level, readouts in self.levels.items():
             cost = np.zeros(self.layout.grid(level))
-            cost[self.present[level]] = readouts.cost(step, self.backend)
+            cost[self.present[level]] = readouts.cost(step, self.backend, self.region)
             costs.append(cost)
         return costs
 
@@ -165,22 +184,28 @@ class LeafReadouts:
     coefficients : dict of int to ndarray of float32, shape (W, n)
         Per level, leaves in file order.
     energy : float
-        Sum of squared samples of all leaves.
+        Sum of squared samples of all leaves, of each its share.
+    share : dict of int to ndarray of float32, shape (n,)
+        Per level, part of each leaf that lies in the region; empty where there is none.
     """
 
     level: NDArray[np.int64]
     coefficients: dict[int, NDArray[np.float32]]
     energy: float
+    share: dict[int, NDArray[np.float32]]
 
     def distortion(self, values: dict[int, np.ndarray], step: float) -> float:
-        """Sum of squared errors of quantised readouts (border cells counted whole)."""
+        """Sum of squared errors of quantised readouts, of each leaf its share of them (border cells counted whole)."""
         total = self.energy
         for level, exact in self.coefficients.items():
             # Where the integer is 0 the error is the value itself: nothing changes.
             number = np.ascontiguousarray(values[level].T).ravel()
             kept = np.flatnonzero(number)
             part = np.ascontiguousarray(exact.T).ravel()[kept].astype(np.float64)
-            total += float(((part - number[kept] * step) ** 2 - part**2).sum())
+            changes = (part - number[kept] * step) ** 2 - part**2
+            if level in self.share:
+                changes *= self.share[level][kept // len(exact)]
+            total += float(changes.sum())
         return max(total, 0.0)
 
 
@@ -197,7 +222,7 @@ def select_leaves(tree: octree.Octree, pieces: list[dict[int, CellReadouts]], on
     """
     wanted = np.ones(tree.count, dtype=bool) if only is None else only.ravel()[tree.ancestor(tree.top)]
     level_of = tree.level[wanted]
-    coefficients, energy = {}, 0.0
+    coefficients, energy, share = {}, 0.0, {}
     for level in range(tree.top, tree.depth + 1):
         here = wanted & (tree.level == level)
         if not here.any():
@@ -207,8 +232,12 @@ def select_leaves(tree: octree.Octree, pieces: list[dict[int, CellReadouts]], on
         order = np.argsort(known, kind="stable")
         place = order[np.searchsorted(known, number, sorter=order)]
         coefficients[level] = _take_columns([piece[level].coefficients for piece in pieces], place)
-        energy += float(np.concatenate([piece[level].energy for piece in pieces])[place].sum())
-    return LeafReadouts(level_of, coefficients, energy)
+        squares = np.concatenate([piece[level].energy for piece in pieces])[place]
+        parts = [each for piece in pieces if (each := piece[level].share) is not None]
+        if parts:
+            share[level] = np.concatenate(parts)[place]
+        energy += float((squares * share.get(level, 1)).sum())
+    return LeafReadouts(level_of, coefficients, energy, share)
 
 
 def _take_columns(arrays: list[np.ndarray], place: np.ndarray) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """The descent on a pyramid: latents and both networks together, for rate and distortion.
 
-In units of the step the cost is ``squared error + pressure * FAIR * bits``. So the step is what decides the size, and everything else
+In units of the step the cost is ``squared error + pressure * FAIR * bits``, squared errors times their weights where these are given. So the step is what decides the size, and everything else
 stays the same from the finest to the coarsest.
 
 On a device the target, the latents, their moments and gradients stay there (`there.py`). A step fetches the gradients of the networks, which
@@ -26,7 +26,7 @@ from inrcodec_kernels.pyramid import Context, Synthesis, distortion, rate, softe
 from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
 from .pyramid_networks import Moving, Networks
-from .pyramid_start import Differences, first_latents, halved
+from .pyramid_start import Differences, cut_weights, first_latents, halved, level_weights, middle_box
 from .there import down, up
 
 Floats = NDArray[np.float32]
@@ -90,7 +90,7 @@ class Schedule:
 
 
 class Cost(NamedTuple):
-    """What rounded latents cost: bits of each level, and the mean squared error in units of the step."""
+    """What rounded latents cost: bits, and the mean squared error, where samples count 1, in units of the step."""
 
     bits: float
     error: float
@@ -113,6 +113,8 @@ class PyramidFit:
     seed : int
     backend : Backend
         With "triton", lattices are kept on its device.
+    weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
+        What squared errors count.
     """
 
     def __init__(
@@ -124,14 +126,16 @@ class PyramidFit:
         networks: tuple[Context, Synthesis],
         seed: int,
         backend: Backend,
+        weights: Floats | None = None,
     ) -> None:
         self.layout, self.step, self.pressure, self.more_bits = layout, step, 1.0, _MORE_BITS
         self._seed, self._backend = seed, backend
         self._networks_backend = best_on_cpu() if on_device(backend) else backend
         target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
         self.set_networks(*networks)
-        self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains)]
+        self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains, weights)]
         self._target = up(target, backend)
+        self._weights = None if weights is None else up(level_weights(weights, layout)[0], backend)
         self._done = 0
 
     @property
@@ -178,7 +182,8 @@ class PyramidFit:
         means, unit = halved(down(self._target), flags), 2 ** (-sum(flags) / 2)
         context = self.context._replace(level_bias=self.context.level_bias[1:])
         networks = context, initial_networks(coarse, self._seed)[1]
-        half = PyramidFit(means.reshape(coarse.shape), 0.0, unit, coarse, networks, self._seed, self._backend)
+        weights = None if self._weights is None else halved(down(self._weights), flags)
+        half = PyramidFit(means.reshape(coarse.shape), 0.0, unit, coarse, networks, self._seed, self._backend, weights)
         half.run(steps, None, schedule, note)
         for own, found in zip(self._latents[1:], half._latents, strict=True):
             own.values = found.values
@@ -249,14 +254,13 @@ class PyramidFit:
         return float(rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)[0].sum())
 
     def squares(self, latents: list[NDArray[Any]]) -> float:
-        """Sum of squared errors of latents, in units of the step."""
-        floats = [y.astype(np.float32) for y in latents]
-        return distortion(floats, self.synthesis, self.layout.kernel, self._target, self._backend)[0]
+        """Sum of squared errors of latents as they count, in units of the step."""
+        return self._distortion([y.astype(np.float32) for y in latents], self._weights)[0]
 
     def slopes(self, latents: list[NDArray[np.int32]]) -> tuple[list[Floats], list[Floats]]:
         """Gradients of the squared error, in units of the step, and of the bits at whole latents."""
         floats = [y.astype(np.float32) for y in latents]
-        _, of_error, _ = distortion(floats, self.synthesis, self.layout.kernel, self._target, self._backend)
+        _, of_error, _ = self._distortion(floats, self._weights)
         _, of_rate, _ = rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)
         return of_error, of_rate
 
@@ -264,8 +268,14 @@ class PyramidFit:
         """Of the rounded latents."""
         whole = [y for y, _ in self._whole()]
         bits, _, _ = rate(whole, self.context, self.layout.kernel, least, self._backend)
-        squares, _, _ = distortion(whole, self.synthesis, self.layout.kernel, self._target, self._backend)
-        return Cost(float(bits.sum()), float(squares) / self.samples)
+        if self._weights is None:
+            return Cost(float(bits.sum()), float(self._distortion(whole, None)[0]) / self.samples)
+        inside = self._weights * (self._weights >= 1)
+        counted = float(inside.sum()) * self.samples / math.prod(inside.shape)
+        return Cost(float(bits.sum()), float(self._distortion(whole, inside)[0]) / max(counted, 1.0))
+
+    def _distortion(self, latents: Any, weights: Any) -> Any:
+        return distortion(latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights)
 
     def _told(self, cost: Cost) -> str:
         return f"{cost.bits / self.samples:.4f} bits/voxel, RMS error {math.sqrt(cost.error) * self.step:.4g}"
@@ -284,7 +294,7 @@ class PyramidFit:
         """A step down the gradients at some values of the latents, given with their slopes."""
         values, layout, backend = [value for value, _ in latents], self.layout.kernel, self._backend
         _, of_rate, of_context = rate(values, self.context, layout, self._schedule.least, backend)
-        _, of_error, of_synthesis = distortion(values, self.synthesis, layout, self._target, backend)
+        _, of_error, of_synthesis = self._distortion(values, self._weights)
         self._done += 1
         for level, (y, (_, slope), a, b) in enumerate(zip(self._latents, latents, of_rate, of_error, strict=True)):
             a *= np.float32(FAIR * price)
@@ -338,9 +348,10 @@ class Guess(NamedTuple):
 
 
 def calibrated_step(
-    volume: np.ndarray, offset: float, layout: PyramidLayout, networks: tuple[Context, Synthesis], goal: Goal, seed: int, backend: Backend
+    volume: np.ndarray, offset: float, layout: PyramidLayout, networks: tuple[Context, Synthesis], goal: Goal, seed: int, backend: Backend,
+    weights: Floats | None = None,
 ) -> Guess:
-    """The step to fit a signal with: guessed, then corrected by a short fit of its middle.
+    """The step to fit a signal with: guessed, then corrected by a short fit of its middle, or of that of its region.
 
     Parameters
     ----------
@@ -352,18 +363,20 @@ def calibrated_step(
     goal : Goal
     seed : int
     backend : Backend
+    weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
     """
-    whole = Differences(volume, offset, layout)
+    whole = Differences(volume, offset, layout, weights)
     step = whole.step(goal, GUESS if goal.bits is not None else _GUESS_OF_ERROR)
-    part = _middle(volume)
+    box = middle_box(volume.shape, _TRIAL_SAMPLES, weights)
+    part, counted = np.ascontiguousarray(volume[box]), cut_weights(weights, box)
     sketch = replace(layout, shape=part.shape)
-    trial = PyramidFit(part, offset, step, sketch, networks, seed, backend)
+    trial = PyramidFit(part, offset, step, sketch, networks, seed, backend, counted)
     trial.begin(_TRIAL_STEPS, Schedule())
     halfway = 0.0
     for number in range(_TRIAL_STEPS):
         trial.advance(number)
         halfway = trial.cost().bits if 2 * (number + 1) == _TRIAL_STEPS else halfway
-    cost, known = trial.cost(), Differences(part, offset, sketch)
+    cost, known = trial.cost(), Differences(part, offset, sketch, counted)
     more = 4 * _SAME * (halfway / max(cost.bits, 1e-9) - 1)
     if goal.bits is not None:
         share = _FEWER * cost.bits / max(known.bits(step), 1e-9)
@@ -371,15 +384,6 @@ def calibrated_step(
         share = cost.error * step**2 / max(known.error(step), 1e-9)
     # Where the measure has run into its limits, its inverse says nothing.
     return Guess(min(max(whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF), min(max(more, _MORE[0]), _MORE[1]))
-
-
-def _middle(volume: np.ndarray) -> np.ndarray:
-    """The middle of a signal, of at most `_TRIAL_SAMPLES`."""
-    extent = list(volume.shape)
-    while math.prod(extent) > _TRIAL_SAMPLES:
-        longest = max(range(len(extent)), key=lambda axis: extent[axis])
-        extent[longest] = -(-extent[longest] // 2)
-    return np.ascontiguousarray(volume[tuple(slice((n - e) // 2, (n - e) // 2 + e) for n, e in zip(volume.shape, extent, strict=True))])
 
 
 GUESS, _GUESS_OF_ERROR = 0.8, 0.5

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.pyramid import PyramidLayout
+from ..models.pyramid import AXES, PyramidLayout
+from ..region import box_around, sample_inside
 from .goal import Goal
 
 Floats = NDArray[np.float32]
@@ -17,24 +19,41 @@ _DEAD = 0.6
 """The finest latents begin nearer to zero by this: most of them will be zero in the end."""
 
 
-def first_latents(target: Floats, layout: PyramidLayout, gains: Floats) -> list[Floats]:
+def first_latents(target: Floats, layout: PyramidLayout, gains: Floats, weights: Floats | None = None) -> list[Floats]:
     """Differences of means: every level holds what the coarser ones leave, the finest one only what is large.
+
+    Where errors count less, only what is larger: a step is worth its bits there if it is longer by the root of that.
 
     Parameters
     ----------
     target : ndarray, shape of the finest lattice
     layout : PyramidLayout
     gains : ndarray, shape (K,)
+    weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
+        What squared errors count.
     """
+    dead = [_DEAD, *[0.0] * (layout.levels - 1)] if weights is None else _dead_zones(weights, layout)
     means = [target]
     for flags in layout.kernel.halved:
         means.append(halved(means[-1], flags))
-    found = [means[-1] / gains[-1]]
+    found = [_nearer(means[-1] / gains[-1], dead[-1])]
     for level in range(layout.levels - 2, -1, -1):
         coarse = doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
         rest = (means[level] - coarse) / gains[level]
-        found.append(rest if level else np.sign(rest) * np.maximum(np.abs(rest) - _DEAD, 0))
+        found.append(_nearer(rest, dead[level]))
     return [np.ascontiguousarray(y, dtype=np.float32) for y in reversed(found)]
+
+
+def _nearer(values: Floats, dead: Any) -> Floats:
+    """Values nearer to zero by so much."""
+    return np.sign(values) * np.maximum(np.abs(values) - dead, 0)
+
+
+def _dead_zones(weights: Floats, layout: PyramidLayout) -> list[Floats]:
+    """By what the latents of each level begin nearer to zero."""
+    with np.errstate(divide="ignore"):
+        longer: list[Floats] = [np.reciprocal(np.sqrt(w)) for w in level_weights(weights, layout)]
+    return [np.float32(_DEAD) * (steps - np.float32(level > 0)) for level, steps in enumerate(longer)]
 
 
 def halved(values: Floats, flags: tuple[bool, ...]) -> Floats:
@@ -54,6 +73,44 @@ def doubled(values: Floats, flags: tuple[bool, ...], shape: tuple[int, ...]) -> 
         other = np.clip(near + 2 * (place & 1) - 1, 0, values.shape[axis] - 1)
         values = np.float32(0.75) * values.take(near, axis) + np.float32(0.25) * values.take(other, axis)
     return values
+
+
+def level_weights(weights: Floats, layout: PyramidLayout) -> list[Floats]:
+    """What squared errors count around the latents of every level: means of what those of the samples do.
+
+    Parameters
+    ----------
+    weights : ndarray of float32, shape of the signal, or 1 along some axes
+    layout : PyramidLayout
+
+    Returns
+    -------
+    list of ndarray of float32
+        With the four axes of kernels.
+    """
+    found = [weights.reshape((1,) * (AXES - weights.ndim) + weights.shape)]
+    for flags in layout.kernel.halved:
+        found.append(halved(found[-1], flags))
+    return found
+
+
+def middle_box(shape: tuple[int, ...], most: int, weights: Floats | None) -> tuple[slice, ...]:
+    """A box of at most so many samples: the middle, or of a region, whose weights are 1, about the middle."""
+    extent = list(shape)
+    while math.prod(extent) > most:
+        longest = max(range(len(extent)), key=lambda axis: extent[axis])
+        extent[longest] = -(-extent[longest] // 2)
+    if weights is None:
+        return tuple(slice((n - e) // 2, (n - e) // 2 + e) for n, e in zip(shape, extent, strict=True))
+    place = sample_inside(weights >= 1)
+    return box_around([n // 2 if m == 1 else p for n, m, p in zip(shape, weights.shape, place, strict=True)], extent, shape)
+
+
+def cut_weights(weights: Floats | None, box: tuple[slice, ...]) -> Floats | None:
+    """Those of a box; along axes on which they are the same they stay so."""
+    if weights is None:
+        return None
+    return weights[tuple(slice(None) if n == 1 else part for n, part in zip(weights.shape, box, strict=True))]
 
 
 def choose_halvings(
@@ -109,15 +166,22 @@ class Differences:
     volume : ndarray
     offset : float
     layout : PyramidLayout
+    weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
+        What squared errors count: differences count by its root. The error is that where it is 1.
     """
 
-    def __init__(self, volume: np.ndarray, offset: float, layout: PyramidLayout) -> None:
+    def __init__(self, volume: np.ndarray, offset: float, layout: PyramidLayout, weights: Floats | None = None) -> None:
         target = (volume - np.float32(offset)).astype(np.float32).reshape(layout.kernel.shape)
         gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
         self._levels = first_latents(target, layout, gains)
         if layout.halved:
             flags = layout.kernel.halved[0]
             self._levels[0] = target - doubled(halved(target, flags), flags, target.shape)
+        self._inside: Any = True
+        if weights is not None:
+            counted = level_weights(weights, layout)
+            self._levels = [y * np.sqrt(w) for y, w in zip(self._levels, counted, strict=True)]
+            self._inside = counted[0] >= 1
 
     def bits(self, step: float) -> float:
         """A measure of the bits at a step: a fit takes about half."""
@@ -126,7 +190,7 @@ class Differences:
     def error(self, step: float) -> float:
         """A measure of the mean squared error at a step: what is smaller than the step is lost, the rest is rounded."""
         fine = self._levels[0]
-        return float(np.minimum(np.square(fine), np.float32(step**2 / 12)).mean(dtype=np.float64))
+        return float(np.minimum(np.square(fine), np.float32(step**2 / 12)).mean(dtype=np.float64, where=self._inside))
 
     def step(self, goal: Goal, share: float) -> float:
         """The step at which `share` of the measure meets the goal."""

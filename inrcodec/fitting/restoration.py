@@ -129,7 +129,9 @@ class BoxPlan:
             yield start, np.array([c[p + 1] for c, p in zip(self._cuts, place, strict=True)])
 
 
-def read_pairs(read: Read, volume: np.ndarray, layout: RestorationLayout, seed: int) -> tuple[Pairs, Pairs]:
+def read_pairs(
+    read: Read, volume: np.ndarray, layout: RestorationLayout, seed: int, inside: np.ndarray | None = None
+) -> tuple[Pairs, Pairs]:
     """Read a bounded number of boxes, to train on and to hold out.
 
     Parameters
@@ -140,6 +142,8 @@ def read_pairs(read: Read, volume: np.ndarray, layout: RestorationLayout, seed: 
         The original samples.
     layout : RestorationLayout
     seed : int
+    inside : ndarray of bool, shape of the volume, optional
+        Boxes without any of it are not read.
 
     Returns
     -------
@@ -148,7 +152,7 @@ def read_pairs(read: Read, volume: np.ndarray, layout: RestorationLayout, seed: 
     """
     parts = (Pairs([], []), Pairs([], []))
     room = [TRAINING_VOXELS, HELD_OUT_VOXELS]
-    for number, (start, stop) in enumerate(BoxPlan(volume.shape, layout).boxes(seed)):
+    for number, (start, stop) in enumerate(_boxes_of_interest(BoxPlan(volume.shape, layout), seed, inside)):
         part = int(number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 or number == 1)
         voxels = int(np.prod(stop - start))
         if max(room) < voxels:
@@ -158,6 +162,12 @@ def read_pairs(read: Read, volume: np.ndarray, layout: RestorationLayout, seed: 
             parts[part].decoded.append(padded_box(read, start, stop, volume.shape, layout.radius))
             parts[part].original.append(volume[tuple(map(slice, start, stop))])
     return parts
+
+
+def _boxes_of_interest(plan: BoxPlan, seed: int, inside: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start, stop in plan.boxes(seed):
+        if inside is None or inside[tuple(map(slice, start, stop))].any():
+            yield start, stop
 
 
 def fit_pairs(
@@ -235,6 +245,7 @@ def choose_restoration(
     steps: int,
     seed: int,
     backend: Backend = REFERENCE,
+    inside: np.ndarray | None = None,
     note: Note = lambda fraction, text: None,
 ) -> RestorationChoice | None:
     """The network that gains most beyond what its bytes would buy otherwise, or None if none does.
@@ -253,13 +264,15 @@ def choose_restoration(
         Size of the stream without the network.
     steps, seed : int
     backend : Backend
+    inside : ndarray of bool, shape of the volume, optional
+        Only boxes with some of it are trained on and measured.
     note : callable
         ``note(fraction, text)``, for progress.
     """
     best: tuple[float, RestorationChoice] | None = None
     widths = widths_to_try(stream_bytes)
     layouts = [RestorationLayout(width, volume.ndim) for width in widths]
-    training, held_out = read_pairs(read, volume, layouts[0], seed)
+    training, held_out = read_pairs(read, volume, layouts[0], seed, inside)
     for number, layout in enumerate(layouts):
 
         def part(fraction: float, text: str, number: int = number) -> None:

@@ -8,7 +8,7 @@ symbols' bits and by what it costs those whose contexts it changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from ..coding.latents import LatentCoder, Place
 from ..partition.tiles import TilePyramid
 
 Integers = list[NDArray[np.int32]]
+Curvature = Sequence[float | NDArray[np.float32]]
 Slopes = Callable[[Integers], tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]
 
 _FINE_LEVELS = 3
@@ -53,7 +54,7 @@ def trimmed(
     tiles: TilePyramid,
     coder: LatentCoder,
     slopes: Slopes,
-    curvature: list[float],
+    curvature: Curvature,
     disturbed: list[float],
 ) -> Integers:
     """Take single latents one nearer to zero where that costs the least error for what it saves, until enough is saved.
@@ -68,8 +69,10 @@ def trimmed(
     coder : LatentCoder
     slopes : callable
         ``slopes(latents)``: gradients of the squared error, and of the bits.
-    curvature, disturbed : list of float
-        As `curvatures` and `disturbances` give them; further levels keep still.
+    curvature : list of float, or of ndarray
+        As `curvatures` gives them; where errors have weights, times those of the latents, of extent 1 where they repeat.
+    disturbed : list of float
+        As `disturbances` gives them; further levels keep still.
     """
     gradients, rates = slopes(latents)
     found = []
@@ -80,7 +83,7 @@ def trimmed(
         # What a change costs others, whose contexts it changes, is known to the first order and on average.
         others = more - towards * (rates[level] - own).ravel()[places]
         saved = -np.where(towards > 0, lower.ravel()[places], raised.ravel()[places]) - others
-        error = bent / 2 - towards * gradients[level].ravel()[places]
+        error = np.broadcast_to(bent, latents[level].shape).flat[places] / 2 - towards * gradients[level].ravel()[places]
         pays = saved > _LEAST_SAVED
         found.append(np.stack([np.full(pays.sum(), level), places[pays], error[pays] / saved[pays], saved[pays]]))
     level, place, price, saved = np.concatenate(found, axis=1)

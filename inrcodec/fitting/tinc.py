@@ -19,6 +19,7 @@ from ..options import TincOptions
 from ..partition import octree
 from ..partition.allocation import interest, leaf_widths, variance
 from ..partition.blocks import batches, gather
+from ..region import Region
 from . import start
 from .analysis import CellAnalysis, CellReadouts, LeafReadouts, select_leaves
 from .descent import Note, SegmentFit, TrainingCells
@@ -50,10 +51,13 @@ def quantise(
     turns: int,
     pressure: float = 1.0,
     backend: Backend = REFERENCE,
+    region: Region | None = None,
 ) -> QuantisedReadouts:
     """Rate-distortion optimised rounding of all leaves at `step`, which is rounded to float32; see `optimised_rounding`."""
     step = float(np.float32(step))
-    return QuantisedReadouts(step, *optimised_rounding(geometry, leaves.coefficients, step, turns, pressure, backend))
+    weights = None if region is None else {level: region.weight(share) for level, share in leaves.share.items()}
+    rounded = optimised_rounding(geometry, leaves.coefficients, step, turns, pressure, backend, weights)
+    return QuantisedReadouts(step, *rounded)
 
 
 class Trials:
@@ -66,10 +70,11 @@ class Trials:
         offset: float,
         chosen: NDArray[np.bool_],
         backend: Backend = REFERENCE,
+        region: Region | None = None,
     ) -> None:
-        self.layout, self.backend = model.layout, backend
+        self.layout, self.backend, self.region = model.layout, backend, region
         self.chosen = chosen
-        self.analysis = CellAnalysis(model, volume, offset, chosen, backend)
+        self.analysis = CellAnalysis(model, volume, offset, chosen, backend, region)
         self.part = self.analysis.samples / math.prod(self.layout.shape)
         self._bands = {level: Bands.of_lattice(self.layout.lattice(level)) for level in self.layout.leaf_levels}
 
@@ -79,13 +84,19 @@ class Trials:
         return octree.build(layout.shape, layout.cells, layout.top, self.analysis.splits(step))
 
     def measure(self, step: float) -> tuple[float, float]:
-        """Estimated bits of the whole signal's readouts and mean squared error, at a step."""
+        """Estimated bits of the whole signal's readouts and mean squared error, of the region if there is one, at a step."""
         leaves = select_leaves(self.tree(step), [self.analysis.levels], self.chosen)
         geometry = ReadoutGeometry(self.layout.cells, {v: self._bands[v] for v in leaves.coefficients}, leaves.level)
-        quantised = quantise(geometry, leaves, step, turns=1, backend=self.backend)
+        quantised = quantise(geometry, leaves, step, turns=1, backend=self.backend, region=self.region)
         bits = estimate_bits(geometry, quantised.values, quantised.widths, quantised.statistics, self.backend)
-        error = leaves.distortion(quantised.values, quantised.step) / self.analysis.samples
+        error = leaves.distortion(quantised.values, quantised.step) / max(self.analysis.samples * self._share(leaves), 1.0)
         return bits / self.part, error
+
+    def _share(self, leaves: LeafReadouts) -> float:
+        """Part of the leaves' samples that lies in the region."""
+        size = {level: math.prod(self.layout.cells[level]) for level in leaves.share}
+        inside = sum(float(share.sum()) * size[level] for level, share in leaves.share.items())
+        return inside / sum(len(share) * size[level] for level, share in leaves.share.items()) if size else 1.0
 
     def step_for(self, goal: Goal, guess: float) -> float:
         """Step at which the sample meets the goal, to a few per cent."""
@@ -119,17 +130,19 @@ class Sample:
         About how many samples to use.
     backend : Backend
         What tries.
+    region : Region, optional
     """
 
     offset: float
     seed: int
     voxels: int
     backend: Backend = REFERENCE
+    region: Region | None = None
 
     def trials(self, model: TincModel, volume: np.ndarray) -> Trials:
         """Analyse the sample with a network."""
         chosen = start.sample_cells(model.layout, self.seed, self.voxels)
-        return Trials(model, volume, self.offset, chosen, self.backend)
+        return Trials(model, volume, self.offset, chosen, self.backend, self.region)
 
 
 def choose_layout(
@@ -176,7 +189,13 @@ def fit_segments(
 
 
 def partition(
-    model: TincModel, volume: np.ndarray, offset: float, step: float, note: Note, backend: Backend = REFERENCE
+    model: TincModel,
+    volume: np.ndarray,
+    offset: float,
+    step: float,
+    note: Note,
+    backend: Backend = REFERENCE,
+    region: Region | None = None,
 ) -> tuple[octree.Octree, LeafReadouts]:
     """Choose the whole signal's tree and solve its leaves' readouts, a bounded group of top cells at a time."""
     layout = model.layout
@@ -188,7 +207,7 @@ def partition(
     for first in range(0, count, group):
         chosen = np.zeros(count, dtype=bool)
         chosen[first : first + group] = True
-        analysis = CellAnalysis(model, volume, offset, chosen.reshape(layout.grid(layout.top)), backend)
+        analysis = CellAnalysis(model, volume, offset, chosen.reshape(layout.grid(layout.top)), backend, region)
         decided = analysis.splits(step)
         for mine, new in zip(splits, decided, strict=True):
             mine |= new
@@ -207,7 +226,8 @@ def _leaves_only(analysis: CellAnalysis, splits: list[NDArray[np.bool_]]) -> dic
         split = splits[level - layout.top] & present if level + 1 < len(layout.cells) else np.zeros_like(present)
         mine = (present & ~split).ravel()[readouts.number]
         coefficients = readouts.coefficients.T[mine].T
-        kept[level] = CellReadouts(readouts.number[mine], coefficients, readouts.energy[mine])
+        share = None if readouts.share is None else readouts.share[mine]
+        kept[level] = CellReadouts(readouts.number[mine], coefficients, readouts.energy[mine], share)
         if level + 1 < len(layout.cells):
             present = octree.refine(split, octree.fan_of(layout.cells, level), layout.grid(level + 1))
     return kept

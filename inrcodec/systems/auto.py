@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..region import Region, box_around, sample_inside
+
 TRIAL_SAMPLES = 1 << 20
 """Most samples of the part that systems are tried on."""
 
 
-def trial_part(volume: np.ndarray) -> np.ndarray:
-    """The middle of a signal: a box of up to `TRIAL_SAMPLES`, of its proportions where it is thick enough."""
-    extent = np.array(volume.shape)
-    edges = extent.copy()
+def trial_part(volume: np.ndarray, region: Region | None = None) -> tuple[np.ndarray, Region | None]:
+    """The middle of a signal: a box of up to `TRIAL_SAMPLES`, of its proportions where it is thick enough.
+
+    With a region it lies around the middle of that, and has its share of it.
+    """
+    edges = np.array(volume.shape)
     while edges.prod() > TRIAL_SAMPLES:
         longest = int(np.argmax(edges))
         edges[longest] = -(-edges[longest] // 2)
-    start = (extent - edges) // 2
-    return np.ascontiguousarray(volume[tuple(slice(a, a + e) for a, e in zip(start, edges, strict=True))])
+    if region is None:
+        start = (np.array(volume.shape) - edges) // 2
+        return np.ascontiguousarray(volume[tuple(slice(a, a + e) for a, e in zip(start, edges, strict=True))]), None
+    box = box_around(sample_inside(region.mask(volume.shape)), edges.tolist(), volume.shape)
+    return np.ascontiguousarray(volume[box]), region.cropped(volume.shape, box)
 
 
 def verdict(outcomes: dict[str, tuple[float, int]], fixed_size: bool, shape: tuple[int, ...]) -> tuple[str, str]:

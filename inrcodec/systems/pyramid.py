@@ -17,7 +17,7 @@ from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import pyramid, pyramid_start, start
 from ..fitting.goal import Goal
-from ..fitting.rounding import curvatures, disturbances, trimmed
+from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
 from ..models.shipped import first_shipped
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
@@ -75,6 +75,8 @@ class PyramidSystem:
         self.step = self._reached = 1.0
         self.offsets = self._typical_values()
         self.volume, self.offset = self._centred()
+        region = task.options.region
+        self._weights = None if region is None else region.weights(task.volume.shape)
 
     def _typical_values(self) -> tuple[int, ...]:
         """Of each channel; of all samples where there are none."""
@@ -101,7 +103,8 @@ class PyramidSystem:
         self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
         wanted, networks = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters), self._first_networks()
         guess = self.task.timed(
-            "trial", lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, wanted, seed, backend)
+            "trial",
+            lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, wanted, seed, backend, self._weights),
         )
         self._goal, self._more_bits = goal, guess.more_bits
         self._fit_at(guess.step, goal)
@@ -113,7 +116,8 @@ class PyramidSystem:
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
-        self.fit = pyramid.PyramidFit(self.volume, self.offset, step, self.layout, self._first_networks(), seed, backend)
+        networks = self._first_networks()
+        self.fit = pyramid.PyramidFit(self.volume, self.offset, step, self.layout, networks, seed, backend, self._weights)
         self.fit.more_bits = self._more_bits
         steps = task.options.pyramid_steps
         task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half")))
@@ -126,16 +130,23 @@ class PyramidSystem:
         task.timed("fit", lambda: self.fit.run(steps, first, pyramid.Schedule(), task.note("fit"), settle))
         self._known = {1.0: self.fit.rounded}
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
-        self._curvature = curvatures(self.layout.kernel, self.fit.synthesis, backend)
+        self._curvature = self._weighted(curvatures(self.layout.kernel, self.fit.synthesis, backend))
         self._disturbed = disturbances(
             self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, seed
         )
+
+    def _weighted(self, curvature: list[float]) -> Curvature:
+        """Of every latent of a level, where errors have weights."""
+        if self._weights is None:
+            return curvature
+        counted = pyramid_start.level_weights(self._weights, self.layout)
+        return [bent * w for bent, w in zip(curvature, counted, strict=False)]
 
     def _widths(self, layout: PyramidLayout, goal: Goal) -> tuple[int, tuple[int, int]]:
         """Widths of both networks: those asked for, or those that the stream's size can feed."""
         bits = goal.bits
         if bits is None:
-            known = pyramid_start.Differences(self.volume, self.offset, layout)
+            known = pyramid_start.Differences(self.volume, self.offset, layout, self._weights)
             bits = pyramid.GUESS * known.bits(known.step(goal, 1.0))
         context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
         return self.options.context or context, self.options.synthesis or synthesis

@@ -52,16 +52,16 @@ class Networks:
 
     @property
     def error(self) -> float:
-        """Mean squared error of the fit per voxel, constants included."""
+        """Mean squared error of the fit per voxel, of the region if there is one, constants included."""
         relative = np.ones(self.tree.count)
         for group in self.fitted:
             relative[group.leaves] = group.loss
-        voxels = self.facts.voxels
+        voxels = self.facts.voxels * self.facts.share
         # Blocks that were not fitted (a sample only) say nothing.
         known = (self.kind == 0) | np.isin(
             np.arange(self.tree.count), np.concatenate([[-1], *(f.leaves for f in self.fitted)])
         )
-        return float((relative * self.facts.variance * voxels)[known].sum() / max(voxels[known].sum(), 1))
+        return float((relative * self.facts.variance * voxels)[known].sum() / max(float(voxels[known].sum()), 1.0))
 
 
 class SciSystem:
@@ -174,7 +174,7 @@ class SciSystem:
     def _fitted(self, weights: int, effort: float, sample: int | None = None) -> Networks:
         task, options = self.task, self.options
         tree = sci.choose_partition(task.volume, options, weights, task.channels)
-        facts = sci.measure_blocks(task.volume, tree, self.offset)
+        facts = sci.measure_blocks(task.volume, tree, self.offset, task.options.region)
         classes, kind = sci.choose_classes(facts, options, self._ndim, weights)
         bandwidth = sci.bandwidth_exponents(facts, classes, kind, options, self._ndim)
         chosen = kind

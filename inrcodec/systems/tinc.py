@@ -118,7 +118,7 @@ class TincSystem:
     def _sample(self) -> tinc.Sample:
         options = self.task.options
         offset = start.typical_value(self.task.volume)
-        return tinc.Sample(offset, options.seed, options.sample_voxels, self.backend)
+        return tinc.Sample(offset, options.seed, options.sample_voxels, self.backend, options.region)
 
     def _fit(
         self, layout: TincLayout, sample: tinc.Sample, step: float
@@ -132,7 +132,7 @@ class TincSystem:
 
     def _solve(self, model: TincModel, sample: tinc.Sample, step: float) -> tuple[Octree, LeafReadouts]:
         task = self.task
-        return tinc.partition(model, task.volume, sample.offset, step, task.note("readout"), task.backend)
+        return tinc.partition(model, task.volume, sample.offset, step, task.note("readout"), task.backend, sample.region)
 
     def _step_after_fit(
         self, model: TincModel, parameters: dict[str, QuantisedTensor], sample: tinc.Sample, step: float, goal: Goal
@@ -154,7 +154,8 @@ class TincSystem:
     def draft(self, step: float, pressure: float) -> Draft:
         """Quantise all readouts at a step and code them."""
         network, geometry, backend = self.network, self.network.geometry, self.backend
-        quantised = tinc.quantise(geometry, network.leaves, step, self.task.options.turns, pressure, backend)
+        choices = self.task.options
+        quantised = tinc.quantise(geometry, network.leaves, step, choices.turns, pressure, backend, choices.region)
         bounds, lanes = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES, backend=backend)
         statistics = replace(quantised.statistics, lanes=lanes)
         stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.task.low, self.task.high)

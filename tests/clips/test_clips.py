@@ -313,3 +313,22 @@ class Pipe:
 
     def read(self, count):
         return bytes(next(self._pieces, b""))
+
+
+def test_errors_are_moved_out_of_a_region_of_frames() -> None:
+    signal = clip_signal(height=48, width=64)
+    region = (slice(12, 36), slice(20, 52))
+    inside = [(slice(None), slice(12 // n, 36 // n), slice(20 // n, 52 // n)) for n in (1, 2, 2)]
+    found = []
+    for chosen in (None, region):
+        planes = inrcodec.decode(inrcodec.encode(signal, ratio=10, region=chosen, emphasis=chosen and 16, **FAST)).planes
+        pairs = zip(signal.planes, planes, inside, strict=True)
+        found.append(squares(*zip(*((a[part], b[part]) for a, b, part in pairs), strict=True)))
+    assert found[1] < 0.9 * found[0]
+
+
+def test_a_region_of_a_clip_asks_for_a_size() -> None:
+    with pytest.raises(OptionError, match="expected ratio= or bits_per_voxel= with a region of a clip"):
+        inrcodec.encode(clip_signal(), psnr_db=30, region=(slice(0, 8), slice(0, 8)), **FAST)
+    with pytest.raises(OptionError, match="expected a mask of shape"):
+        inrcodec.encode(clip_signal(), ratio=5, region=np.ones((7, 7)), **FAST)

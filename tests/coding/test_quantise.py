@@ -56,6 +56,22 @@ def test_optimised_rounding_is_never_dearer(seed: int, step: float) -> None:
     assert three[0] < one[0] * 1.001
 
 
+def test_leaves_that_count_less_take_fewer_bits() -> None:
+    geometry = geometry_of(LEVELS)
+    exact = coefficients_of(geometry, 0)
+    weights = {level: np.where(np.arange(c.shape[1]) % 3, 1.0, 0.02).astype(np.float32) for level, c in exact.items()}
+    ones = {level: np.ones_like(w) for level, w in weights.items()}
+    plain, same, found = (optimised_rounding(geometry, exact, 3.0, 2, weights=w)[0] for w in (None, ones, weights))
+    for level, values in found.items():
+        little = weights[level] < 1
+        assert np.array_equal(same[level], plain[level])
+        assert (values[1:, little] != 0).mean() < 0.5 * (plain[level][1:, little] != 0).mean()
+        assert np.abs(values[:, ~little] - plain[level][:, ~little]).max() <= 1, "others only see other statistics"
+        assert (values[1:, ~little] != 0).mean() > 0.8 * (plain[level][1:, ~little] != 0).mean()
+    nothing = optimised_rounding(geometry, exact, 3.0, 1, weights={level: 0 * w for level, w in weights.items()})[0]
+    assert all(not values[1:].any() for values in nothing.values())
+
+
 @pytest.mark.parametrize("turns", [0, 2])
 def test_integers_stay_near_the_exact_values(turns: int) -> None:
     geometry, step = geometry_of(LEVELS), 2.0

@@ -15,6 +15,7 @@ from inrcodec.fitting.analysis import CellAnalysis, CellReadouts, batches, reado
 from inrcodec.models.tinc import TincLayout, TincModel
 from inrcodec.partition import octree
 from inrcodec.partition.blocks import gather
+from inrcodec.region import Region
 
 SHAPE = (13, 10, 9)
 OFFSET = 40.0
@@ -173,6 +174,30 @@ def test_cost_of_known_coefficients() -> None:
     bits = analysis._HEAD_BITS + 2 * analysis._NONZERO_BITS + analysis._DOUBLING_BITS * math.log2(3 * 7)
     expected = 1.0 + 0.2**2 + 0.4**2 + analysis.SPLIT_LAMBDA * bits
     assert readouts.cost(2.0).tolist() == pytest.approx([expected], rel=1e-5)
+
+
+def test_shares_of_a_region_weigh_costs_and_errors() -> None:
+    model, signal = model_of({}), volume()
+    mask = np.zeros(SHAPE, bool)
+    mask[:, :4, :6] = True
+    region = Region(mask, 5.0)
+    whole, plain = (CellAnalysis(model, signal, OFFSET, everywhere(model), region=r) for r in (region, None))
+    for level, readouts in whole.levels.items():
+        index = np.stack(np.unravel_index(readouts.number, model.layout.grid(level)), axis=1)
+        shares = gather(mask, index * np.asarray(model.layout.cells[level]), model.layout.cells[level]).mean(axis=1)
+        assert readouts.share is not None and np.allclose(readouts.share, shares)
+        without = plain.levels[level].cost(5.0)
+        assert np.all(readouts.cost(5.0, region=region)[shares == 1] == without[shares == 1])
+        assert np.all(readouts.cost(5.0, region=region)[shares == 0] <= without[shares == 0])
+    tree = octree.build(SHAPE, model.layout.cells, model.layout.top, whole.splits(5.0))
+    leaves, others = (select_leaves(tree, [each.levels]) for each in (whole, plain))
+    nothing = {level: np.zeros(c.shape, np.int64) for level, c in leaves.coefficients.items()}
+    assert leaves.distortion(nothing, 5.0) == pytest.approx(leaves.energy)
+    assert 0 < leaves.energy < others.energy and others.share == {}
+    rounded = {level: np.rint(c / 5.0).astype(np.int64) for level, c in leaves.coefficients.items()}
+
+    assert leaves.distortion(rounded, 5.0) < others.distortion(rounded, 5.0)
+
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 1000])

@@ -11,7 +11,9 @@ from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule, calibrated_step
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
+from inrcodec.region import Region
 from inrcodec_kernels.backend import choose
+from inrcodec_kernels.pyramid import synthesise
 from samples import tissue
 
 STEPS = 60
@@ -192,3 +194,59 @@ def test_guesses_of_the_step_stay_near_what_was_tried() -> None:
     assert 0.3 <= more <= 1.2
     first = Differences(volume, 0.0, layout).step(Goal(error=1e7), 0.5)
     assert first / 4 <= step <= first * 4
+
+
+def region_fit() -> tuple[PyramidFit, np.ndarray]:
+    volume, mask = small(), np.zeros((20, 24), bool)
+    mask[5:15, 4:14] = True
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
+    weights = Region(mask, 32.0).weights(volume.shape)
+    fit = PyramidFit(volume, 0.0, 30.0, layout, initial_networks(layout, 0), 0, choose("cpu"), weights)
+    return fit, np.broadcast_to(mask, layout.kernel.shape)
+
+
+def test_errors_that_count_less_save_bits(fitted: PyramidFit) -> None:
+    """The region keeps its error at the same step; the others take fewer bits and have more."""
+    fit, inside = region_fit()
+    fit.run(STEPS, None, Schedule(), quiet)
+    plain, found = (f.cost() for f in (fitted, fit))
+    assert found.bits < 0.85 * plain.bits
+    squares = [np.square(synthesise([y.astype(np.float32) for y in f.rounded], f.synthesis, f.layout.kernel) - f._target) for f in (fitted, fit)]
+    assert found.error == pytest.approx(float(squares[1][inside].mean()), rel=1e-3)
+    assert squares[1][inside].mean() < 1.3 * squares[0][inside].mean()
+    assert squares[1][~inside].mean() > 2 * squares[0][~inside].mean()
+
+
+def test_slopes_follow_the_weights() -> None:
+    fit, inside = region_fit()
+    of_error, _ = fit.slopes(fit.rounded)
+    far = np.ones(inside.shape, bool)
+    far[..., 3:17, 2:16] = False  # two samples away from the region: what the finest latents there do, others do not see
+    plain = new_fit(small())
+    plain.set_networks(fit.context, fit.synthesis)
+    expected, _ = plain.slopes(fit.rounded)
+    assert np.allclose(32 * of_error[0][far], expected[0][far], rtol=1e-3, atol=1e-4 * np.abs(expected[0]).max())
+    centre = inside.copy()
+    centre[..., :7, :] = centre[..., 13:, :] = centre[..., :6] = centre[..., 12:] = False
+    assert np.allclose(of_error[0][centre], expected[0][centre], rtol=1e-3, atol=1e-4 * np.abs(expected[0]).max())
+
+
+def test_a_region_is_fitted_from_half_its_resolution() -> None:
+    fit, _ = region_fit()
+    fit.start_at_half(5, Schedule(), quiet)
+    fit.run(10, Goal(error=400.0), Schedule(), quiet)
+    assert np.isfinite(fit.cost().error)
+
+
+def test_guesses_with_a_region_count_what_counts() -> None:
+    volume, mask = small(), np.zeros((20, 24), bool)
+    mask[5:15, 4:14] = True
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4))
+    plain, region, alone = (Differences(volume, 0.0, layout, w) for w in (None, *(Region(mask, e).weights(volume.shape) for e in (8.0, np.inf))))
+    assert plain.bits(10.0) > region.bits(10.0) > alone.bits(10.0) > 0
+    assert region.error(10.0) == pytest.approx(alone.error(10.0))
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
+    weights = Region(mask, np.inf).weights(volume.shape)
+    finest = first_latents(volume.reshape(layout.kernel.shape) / np.float32(20), layout, np.ones(layout.levels, np.float32), weights)[0]
+    inside = np.broadcast_to(mask, finest.shape)
+    assert finest[inside].any() and not finest[~inside].any()

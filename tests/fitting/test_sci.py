@@ -18,6 +18,7 @@ from inrcodec.models.sci import forward, half_octaves, weight_count, weight_shap
 from inrcodec.options import NetworkAllocation, SciOptions
 from inrcodec.partition import octree
 from inrcodec.payload.sci import SciStream
+from inrcodec.region import Region
 from inrcodec_kernels.backend import choose
 from samples import scan
 
@@ -170,6 +171,29 @@ def facts_of(voxels: np.ndarray, variance: np.ndarray, flat: np.ndarray | None =
         voxels,
         np.zeros(n, dtype=bool) if flat is None else flat,
     )
+
+
+def test_blocks_that_count_more_get_more_weights() -> None:
+    facts = facts_of(np.full(60, 4096), np.full(60, 100.0))
+    region = Region(np.arange(60) < 20)
+    share = np.repeat([1.0, 0.0], [20, 40])
+    known = replace(facts, share=share, weight=region.weight(share))
+    _, plain = choose_classes(facts, SciOptions(), 3, 20_000)
+    classes, kind = choose_classes(known, SciOptions(), 3, 20_000)
+    counts = np.array([weight_count(3, widths) if widths else 0 for widths in classes])[kind]
+    assert len(np.unique(plain)) <= 2 and counts[:20].mean() > 2 * counts[20:].mean()
+    nothing = replace(known, weight=Region(np.arange(60) < 20, np.inf).weight(share))
+    assert not choose_classes(nothing, SciOptions(), 3, 20_000)[1][20:].any()
+
+
+def test_blocks_are_measured_with_their_share_of_a_region() -> None:
+    volume, mask = noiseless((16, 16, 16)), np.zeros((16, 16), bool)
+    mask[:8, :12] = True
+    tree = octree.build(volume.shape, octree.cell_pyramid(volume.shape, (8, 8, 8)), 1, [])
+    facts = measure_blocks(volume, tree, 0, Region(mask, 4.0))
+    expected = {(0, 0): 1.0, (0, 8): 0.5, (8, 0): 0.0, (8, 8): 0.0}
+    assert np.allclose(facts.share, [expected[tuple(o)] for o in tree.origin[:, 1:].tolist()])
+    assert np.allclose(facts.weight, 0.25 + 0.75 * facts.share)
 
 
 def spent(classes: tuple[tuple[int, ...], ...], kind: np.ndarray) -> int:

@@ -88,6 +88,15 @@ def assert_near(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
             assert np.abs(a - b).max() <= tolerance * max(np.abs(b).max(), 1e-3)
 
 
+def weights(random: np.random.Generator, shape: tuple[int, ...], same: tuple[int, ...]) -> NDArray[np.float32]:
+    """What samples count, zeros among them, the same along some axes."""
+    extents = [1 if axis in same else n for axis, n in enumerate(shape)]
+    return single(random.random(extents) * (random.random(extents) < 0.8))
+
+
+SAME = pytest.mark.parametrize("same", [(), (0, 1), (1, 2), (0, 1, 2, 3)], ids=lambda axes: f"same{''.join(map(str, axes))}")
+
+
 def poisoned(operation: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What an operation gives where memory holds NaN until it is written; compiled before that."""
     operation()
@@ -240,6 +249,50 @@ def test_clamped_scales_have_no_gradient_and_far_symbols_no_infinity() -> None:
     p = p._replace(last=p.last * 0, skip=p.skip * 0, last_bias=single([0, 9]))
     _, _, of_context = pyramid.rate(latents(random, layout), p, layout, LEAST, NUMBA)
     assert of_context.last_bias[0] != 0 and of_context.last_bias[1] == 0
+
+
+@SAME
+@pytest.mark.parametrize("layout", LAYOUTS, ids=name)
+def test_compiled_weighted_distortion_is_the_definition(
+    layout: Layout, same: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = fresh()
+    ys, p, target = latents(random, layout), synthesis(random, layout), single(random.normal(size=layout.shape))
+    counted = weights(random, layout.shape, same)
+    expected = pyramid.distortion(double(ys), double(p), layout, target.astype(np.float64), weights=counted.astype(np.float64))
+    squares, gradients, of_synthesis = poisoned(
+        lambda: pyramid.distortion(ys, p, layout, target, NUMBA, counted), monkeypatch
+    )
+    assert squares == pytest.approx(expected[0], rel=1e-5)
+    assert_near(gradients, expected[1])
+    assert_near(of_synthesis, expected[2])
+
+
+def test_a_weighted_distortion_is_a_sum_of_weighted_squares() -> None:
+    random, layout = fresh(), LAYOUTS[1]
+    ys, p, target = double(latents(random, layout)), double(synthesis(random, layout)), random.normal(size=layout.shape)
+    counted = weights(random, layout.shape, (1,)).astype(np.float64)
+    errors = pyramid.synthesise(ys, p, layout) - target
+    assert pyramid.distortion(ys, p, layout, target, weights=counted)[0] == pytest.approx(float((counted * errors**2).sum()))
+
+
+@pytest.mark.parametrize("backend", [Backend("reference"), NUMBA], ids=lambda b: b.name)
+def test_weights_of_one_change_nothing(backend: Backend) -> None:
+    random, layout = fresh(), LAYOUTS[8]
+    ys, p, target = latents(random, layout), synthesis(random, layout), single(random.normal(size=layout.shape))
+    plain = pyramid.distortion(ys, p, layout, target, backend)
+    for shape in (layout.shape, (1, 1, *layout.shape[2:])):
+        found = pyramid.distortion(ys, p, layout, target, backend, np.ones(shape, np.float32))
+        for a, b in zip([found[0], *found[1], *found[2]], [plain[0], *plain[1], *plain[2]], strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(9, 10, 13), (1, 9, 10, 12), (2, 9, 10, 13)])
+def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    random, layout = fresh(), LAYOUTS[0]
+    ys, p, target = latents(random, layout), synthesis(random, layout), single(random.normal(size=layout.shape))
+    with pytest.raises(ValueError, match=r"expected weights of shape \(1, 9, 10, 13\)"):
+        pyramid.distortion(ys, p, layout, target, weights=np.ones(shape, np.float32))
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS[7], LAYOUTS[8]], ids=name)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import inrcodec
+from inrcodec.region import Region
 from inrcodec.systems.auto import TRIAL_SAMPLES, trial_part, verdict
 from samples import scan
 
@@ -13,16 +14,26 @@ from samples import scan
 @pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 40, 50), (300, 200, 100), (2, 90, 300, 300), (3_000_000,)])
 def test_the_part_is_the_middle_and_bounded(shape: tuple[int, ...]) -> None:
     volume = np.broadcast_to(np.int16(1), shape)
-    part = trial_part(volume)
+    part, _ = trial_part(volume)
     assert part.size <= TRIAL_SAMPLES and part.ndim == len(shape)
     assert part.shape == shape if volume.size <= TRIAL_SAMPLES else part.size > TRIAL_SAMPLES // 4
 
 
 def test_the_part_is_cut_out_of_the_middle() -> None:
     volume = np.arange(4 * TRIAL_SAMPLES, dtype=np.int32)
-    part = trial_part(volume)
+    part, _ = trial_part(volume)
     assert part[0] - volume[0] == volume[-1] - part[-1]
     assert (np.diff(part) == 1).all()
+
+
+def test_the_part_lies_around_a_region() -> None:
+    volume, mask = np.arange(300 * 200 * 100).reshape(300, 200, 100), np.zeros((200, 100), bool)
+    mask[180:, 90:] = True
+    part, region = trial_part(volume, Region(mask))
+    assert region is not None and part.size <= TRIAL_SAMPLES
+    assert region.mask(part.shape).sum() > 0.9 * 20 * 10 * len(part)
+    inside = np.broadcast_to(mask, volume.shape).ravel()[part]
+    assert np.array_equal(region.mask(part.shape), inside)
 
 
 def test_the_verdict_weighs_what_was_not_given() -> None:

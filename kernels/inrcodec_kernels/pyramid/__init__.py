@@ -91,9 +91,14 @@ def rate(
 
 
 def distortion(
-    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, target: Floats, backend: Backend = REFERENCE
+    latents: Sequence[Floats],
+    synthesis: Synthesis,
+    layout: Layout,
+    target: Floats,
+    backend: Backend = REFERENCE,
+    weights: Floats | None = None,
 ) -> tuple[float, list[Floats], Synthesis]:
-    """Sum of squared errors of the synthesis, and its gradients.
+    """Sum of squared errors of the synthesis, each times its weight, and its gradients.
 
     Parameters
     ----------
@@ -104,6 +109,8 @@ def distortion(
         Samples in units of the step, less the offset.
     backend : Backend
         With "triton", tensors may stand for arrays; then all results are tensors.
+    weights : ndarray of float32, shape `layout.shape`, or 1 along some axes, optional
+        What a squared error counts; along an axis of extent 1 they are the same. Without, all count 1.
 
     Returns
     -------
@@ -119,15 +126,16 @@ def distortion(
     """
     _check_latents([*latents, target], [*layout.shapes, layout.shape])
     _check_synthesis(synthesis, layout)
+    _check_weights(weights, layout)
     if on_device(backend):
         from . import triton
 
-        return triton.distortion_of(latents, synthesis, layout, target, backend.device)
+        return triton.distortion_of(latents, synthesis, layout, target, weights, backend.device)
     if compiled_on_host(backend):
         from . import cpu
 
-        return cpu.distortion(_whole(latents), synthesis, layout, target)
-    return reference.distortion(latents, synthesis, layout, target)
+        return cpu.distortion(_whole(latents), synthesis, layout, target, weights)
+    return reference.distortion(latents, synthesis, layout, target, weights)
 
 
 def synthesise(latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, backend: Backend = REFERENCE) -> Floats:
@@ -383,6 +391,15 @@ def _check_latents(found: Sequence[Floats], expected: Sequence[Place]) -> None:
     if [a.shape for a in found] != list(expected):
         raise ValueError(
             f"expected lattices of shapes {list(expected)}, found {[a.shape for a in found]}; use their layout"
+        )
+
+
+def _check_weights(weights: Floats | None, layout: Layout) -> None:
+    if weights is None:
+        return
+    if weights.ndim != AXES or any(m not in (1, n) for m, n in zip(weights.shape, layout.shape, strict=True)):
+        raise ValueError(
+            f"expected weights of shape {layout.shape}, or 1 along some axes, found {tuple(weights.shape)}; one a sample"
         )
 
 

@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..backend import in_threads
-from .frames import BLOCK, Frame, Slab, alternate, slabs
+from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs
 from .laplace import bits_and_gradients
 from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed, place_of
 from .networks import SPAN, SUMS, Net, Scratch, back, forward, total
@@ -144,7 +144,7 @@ def _subtract(out, values):  # type: ignore[no-untyped-def]
 
 
 def distortion(
-    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, target: Floats
+    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, target: Floats, weights: Floats | None = None
 ) -> tuple[float, list[Floats], Synthesis]:
     """As `inrcodec_kernels.pyramid.distortion`."""
     frame, whole = Frame.of(layout, layout.shape), (CENTRE, layout.shape)
@@ -152,11 +152,12 @@ def distortion(
     sources, inputs = _channels(scaled, synthesis, layout, [(CENTRE, shape) for shape in layout.shapes], frame)
     wanted, gradients = np.zeros(frame.size, np.float32), np.zeros(layout.levels * frame.size, np.float32)
     frame.inside(wanted)[...] = target
-    net = _of_synthesis(synthesis, layout, frame)
+    net, counted = _of_synthesis(synthesis, layout, frame), Weights.of(weights, layout)
 
     def work(_: int, slab: Slab) -> tuple[float, list[Floats]]:
-        scratch = Scratch.of(net)
-        return _distortion_slab(inputs, gradients, wanted, slab, net, scratch), scratch.gradients(net)
+        scratch, begins = Scratch.of(net), counted.begins(slab.begins, frame)
+        squares = _distortion_slab(inputs, gradients, wanted, counted.flat, begins, slab, net, scratch)
+        return squares, scratch.gradients(net)
 
     (found,) = _over_slabs(work, [slabs(frame, whole)])
     first, first_bias, second, second_bias, last, last_bias, skips = _totals([part for _, part in found])
@@ -233,17 +234,20 @@ def _channels_adjoint(
 
 
 @njit(nogil=True, cache=True)
-def _distortion_slab(inputs, gradient, wanted, slab, net, scratch):  # type: ignore[no-untyped-def]
+def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, scratch):  # type: ignore[no-untyped-def]
     """Sum of squared errors of a slab; adds gradients as `_rate_slab` does."""
     values, outs = scratch.values, scratch.outs
     unused, squares, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
-    for begin in slab.begins:
+    for run in range(len(slab.begins)):
         for here in range(0, slab.length, SPAN):
-            at, count = begin + here, min(SPAN, slab.length - here)
+            at, count = slab.begins[run] + here, min(SPAN, slab.length - here)
             span = -(-count // BLOCK) * BLOCK
             forward(values, scratch.thin, scratch.thick, outs, unused, inputs, at, net, span)
             out, mask = values[outs[0] : outs[0] + span], slab.mask[here : here + span]
             _errors(out, wanted[at : at + span], mask, squares[:span], net.last_bias[0])
+            if len(weights):
+                begin = weights_at[run] + here
+                _weigh(out, squares[:span], weights[begin : begin + span])
             found += total(squares[:span])
             back(scratch, unused, inputs, gradient, at, net, span, count)
     return found
@@ -256,6 +260,13 @@ def _errors(out, wanted, mask, squares, bias):  # type: ignore[no-untyped-def]
         error = (out[i] + bias - wanted[i]) * mask[i]
         squares[i] = error * error
         out[i] = error + error
+
+
+@njit(nogil=True, cache=True, fastmath=SUMS)
+def _weigh(out, squares, weights):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        out[i] *= weights[i]
+        squares[i] *= weights[i]
 
 
 def synthesise_box(

@@ -137,6 +137,42 @@ def _mask(length: int, pitch: int, columns: int) -> Floats:
     return mask
 
 
+class Weights(NamedTuple):
+    """What samples count, in a frame of their own: one plane for all along t or z where they are the same there.
+
+    Attributes
+    ----------
+    flat : ndarray of float32
+        Empty where all samples count 1.
+    frame : Frame
+        Of what `flat` holds.
+    steps : tuple of 2 int
+        Strides along t and z, 0 where weights are the same.
+    """
+
+    flat: Floats
+    frame: Frame
+    steps: tuple[int, int]
+
+    @classmethod
+    def of(cls, weights: Floats | None, layout: Layout) -> Weights:
+        """Arrange weights of extents 1 or those of the signal."""
+        if weights is None:
+            return cls(np.zeros(0, np.float32), Frame.of(layout, layout.shape), (0, 0))
+        frame = Frame.of(layout, (*weights.shape[:2], *layout.shape[2:]))
+        flat = np.zeros(frame.size, np.float32)
+        frame.inside(flat)[...] = weights
+        t, z = (0 if n == 1 else s for n, s in zip(weights.shape[:2], frame.strides[:2], strict=True))
+        return cls(flat, frame, (t, z))
+
+    def begins(self, begins: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:
+        """Where the weights of runs begin that begin at these places of the signal's frame."""
+        t, plane = np.divmod(begins - frame.first, frame.strides[0])
+        z, place = np.divmod(plane, frame.strides[1])
+        found: NDArray[np.int64] = self.frame.first + t * self.steps[0] + z * self.steps[1] + place
+        return found
+
+
 def alternate(count: int) -> Iterator[range]:
     """Numbers of slabs that may add to one array at once: every second one, then those between."""
     yield range(0, count, 2)

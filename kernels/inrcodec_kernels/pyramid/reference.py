@@ -152,14 +152,19 @@ def rate(
 
 
 def distortion(
-    latents: Sequence[NDArray[Any]], synthesis: Synthesis, layout: Layout, target: NDArray[Any]
+    latents: Sequence[NDArray[Any]],
+    synthesis: Synthesis,
+    layout: Layout,
+    target: NDArray[Any],
+    weights: NDArray[Any] | None = None,
 ) -> tuple[float, list[NDArray[Any]], Synthesis]:
     """As `inrcodec_kernels.pyramid.distortion`, in the dtype of the arrays."""
     origins: list[Place] = [(0, 0, 0, 0)] * layout.levels
     whole: Box = ((0, 0, 0, 0), layout.shape)
     wanted = torch.from_numpy(target)
+    counted = torch.ones((), dtype=wanted.dtype) if weights is None else torch.from_numpy(weights).to(wanted.dtype)
     squares, of_latents, of_synthesis = _differentiated(
-        lambda ys, p: (samples(ys, origins, p, layout, whole) - wanted).square().sum(), latents, synthesis
+        lambda ys, p: (counted * (samples(ys, origins, p, layout, whole) - wanted).square()).sum(), latents, synthesis
     )
     return float(squares), of_latents, of_synthesis
 

@@ -57,10 +57,13 @@ def rate_of(latents: Sequence[Any], context: Context, layout: Layout, least: flo
     return _like(bits, given), [_like(g, given) for g in gradients], Context(*(_like(g, given) for g in of_context))
 
 
-def distortion_of(latents: Sequence[Any], synthesis: Synthesis, layout: Layout, target: Any, device: str) -> Any:
+def distortion_of(
+    latents: Sequence[Any], synthesis: Synthesis, layout: Layout, target: Any, weights: Any, device: str
+) -> Any:
     """As `inrcodec_kernels.pyramid.distortion`, of arrays or of tensors."""
     there, parameters = [_up(own, device) for own in latents], triton_fit.tensors(synthesis, device)
-    squares, gradients, of_synthesis = triton_fit.distortion(there, parameters, layout, _up(target, device))
+    counted = None if weights is None else _up(weights, device)
+    squares, gradients, of_synthesis = triton_fit.distortion(there, parameters, layout, _up(target, device), counted)
     given = latents[0]
     total = squares if isinstance(given, Tensor) else float(squares)
     return total, [_like(g, given) for g in gradients], Synthesis(*(_like(g, given) for g in of_synthesis))

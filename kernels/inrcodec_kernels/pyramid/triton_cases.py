@@ -80,14 +80,15 @@ def _coding_cases() -> list[Case]:
 
 def _fit_cases() -> list[Case]:
     layers = ("first", "first_bias", "second", "second_bias", "last", "last_bias", "skip")
-    kinds = dict.fromkeys(("inputs", "target", *layers, "by_inputs", "hidden"), "*fp32")
+    kinds = dict.fromkeys(("inputs", "target", "weights", *layers, "by_inputs", "hidden"), "*fp32")
     kinds |= {"shift": "*i64", "totals": "*fp64", "least": "fp32"}
     kinds |= dict.fromkeys(("begin", "end", "used", "width", "thick"), "i32")
-    kinds |= {f"{name}_{axis}": "i32" for name in "er" for axis in "tzyx"}
+    kinds |= {f"{name}_{axis}": "i32" for name in "erw" for axis in "tzyx"}
     cases: list[Case] = []
-    for inputs, thick, is_rate in ((32, 32, True), (16, 16, True), (64, 16, False), (64, 32, False)):
-        constants: dict[str, Any] = {"N": inputs, "D": thick, "RATE": is_rate, "TILE": POSITIONS, "SPAN": SPAN}
-        name = f"{'rate' if is_rate else 'distortion'}, {inputs} inputs, {thick} in the second layer"
+    for inputs, thick, what in ((32, 32, "rate"), (16, 16, "rate"), (64, 16, "distortion"), (64, 32, "distortion"), (64, 16, "weighed")):
+        constants: dict[str, Any] = {"N": inputs, "D": thick, "TILE": POSITIONS, "SPAN": SPAN}
+        constants |= {"RATE": what == "rate", "WEIGHED": what == "weighed"}
+        name = f"{what}, {inputs} inputs, {thick} in the second layer"
         cases.append((name, network_kernel, kinds, constants, FITTING))
     kinds = dict.fromkeys(("left", "right", "products", "sums"), "*fp32") | {"shift": "*i64", "size": "i64"}
     kinds |= dict.fromkeys(("lefts", "rights", "begin", "count"), "i32")

@@ -104,7 +104,7 @@ def _context_adjoint(gradients: Sequence[Tensor], linear: Tensor, layout: Layout
 
 
 def distortion(
-    latents: Sequence[Tensor], synthesis: Synthesis, layout: Layout, target: Tensor
+    latents: Sequence[Tensor], synthesis: Synthesis, layout: Layout, target: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor], Synthesis]:
     """As `inrcodec_kernels.pyramid.distortion`, of tensors of float32; without waiting for the device.
 
@@ -115,6 +115,7 @@ def distortion(
         Of tensors.
     layout : Layout
     target : Tensor
+    weights : Tensor, optional
 
     Returns
     -------
@@ -135,7 +136,7 @@ def distortion(
     middle = centres(layout).to(gains.device)
     skip = torch.zeros(len(first), device=gains.device).index_copy(0, middle, skips)
     net = Net(first, first_bias, second, second_bias, last[:, None], last_bias.reshape(1), skip[:, None])
-    squares, gradients, sums = differentiated(inputs, target.contiguous(), net, taps(layout), layout, None)
+    squares, gradients, sums = differentiated(inputs, target.contiguous(), net, taps(layout), layout, None, weights)
     by_scaled, of_filters = _channels_adjoint(gradients, sources, filters, layout)
     of_gains = torch.stack([(own.double() * by).sum() for own, by in zip(latents, by_scaled, strict=True)])
     of_skips = sums.skip[:, 0].index_select(0, middle)

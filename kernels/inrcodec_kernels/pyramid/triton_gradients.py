@@ -83,7 +83,8 @@ def gather_kernel(
 
 
 def differentiated(
-    inputs: Tensor, target: Tensor, net: Net, places: Sequence[tuple[int, Place]], layout: Layout, least: float | None
+    inputs: Tensor, target: Tensor, net: Net, places: Sequence[tuple[int, Place]], layout: Layout, least: float | None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Net]:
     """Run a network at all sites of a level.
 
@@ -98,6 +99,8 @@ def differentiated(
     layout : Layout
     least : float or None
         For a rate; without, it is a distortion.
+    weights : Tensor, shape (extents,) or 1 along some axes, optional
+        Of the squared errors of a distortion.
 
     Returns
     -------
@@ -124,6 +127,7 @@ def differentiated(
     by_inputs, hidden = inputs.new_empty(len(places) + 1, span), inputs.new_empty(2 * (width + thick) + outs, span)
     one, two, by_one, by_two, given = hidden.split([width, thick, width, thick, outs])
     total = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    counted = target if weights is None else weights.expand(target.shape)
     by_net = Net(*(torch.zeros(layer.shape, dtype=torch.float64, device=inputs.device) for layer in net))
     rows = torch.arange(max(width, thick), device=inputs.device) * span
     for begin in range(0, size, span):
@@ -132,9 +136,9 @@ def differentiated(
         totals = torch.empty(triton.cdiv(count, TILE), dtype=torch.float64, device=inputs.device)
         with on(inputs):
             network_kernel[(len(totals),)](
-                inputs, shift, target, *packed, by_inputs, hidden, totals, begin, end, len(places),
-                *extents, *ring(layout), width, thick, 0.0 if least is None else float(least),
-                packed[0].shape[1], packed[2].shape[1], is_rate, TILE, span, num_warps=WARPS,
+                inputs, shift, target, counted, *packed, by_inputs, hidden, totals, begin, end, len(places),
+                *extents, *ring(layout), *counted.stride(), width, thick, 0.0 if least is None else float(least),
+                packed[0].shape[1], packed[2].shape[1], is_rate, weights is not None, TILE, span, num_warps=WARPS,
             )  # fmt: skip
             gather_kernel[(triton.cdiv(high - low, PART), len(inputs))](
                 by_inputs, gradients, *lists, begin, end, low, high, size, PART, span

@@ -83,15 +83,15 @@ def _laplace(latent, location, scale, least):
 
 @triton.jit
 def network_kernel(
-    inputs, shift, target, first, first_bias, second, second_bias, last, last_bias, skip, by_inputs, hidden, totals,
-    begin, end, used, e_t, e_z, e_y, e_x, r_t, r_z, r_y, r_x, width, thick, least,
-    N: tl.constexpr, D: tl.constexpr, RATE: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr,
+    inputs, shift, target, weights, first, first_bias, second, second_bias, last, last_bias, skip, by_inputs, hidden, totals,
+    begin, end, used, e_t, e_z, e_y, e_x, r_t, r_z, r_y, r_x, w_t, w_z, w_y, w_x, width, thick, least,
+    N: tl.constexpr, D: tl.constexpr, RATE: tl.constexpr, WEIGHED: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr,
 ):  # fmt: skip
     """TILE of the sites `begin` .. `end`, forward and back: a thread has one with all inputs and one hidden layer.
 
     Stored are, site by site, gradients by the inputs, and one after the other both hidden layers, the gradients by them
     and those by the outputs. Sites of the ring have gradients of 0. With RATE, the input after the last one is the
-    latent itself.
+    latent itself. `weights` have strides w, and are read with WEIGHED only.
     """
     index = tl.program_id(0) * TILE + tl.arange(0, TILE)
     position = begin + index
@@ -132,6 +132,9 @@ def network_kernel(
     else:
         error = tl.where(here, value - wanted, 0.0)
         lost, by_value, by_scale = error * error, 2 * error, error
+        if WEIGHED:
+            count = tl.load(weights + (t * w_t + z * w_z + y * w_y + x * w_x), mask=here, other=0.0)
+            lost, by_value = lost * count, by_value * count
     tl.store(totals + tl.program_id(0), tl.sum(tl.where(here, lost, 0.0), 0).to(tl.float64))
     tl.store(given_at, by_value, mask=some)
 

@@ -13,7 +13,20 @@ from inrcodec_kernels import pyramid
 from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Context, Layout, Synthesis, reference, triton_gradients
 
-from ..test_pyramid import LEAST, SMALL, assert_near, context, double, fresh, latents, name, single, synthesis
+from ..test_pyramid import (
+    LEAST,
+    SAME,
+    SMALL,
+    assert_near,
+    context,
+    double,
+    fresh,
+    latents,
+    name,
+    single,
+    synthesis,
+    weights,
+)
 from .device import DEVICE
 
 TRITON = Backend("triton", DEVICE)
@@ -60,6 +73,17 @@ def test_distortion_is_the_definition(layout: Layout) -> None:
     assert squares == pytest.approx(expected[0], rel=1e-5)
     assert_near(gradients, expected[1])
     assert_near(of_synthesis, expected[2])
+
+
+@SAME
+@pytest.mark.parametrize("layout", SMALL[:3], ids=name)
+def test_weighted_distortion_is_the_definition(layout: Layout, same: tuple[int, ...]) -> None:
+    random = fresh()
+    ys, p, target = latents(random, layout), synthesis(random, layout, 4, 4), single(random.normal(size=layout.shape))
+    counted = weights(random, layout.shape, same)
+    expected = reference.distortion(double(ys), double(p), layout, target.astype(np.float64), counted.astype(np.float64))
+    squares, gradients, of_synthesis = pyramid.distortion(up(ys), p, layout, up([target])[0], TRITON, up([counted])[0])
+    assert_near(down([squares, *gradients, *of_synthesis]), [expected[0], *expected[1], *expected[2]])
 
 
 @pytest.fixture
