@@ -70,6 +70,20 @@ def test_same_seed_same_network_whatever_the_global_state() -> None:
     assert not np.array_equal(found[0]["first"].values, found[2]["first"].values)
 
 
+def test_only_boxes_with_some_of_the_region_are_read() -> None:
+    volume, decoded = blocky((40, 40, 40))
+    inside, seen = np.zeros(volume.shape, bool), np.zeros(volume.shape, bool)
+    inside[:, :9, :9] = True
+
+    def read(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        seen[tuple(map(slice, start, stop))] = True
+        return reader(decoded)(start, stop)
+
+    training, held_out = read_pairs(read, volume, RestorationLayout(3, 3), 0, inside)
+    assert training.decoded and held_out.decoded
+    assert seen[inside].all() and not seen[:, 30:].any() and not seen[:, :, 30:].any()
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_shape_is_fitted(shape: tuple[int, ...]) -> None:
     volume, decoded = blocky(shape)

@@ -16,6 +16,7 @@ from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import PyramidFit, Schedule
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec.options import EncodeOptions, PyramidOptions
+from inrcodec.region import Region
 from inrcodec_kernels.backend import VARIABLE, Backend, best_on_cpu
 from inrcodec_kernels.pyramid import Context, Synthesis, triton_gradients, triton_upsampling
 from samples import psnr_db, scan
@@ -58,11 +59,11 @@ def quiet(fraction: float, note: str) -> None:
     """Progress that nobody reads."""
 
 
-def fitted(backend: Backend) -> tuple[PyramidFit, list[np.ndarray]]:
+def fitted(backend: Backend, weights: np.ndarray | None) -> tuple[PyramidFit, list[np.ndarray]]:
     """A fit with all that a fit does, and its last part again."""
     volume = scan((3, 6))
     layout = PyramidLayout(volume.shape, ((False, True),) * 2, 4, (4, 4))
-    fit = PyramidFit(volume, float(volume.mean()), 8.0, layout, initial_networks(layout, 0), 0, backend)
+    fit = PyramidFit(volume, float(volume.mean()), 8.0, layout, initial_networks(layout, 0), 0, backend, weights)
     fit.start_at_half(1, Schedule(), quiet)
 
     def settle() -> Goal:
@@ -79,9 +80,14 @@ def near(found: Any, expected: Any) -> bool:
     return found.shape == expected.shape and bool(np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), 1e-3))
 
 
-def test_a_fit_is_that_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+WEIGHTS = Region(np.array([0, 1, 1, 1, 0, 0])).weights((3, 6))
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "region"])
+def test_a_fit_is_that_of_the_cpu(monkeypatch: pytest.MonkeyPatch, weights: np.ndarray | None) -> None:
     monkeypatch.setattr(pyramid, "Networks", Straight)
-    (there, dear), (here, expected) = fitted(TRITON), fitted(best_on_cpu())
+    (there, dear), (here, expected) = fitted(TRITON, weights), fitted(best_on_cpu(), weights)
+    assert near(there.cost(), here.cost())
     assert here.step != 8.0 and near(there.step, here.step) and near(there.pressure, here.pressure)
     initial = initial_networks(here.layout, 0)
     for part, first in zip(("context", "synthesis"), initial, strict=True):
