@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 import inrcodec
-from clips.cases import FAST, add_sound, clip_file, clip_header, clip_signal, moving, psnr_of, signal_of, squares, two_scenes
+from clips.cases import (
+    FAST,
+    add_sound,
+    clip_file,
+    clip_header,
+    clip_signal,
+    moving,
+    psnr_of,
+    signal_of,
+    squares,
+    two_scenes,
+)
 from inrcodec.clips import encode as clip_encode
 from inrcodec.clips.sources import SignalFrames
 from inrcodec.clips.view import Clip
