@@ -100,8 +100,9 @@ class Encoder:
         return result.blob, self._report(result, error)
 
     def _task(self) -> Task:
-        channels = "c" in self.signal.header.axes
-        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed, channels)
+        axes = "".join(self.signal.header.order.to_coded(self.signal.header.axes))
+        kinds = "c" in axes, axes == "tyx"
+        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed, *kinds)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         began, inner = time.perf_counter(), sum(self.seconds.values())

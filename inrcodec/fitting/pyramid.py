@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import Backend, best_on_cpu, on_device
-from inrcodec_kernels.pyramid import Context, Synthesis, distortion, rate, soften
+from inrcodec_kernels.pyramid import Context, Layout, Synthesis, distortion, rate, soften
 
 from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
@@ -32,6 +32,7 @@ from .there import down, up
 Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
 Settle = Callable[[], Goal | None]
+Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend], tuple[float, list[Any], Synthesis]]
 
 FAIR = math.log(2) / 12
 """Squared error that a bit is worth, in units of the step: half the slope of ``step^2 / 12`` over the bits it costs. Most
@@ -113,6 +114,8 @@ class PyramidFit:
     seed : int
     backend : Backend
         With "triton", lattices are kept on its device.
+    frames : tuple of ndarray and callable, optional
+        The signal's frames where `volume` are still ones, and what takes the place of `distortion` then; on the CPU only.
     """
 
     def __init__(
@@ -124,14 +127,18 @@ class PyramidFit:
         networks: tuple[Context, Synthesis],
         seed: int,
         backend: Backend,
+        frames: tuple[np.ndarray, Distortion] | None = None,
     ) -> None:
         self.layout, self.step, self.pressure, self.more_bits = layout, step, 1.0, _MORE_BITS
         self._seed, self._backend = seed, backend
         self._networks_backend = best_on_cpu() if on_device(backend) else backend
-        target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
+        target = _in_steps(volume, offset, step).reshape(layout.kernel.shape)
         self.set_networks(*networks)
         self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains)]
-        self._target = up(target, backend)
+        self._first = self._target = up(target, backend)
+        self._distortion: Distortion = distortion
+        if frames is not None:
+            self._target, self._distortion = _in_steps(frames[0], offset, step), frames[1]
         self._done = 0
 
     @property
@@ -151,7 +158,7 @@ class PyramidFit:
     @property
     def samples(self) -> int:
         """Samples of the signal."""
-        return math.prod(self.layout.shape)
+        return math.prod(self._target.shape)
 
     @property
     def rounded(self) -> list[NDArray[np.int32]]:
@@ -175,7 +182,7 @@ class PyramidFit:
             return
         flags, layout = self.layout.kernel.halved[0], self.layout
         coarse = replace(layout, shape=layout.lattices[1], halved=layout.halved[1:])
-        means, unit = halved(down(self._target), flags), 2 ** (-sum(flags) / 2)
+        means, unit = halved(down(self._first), flags), 2 ** (-sum(flags) / 2)
         context = self.context._replace(level_bias=self.context.level_bias[1:])
         networks = context, initial_networks(coarse, self._seed)[1]
         half = PyramidFit(means.reshape(coarse.shape), 0.0, unit, coarse, networks, self._seed, self._backend)
@@ -251,12 +258,12 @@ class PyramidFit:
     def squares(self, latents: list[NDArray[Any]]) -> float:
         """Sum of squared errors of latents, in units of the step."""
         floats = [y.astype(np.float32) for y in latents]
-        return distortion(floats, self.synthesis, self.layout.kernel, self._target, self._backend)[0]
+        return self._errors(floats)[0]
 
     def slopes(self, latents: list[NDArray[np.int32]]) -> tuple[list[Floats], list[Floats]]:
         """Gradients of the squared error, in units of the step, and of the bits at whole latents."""
         floats = [y.astype(np.float32) for y in latents]
-        _, of_error, _ = distortion(floats, self.synthesis, self.layout.kernel, self._target, self._backend)
+        _, of_error, _ = self._errors(floats)
         _, of_rate, _ = rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)
         return of_error, of_rate
 
@@ -264,8 +271,12 @@ class PyramidFit:
         """Of the rounded latents."""
         whole = [y for y, _ in self._whole()]
         bits, _, _ = rate(whole, self.context, self.layout.kernel, least, self._backend)
-        squares, _, _ = distortion(whole, self.synthesis, self.layout.kernel, self._target, self._backend)
+        squares, _, _ = self._errors(whole)
         return Cost(float(bits.sum()), float(squares) / self.samples)
+
+    def _errors(self, latents: list[Any]) -> tuple[float, list[Any], Synthesis]:
+        """Sum of squared errors, in units of the step, and its gradients."""
+        return self._distortion(latents, self.synthesis, self.layout.kernel, self._target, self._backend)
 
     def _told(self, cost: Cost) -> str:
         return f"{cost.bits / self.samples:.4f} bits/voxel, RMS error {math.sqrt(cost.error) * self.step:.4g}"
@@ -284,7 +295,7 @@ class PyramidFit:
         """A step down the gradients at some values of the latents, given with their slopes."""
         values, layout, backend = [value for value, _ in latents], self.layout.kernel, self._backend
         _, of_rate, of_context = rate(values, self.context, layout, self._schedule.least, backend)
-        _, of_error, of_synthesis = distortion(values, self.synthesis, layout, self._target, backend)
+        _, of_error, of_synthesis = self._errors(values)
         self._done += 1
         for level, (y, (_, slope), a, b) in enumerate(zip(self._latents, latents, of_rate, of_error, strict=True)):
             a *= np.float32(FAIR * price)
@@ -321,6 +332,10 @@ class PyramidFit:
         self._target *= shrink
         for y in self._latents:
             y.values *= shrink
+
+
+def _in_steps(samples: np.ndarray, offset: float, step: float) -> Floats:
+    return ((samples - np.float32(offset)) / np.float32(step)).astype(np.float32)
 
 
 class Guess(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -93,8 +91,8 @@ def adjoint(gradients: Floats, field: Field, backend: Backend = REFERENCE) -> Fl
         from . import cpu
 
         return cpu.adjoint(gradients, field)
-    found: Any = reference.adjoint(gradients, field)
-    return found  # type: ignore[no-any-return]
+    found: Floats = reference.adjoint(gradients, field).astype(np.float32, copy=False)
+    return found
 
 
 def _check_part(shape: tuple[int, ...], origin: tuple[int, int], field: Field, start: Place, stop: Place) -> None:

@@ -22,7 +22,7 @@ _HALF = (
     (7, -29, 240, 49, -12, 1), (8, -34, 228, 69, -17, 2), (8, -37, 213, 91, -22, 3),
     (8, -38, 196, 113, -27, 4), (7, -37, 177, 135, -31, 5), (6, -35, 157, 157, -35, 6),
 )  # fmt: skip
-WEIGHTS: NDArray[np.float32] = np.array([*_HALF, *(line[::-1] for line in _HALF[7:0:-1])], dtype=np.float32) / 256
+WEIGHTS: NDArray[np.float32] = np.array([*_HALF, *(line[::-1] for line in _HALF[7:0:-1])], dtype=np.float32) / np.float32(256)
 
 
 class Field(NamedTuple):
