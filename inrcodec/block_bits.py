@@ -51,8 +51,16 @@ def blocks_of(image: Image) -> Blocks:
         costs = image.blocks.costs(image.decoded_chunk(number), first, stop)
         bits[first:stop] = _shared(8 * int(chunks.length[number]), costs.bits)
         constant[first:stop] = costs.constant
-    extent = np.minimum(tree.extent, np.array(tree.shape) - tree.origin)
-    return Blocks(tree.origin, extent, bits, constant)
+    origin, extent = _on_samples(image)
+    return Blocks(origin, extent, bits, constant)
+
+
+def _on_samples(image: Image) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First sample and extents of every block; those of still frames are shrunk to the extents of a frame, wherever it lies."""
+    tree, shape = image.blocks.tree, np.array(image.container.header.coded_shape)
+    ends = np.minimum(tree.origin + tree.extent, tree.shape)
+    first, last = (places * shape // tree.shape for places in (tree.origin, ends))
+    return first, np.maximum(last - first, 1)
 
 
 def block_bits(image: Image) -> NDArray[np.float64]:

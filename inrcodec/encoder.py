@@ -108,8 +108,9 @@ class Encoder:
         return order.signal_view(region.mask(order.to_coded(self.signal.header.shape)))
 
     def _task(self) -> Task:
-        channels = "c" in self.signal.header.axes
-        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed, channels)
+        axes = "".join(self.signal.header.order.to_coded(self.signal.header.axes))
+        kinds = "c" in axes, axes == "tyx"
+        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed, *kinds)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         began, inner = time.perf_counter(), sum(self.seconds.values())

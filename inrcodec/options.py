@@ -190,6 +190,9 @@ class PyramidOptions:
         Latents of a tile along each axis: what is coded, and decoded, by itself.
     warm_start : bool
         Whether networks begin as those that come with the package, where there are any for such a signal.
+    motion : bool or "auto"
+        Whether slices along the first of three axes are displaced against each other before they are coded; auto does it to the
+        frames of a clip (axes "tyx") that are much more like each other then. Slices of volumes lose by it (docs/pyramid.md).
     """
 
     levels: int = 7
@@ -197,12 +200,15 @@ class PyramidOptions:
     synthesis: tuple[int, int] | None = None
     tile_edge: int = 64
     warm_start: bool = True
+    motion: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         _whole("levels", self.levels, 1, 8)
         _whole("tile_edge", self.tile_edge, 8, 256)
         if not isinstance(self.warm_start, bool):
             raise OptionError(f"expected warm_start to be True or False, found {self.warm_start!r}")
+        if not isinstance(self.motion, bool) and self.motion != "auto":
+            raise OptionError(f"expected motion to be True, False or 'auto', found {self.motion!r}")
         if self.synthesis is not None and (not isinstance(self.synthesis, tuple) or len(self.synthesis) != 2):
             raise OptionError(f"expected synthesis to be two widths or None, found {self.synthesis!r}")
         given = [] if self.context is None else [("context", self.context)]

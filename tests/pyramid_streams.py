@@ -12,12 +12,14 @@ import numpy as np
 from inrcodec.coding.latents import LatentCoder, Place
 from inrcodec.coding.parameters import QuantisedTensor
 from inrcodec.models.pyramid import AXES, STORED_PLACES, PyramidLayout
+from inrcodec.payload import motion
 from inrcodec.payload.pyramid import PyramidStream, network_section, networks_from_section, write_chunk
 from inrcodec_formats.container import Section, write_container
 from inrcodec_formats.container_header import Quality, StreamHeader
 from inrcodec_formats.signal import Signal
 from inrcodec_kernels.backend import Backend, choose
 from inrcodec_kernels.pyramid import CUBIC
+from inrcodec_kernels.warp import Field, nodes_of
 
 SHAPES = {
     "x": ((37,), ((True,), (True,))),
@@ -75,6 +77,7 @@ class Made:
     latents: list[np.ndarray]
     tiles_per_chunk: int = 7
     dtype: str = "int16"
+    field: Field | None = None
 
     @cached_property
     def network(self) -> bytes:
@@ -108,17 +111,19 @@ class Made:
         return [(len(part), write_chunk(part)) for part in parts]
 
     def blob(self, **others: Any) -> bytes:
-        """The file; `tree`, `network` and `chunks` take the place of its own, and header fields by name."""
-        contents = {"tree": self.stream.tree_section(), "network": self.network, "chunks": None} | {
-            name: others.pop(name) for name in ("tree", "network", "chunks") if name in others
+        """The file; `tree`, `network`, `move` and `chunks` take the place of its own, and header fields by name."""
+        move = None if self.field is None else motion.pack(self.field)
+        contents = {"tree": self.stream.tree_section(), "network": self.network, "move": move, "chunks": None} | {
+            name: others.pop(name) for name in ("tree", "network", "move", "chunks") if name in others
         }
-        signal = Signal.from_array(np.empty(self.stream.layout.shape, self.dtype))
+        shape = self.stream.layout.shape if self.field is None else (len(self.field.nodes), *self.field.frame)
+        signal = Signal.from_array(np.empty(shape, self.dtype))
         header = StreamHeader.from_signal(
             signal.header, method="pyramid", quality=Quality("ratio", 8.0), memory_bytes=0
         )
         sections = [
             Section(tag, contents[name])
-            for tag, name in (("TREE", "tree"), ("NETW", "network"))
+            for tag, name in (("TREE", "tree"), ("NETW", "network"), (motion.TAG, "move"))
             if contents[name] is not None
         ]
         out = io.BytesIO()
@@ -141,3 +146,19 @@ def made(
     layout = PyramidLayout(shape, halved, widths[0], widths[1:])
     numbers = {"step": 3.5, "offset": -100, "low": -1000, "high": 1000} | others
     return Made(PyramidStream(layout, edge, **numbers), quantised(layout, seed, spread), random_latents(layout, seed))
+
+
+def random_field(
+    frames: tuple[int, int, int], still: tuple[int, int], shift: int = 3, most: int = 40, seed: int = 0
+) -> Field:
+    """Displacements of up to `most` eighths."""
+    count, h, w = frames
+    shape = (count, 2, nodes_of(h, shift), nodes_of(w, shift))
+    nodes = np.random.default_rng(seed).integers(-most, most + 1, shape, dtype=np.int32)
+    return Field(nodes, shift, (h, w), still)
+
+
+def made_moving(frames: tuple[int, int, int] = (5, 17, 22), still: tuple[int, int] = (20, 25), **others: Any) -> Made:
+    """A stream of still frames and random displacements."""
+    found = made((frames[0], *still), flags(3, 3), 8, **others)
+    return replace(found, field=random_field(frames, still))

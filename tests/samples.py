@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 
 def scan(shape: tuple[int, ...], dtype: str = "int16", seed: int = 0) -> np.ndarray:
@@ -33,6 +35,17 @@ def tissue(shape: tuple[int, ...] = (64, 96, 96)) -> np.ndarray:
     fields = [gaussian_filter(random.standard_normal(shape), sigma) for sigma in (4, 8, 14)]
     parts = [np.tanh(4 * field / field.std()) for field in fields]
     return np.rint(400 * gaussian_filter(sum(parts), 0.7)).astype(np.int16)
+
+
+def panned(shape: tuple[int, int, int], speed: float, seed: int = 0) -> np.ndarray:
+    """Frames of a camera that moves over a texture, `speed` samples a frame along x and half of it back along y."""
+    count, h, w = shape
+    random = np.random.default_rng(seed)
+    span = math.ceil(speed * count) + 4
+    texture = sum(gaussian_filter(random.standard_normal((h + span, w + span)), sigma) * sigma for sigma in (0.8, 3))
+    moves = [(span / 2 + speed * (count / 2 - t) / 2, speed * t) for t in range(count)]
+    frames = [map_coordinates(texture, np.indices((h, w)) + np.reshape(m, (2, 1, 1)), order=3) for m in moves]
+    return np.rint(np.clip(128 + 60 * np.stack(frames), 0, 255)).astype(np.uint8)
 
 
 def psnr_db(original: np.ndarray, decoded: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Hostile streams of the method `pyramid`, under sound checksums: attacks 46 to 59 of attacks/README.md."""
+"""Hostile streams of the method `pyramid`, under sound checksums: attacks 46 to 63 of attacks/README.md."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import inrcodec
 from inrcodec import ContainerError
 from inrcodec.coding.parameters import QuantisedTensor
+from inrcodec.payload import motion
 from inrcodec.payload.pyramid import network_section, write_chunk
 from inrcodec.payload.sections import KNOWN_SECTIONS
 from inrcodec_formats.container import Container, Section, write_container
@@ -26,7 +27,7 @@ from inrcodec_kernels.pyramid import Tile
 from inrcodec_kernels.pyramid.context_coder import predictions, split
 from inrcodec_kernels.pyramid.context_tables import laplace_tables
 from inrcodec_kernels.rans import joined, reference
-from pyramid_streams import Made, flags, made, quantised
+from pyramid_streams import Made, flags, made, made_moving, quantised, random_field
 
 LARGEST_HEAP, LONGEST = 64 << 20, 5.0
 """Python heap, and seconds of the processor, that a hostile file of a few kilobytes may cost."""
@@ -323,3 +324,54 @@ def test_flipped_bytes_are_found() -> None:
         with pytest.raises(ContainerError) as error:
             inrcodec.decode(bytes(damaged))
         assert "\n" not in str(error.value)
+
+
+@cache
+def moving() -> Made:
+    return made_moving()
+
+
+def with_move(at: int, form: str, *values: Any) -> bytes:
+    section = bytearray(motion.pack(random_field((5, 17, 22), (20, 25))))
+    struct.pack_into("<" + form, section, at, *values)
+    return moving().blob(move=bytes(section))
+
+
+def test_displacements_that_attacks_change_are_sound() -> None:
+    assert not cheap(moving().blob()) and inrcodec.verify(moving().blob(), deep=True).ok
+
+
+@pytest.mark.parametrize(("at", "form", "values"), [(0, "B", [1]), (1, "B", [0]), (1, "B", [7]), (1, "B", [255]), (2, "II", [0, 0])])
+def test_60_move_with_impossible_fields(at: int, form: str, values: list[Any]) -> None:
+    refused(with_move(at, form, *values), "MOVE")
+
+
+def test_60_move_of_other_signals() -> None:
+    section = moving().blob(move=motion.pack(random_field((5, 17, 22), (20, 25)))[:9])
+    refused(section, "a complete MOVE")
+    plane = made((85, 22), flags(2, 3), 8)
+    refused(plane.blob(move=motion.pack(random_field((5, 17, 22), (20, 25)))), "of frames")
+    refused(moving().blob(axes="yxc", shape=(17, 22, 5)), "no motion between channels")
+
+
+@pytest.mark.parametrize("still", [(2**16, 2**16), (2**31, 2**31), (17 * 17, 22)])
+def test_61_giant_still_frames(still: tuple[int, int]) -> None:
+    refused(with_move(2, "II", *still), "expected ")
+
+
+def test_61_too_many_nodes() -> None:
+    refused(moving().blob(shape=(2**19, 17, 22)), "numbers in MOVE")
+
+
+def test_62_displacements_beyond_their_limit() -> None:
+    field = random_field((5, 17, 22), (20, 25), most=2**19)
+    refused(moving().blob(move=motion.pack(field)), "displacements below")
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_63_random_bytes_in_move(data: st.DataObject) -> None:
+    section = bytearray(motion.pack(random_field((5, 17, 22), (20, 25))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        section[data.draw(st.integers(0, len(section) - 1))] = data.draw(st.integers(0, 255))
+    cheap(moving().blob(move=bytes(section)))

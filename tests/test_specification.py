@@ -10,11 +10,12 @@ import pytest
 import inrcodec
 from golden.make import stored_integers
 from inrcodec.options import SciOptions
+from page.motion import displaced, read_motion
 from page.pyramid import read_latents, read_networks, read_pyramid, synthesised
 from page.restoration import read_restoration, restored
 from page.sci import decoded, integers_of, read_blocks
 from page.stream import Index, read_stream, rounded
-from pyramid_streams import SHAPES, made
+from pyramid_streams import SHAPES, made, made_moving
 from samples import scan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -64,17 +65,20 @@ def test_fresh_sci_streams_decode_by_the_page(signal: np.ndarray, choices: dict[
 def check_pyramid(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> None:
     stream = read_stream(blob)
     assert stream.method == "pyramid" and stream.dtype == samples.dtype
-    tree = read_pyramid(stream.sections["TREE"], stream.shape, stream.channels)
+    motion = read_motion(stream.sections["MOVE"], stream.shape) if "MOVE" in stream.sections else None
+    shape = (stream.shape[0], *motion.still) if motion else stream.shape
+    tree = read_pyramid(stream.sections["TREE"], shape, stream.channels)
     context, synthesis = read_networks(stream.sections["NETW"], tree)
     latents, listed = read_latents(stream, tree, context)
     assert listed == integers.tolist()
-    values = rounded(synthesised(latents, tree, synthesis), tree.low, tree.high)
+    values = synthesised(latents, tree, synthesis)
+    values = rounded(displaced(values.reshape(shape), motion, stream.shape) if motion else values, tree.low, tree.high)
     difference = np.abs(stream.as_listed(values) - samples)
     assert difference.max() <= 1
     assert np.count_nonzero(difference) <= 1 + difference.size // 1000
 
 
-@pytest.mark.parametrize("name", ["pyramid", "pyramid_series", "pyramid_channels"])
+@pytest.mark.parametrize("name", ["pyramid", "pyramid_series", "pyramid_channels", "pyramid_clip"])
 def test_golden_pyramid_streams_decode_by_the_page(name: str) -> None:
     expected = np.load(GOLDEN / f"{name}.npz")
     check_pyramid((GOLDEN / f"{name}.inrc").read_bytes(), expected["integers"], expected["samples"])
@@ -84,6 +88,12 @@ def test_golden_pyramid_streams_decode_by_the_page(name: str) -> None:
 def test_random_pyramid_streams_decode_by_the_page(name: str) -> None:
     """What the golden streams lack: escapes, other numbers of axes, one level, axes of one sample."""
     blob = made(*SHAPES[name], edge=4, spread=0.6).blob()
+    with inrcodec.open(blob) as image:
+        check_pyramid(blob, stored_integers(image), image[...])
+
+
+def test_random_displacements_decode_by_the_page() -> None:
+    blob = made_moving(spread=0.6).blob()
     with inrcodec.open(blob) as image:
         check_pyramid(blob, stored_integers(image), image[...])
 

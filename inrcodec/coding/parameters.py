@@ -1,4 +1,4 @@
-"""Quantising and coding the parameters of the shared segments: one power-of-two step per tensor."""
+"""Quantising and coding the parameters of shared networks: one power-of-two step per tensor."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_parameters(data: bytes, shapes: list[tuple[int, ...]]) -> list[Quantise
     for shape in shapes:
         exponent, nonzero, beyond, decay = (int(reader.digits(1, bits)[0]) for bits in (5, 16, 8, 8))
         if 0 in (nonzero, beyond, decay):
-            raise ContainerError("expected probabilities above 0 in NETW, found 0; get a fresh copy of the file")
+            raise ContainerError("expected probabilities above 0, found 0; get a fresh copy of the file")
         count = int(np.prod(shape))
         group = np.zeros(count, dtype=np.int64)
         values = read_signed(reader, group, [MagnitudeTable(nonzero, beyond, decay)])

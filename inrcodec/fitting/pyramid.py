@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import Backend, best_on_cpu, on_device
-from inrcodec_kernels.pyramid import Context, Synthesis, distortion, rate, soften
+from inrcodec_kernels.pyramid import Context, Layout, Synthesis, distortion, rate, soften
 
 from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
@@ -32,6 +32,7 @@ from .there import down, up
 Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
 Settle = Callable[[], Goal | None]
+Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend], tuple[float, list[Any], Synthesis]]
 
 FAIR = math.log(2) / 12
 """Squared error that a bit is worth, in units of the step: half the slope of ``step^2 / 12`` over the bits it costs. Most
@@ -115,6 +116,9 @@ class PyramidFit:
         With "triton", lattices are kept on its device.
     weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
         What squared errors count.
+    frames : tuple of ndarray and callable, optional
+        The signal's frames where `volume` are still ones, and what takes the place of `distortion` then; on the CPU only, and
+        without weights.
     """
 
     def __init__(
@@ -127,15 +131,19 @@ class PyramidFit:
         seed: int,
         backend: Backend,
         weights: Floats | None = None,
+        frames: tuple[np.ndarray, Distortion] | None = None,
     ) -> None:
         self.layout, self.step, self.pressure, self.more_bits = layout, step, 1.0, _MORE_BITS
         self._seed, self._backend = seed, backend
         self._networks_backend = best_on_cpu() if on_device(backend) else backend
-        target = ((volume - np.float32(offset)) / np.float32(step)).astype(np.float32).reshape(layout.kernel.shape)
+        target = _in_steps(volume, offset, step).reshape(layout.kernel.shape)
         self.set_networks(*networks)
         self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains, weights)]
-        self._target = up(target, backend)
+        self._first = self._target = up(target, backend)
         self._weights = None if weights is None else up(level_weights(weights, layout)[0], backend)
+        self._displaced: Distortion | None = None
+        if frames is not None:
+            self._target, self._displaced = _in_steps(frames[0], offset, step), frames[1]
         self._done = 0
 
     @property
@@ -155,7 +163,7 @@ class PyramidFit:
     @property
     def samples(self) -> int:
         """Samples of the signal."""
-        return math.prod(self.layout.shape)
+        return math.prod(self._target.shape)
 
     @property
     def rounded(self) -> list[NDArray[np.int32]]:
@@ -179,7 +187,7 @@ class PyramidFit:
             return
         flags, layout = self.layout.kernel.halved[0], self.layout
         coarse = replace(layout, shape=layout.lattices[1], halved=layout.halved[1:])
-        means, unit = halved(down(self._target), flags), 2 ** (-sum(flags) / 2)
+        means, unit = halved(down(self._first), flags), 2 ** (-sum(flags) / 2)
         context = self.context._replace(level_bias=self.context.level_bias[1:])
         networks = context, initial_networks(coarse, self._seed)[1]
         weights = None if self._weights is None else halved(down(self._weights), flags)
@@ -255,12 +263,12 @@ class PyramidFit:
 
     def squares(self, latents: list[NDArray[Any]]) -> float:
         """Sum of squared errors of latents as they count, in units of the step."""
-        return self._distortion([y.astype(np.float32) for y in latents], self._weights)[0]
+        return self._errors([y.astype(np.float32) for y in latents], self._weights)[0]
 
     def slopes(self, latents: list[NDArray[np.int32]]) -> tuple[list[Floats], list[Floats]]:
         """Gradients of the squared error, in units of the step, and of the bits at whole latents."""
         floats = [y.astype(np.float32) for y in latents]
-        _, of_error, _ = self._distortion(floats, self._weights)
+        _, of_error, _ = self._errors(floats, self._weights)
         _, of_rate, _ = rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)
         return of_error, of_rate
 
@@ -269,12 +277,15 @@ class PyramidFit:
         whole = [y for y, _ in self._whole()]
         bits, _, _ = rate(whole, self.context, self.layout.kernel, least, self._backend)
         if self._weights is None:
-            return Cost(float(bits.sum()), float(self._distortion(whole, None)[0]) / self.samples)
+            return Cost(float(bits.sum()), float(self._errors(whole, None)[0]) / self.samples)
         inside = self._weights * (self._weights >= 1)
         counted = float(inside.sum()) * self.samples / math.prod(inside.shape)
-        return Cost(float(bits.sum()), float(self._distortion(whole, inside)[0]) / max(counted, 1.0))
+        return Cost(float(bits.sum()), float(self._errors(whole, inside)[0]) / max(counted, 1.0))
 
-    def _distortion(self, latents: Any, weights: Any) -> Any:
+    def _errors(self, latents: list[Any], weights: Any) -> tuple[float, list[Any], Synthesis]:
+        """Sum of squared errors as they count, in units of the step, and its gradients."""
+        if self._displaced is not None:
+            return self._displaced(latents, self.synthesis, self.layout.kernel, self._target, self._backend)
         return distortion(latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights)
 
     def _told(self, cost: Cost) -> str:
@@ -294,7 +305,7 @@ class PyramidFit:
         """A step down the gradients at some values of the latents, given with their slopes."""
         values, layout, backend = [value for value, _ in latents], self.layout.kernel, self._backend
         _, of_rate, of_context = rate(values, self.context, layout, self._schedule.least, backend)
-        _, of_error, of_synthesis = self._distortion(values, self._weights)
+        _, of_error, of_synthesis = self._errors(values, self._weights)
         self._done += 1
         for level, (y, (_, slope), a, b) in enumerate(zip(self._latents, latents, of_rate, of_error, strict=True)):
             a *= np.float32(FAIR * price)
@@ -331,6 +342,10 @@ class PyramidFit:
         self._target *= shrink
         for y in self._latents:
             y.values *= shrink
+
+
+def _in_steps(samples: np.ndarray, offset: float, step: float) -> Floats:
+    return ((samples - np.float32(offset)) / np.float32(step)).astype(np.float32)
 
 
 class Guess(NamedTuple):

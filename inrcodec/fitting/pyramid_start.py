@@ -124,6 +124,7 @@ def choose_halvings(
     Parameters
     ----------
     volume : ndarray
+        Samples that are not known are NaN.
     most : int
         Most levels.
     least_extent : int
@@ -155,7 +156,7 @@ def _roughness(volume: np.ndarray, axis: int) -> float:
     if volume.shape[axis] < 2:
         return math.inf
     sparse = tuple(slice(None) if a == axis else slice(n // 2 % max(1, n // 64), None, max(1, n // 64)) for a, n in enumerate(volume.shape))
-    return max(float(np.mean(np.diff(volume[sparse].astype(np.float64), axis=axis) ** 2)), 1e-12)
+    return max(float(np.nanmean(np.diff(volume[sparse].astype(np.float64), axis=axis) ** 2)), 1e-12)
 
 
 class Differences:
@@ -174,6 +175,7 @@ class Differences:
         target = (volume - np.float32(offset)).astype(np.float32).reshape(layout.kernel.shape)
         gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
         self._levels = first_latents(target, layout, gains)
+        self._coarsest = math.log2(max(float(np.abs(target).max()), 1.0))
         if layout.halved:
             flags = layout.kernel.halved[0]
             self._levels[0] = target - doubled(halved(target, flags), flags, target.shape)
@@ -194,8 +196,9 @@ class Differences:
 
     def step(self, goal: Goal, share: float) -> float:
         """The step at which `share` of the measure meets the goal."""
-        # Samples are whole numbers: a finer step than a quarter gains nothing.
-        low, high = -2.0, 24.0
+        # Samples are whole numbers: a finer step than a quarter gains nothing. Where the finest level holds less than the error that
+        # is asked for, no step is too coarse for the measure.
+        low, high = -2.0, self._coarsest
         for _ in range(20):
             middle = (low + high) / 2
             if goal.bits is not None:

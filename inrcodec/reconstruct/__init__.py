@@ -8,7 +8,9 @@ from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
 
+from ..payload import motion
 from .base import Chunk, Reconstruction
+from .moved import MovedPyramid
 from .pyramid import PyramidReconstruction
 from .restored import Restorer
 from .sci import SciReconstruction
@@ -16,8 +18,14 @@ from .tinc import TincReconstruction
 
 __all__ = ["Chunk", "Reconstruction", "Restorer", "reconstruction_of"]
 
+
+
+def _pyramid(container: Container, backend: Backend) -> Reconstruction:
+    return (MovedPyramid if motion.TAG in container.sections else PyramidReconstruction).of(container, backend)
+
+
 _SYSTEMS: dict[str, Callable[[Container, Backend], Reconstruction]] = {
-    "pyramid": PyramidReconstruction.of,
+    "pyramid": _pyramid,
     "sci": SciReconstruction.of,
     "tinc": TincReconstruction.of,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -50,7 +50,7 @@ class PyramidReconstruction:
         self.stream, self.context, self.synthesis = stream, context, synthesis
         self.tree, self.step, self.low, self.high = stream.tiles, stream.step, stream.low, stream.high
         self.extents = extents_there(stream) if backend.name == "triton" else (stream.edge,) * stream.layout.ndim
-        self.evaluated = 0
+        self.shape, self.evaluated = stream.layout.shape, 0
         self.shared_weights = stream.layout.parameters
 
     @classmethod
@@ -101,11 +101,7 @@ class PyramidReconstruction:
         """Samples of the box [start, stop), not rounded."""
         if self._there:
             return self.box_there(start, stop, chunks, np.dtype(np.float32)).cpu().numpy()
-        found = np.empty(tuple((stop - start).tolist()), dtype=np.float32)
-        for part in _parts(found.shape):
-            low = start + [s.start for s in part]
-            found[part] = self._samples(low, start + [s.stop for s in part], chunks)
-        return found
+        return in_parts(start, stop, lambda low, high: self._samples(low, high, chunks))
 
     def integers(
         self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks, dtype: np.dtype[Any]
@@ -127,7 +123,7 @@ class PyramidReconstruction:
 
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
         """Values on a grid of positions, linear between samples."""
-        neighbours = [_neighbours(g, n) for g, n in zip(grids, self.tree.shape, strict=True)]
+        neighbours = [_neighbours(g, n) for g, n in zip(grids, self.shape, strict=True)]
         found = np.empty([len(g) for g in grids], dtype=np.float32)
         rows = max(1, _SAMPLES // max(1, math.prod(found.shape[1:])))
         for at in range(0, len(found), rows):
@@ -147,7 +143,7 @@ class PyramidReconstruction:
         cells = np.clip(np.floor(points).astype(np.int64), 0, None) // 32
         for cell in np.unique(cells, axis=0):
             here = np.flatnonzero((cells == cell).all(axis=1))
-            ends = [_neighbours(points[here, a], n) for a, n in enumerate(self.tree.shape)]
+            ends = [_neighbours(points[here, a], n) for a, n in enumerate(self.shape)]
             start = np.array([low.min() for low, _, _ in ends])
             values = self.box(start, np.array([high.max() + 1 for _, high, _ in ends]), chunks)
             for corner in itertools.product((0, 1), repeat=len(ends)):
@@ -169,6 +165,16 @@ class PyramidReconstruction:
         if not np.all(np.abs(samples) < 1e20):
             raise ContainerError(UNSOUND)
         return samples
+
+
+def in_parts(
+    start: NDArray[np.int64], stop: NDArray[np.int64], make: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """A box, made part by part."""
+    found = np.empty(tuple((stop - start).tolist()), dtype=np.float32)
+    for part in _parts(found.shape):
+        found[part] = make(start + [s.start for s in part], start + [s.stop for s in part])
+    return found
 
 
 def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

@@ -58,6 +58,8 @@ class Task:
     progress, timed : callable
     channels : bool
         Whether axis 0 holds channels: those are neither halved nor, where they are few, cut apart.
+    clip : bool
+        Whether the axes are time, y and x.
     """
 
     volume: np.ndarray
@@ -68,6 +70,7 @@ class Task:
     progress: Progress
     timed: Timed
     channels: bool = False
+    clip: bool = False
 
     def note(self, stage: str) -> Callable[[float, str], None]:
         """Progress of one stage."""

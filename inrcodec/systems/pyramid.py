@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
 from inrcodec_formats.errors import OptionError
-from inrcodec_kernels.backend import in_threads
+from inrcodec_kernels.backend import best_on_cpu, in_threads
 from inrcodec_kernels.pyramid import Context, Synthesis, check_context
+from inrcodec_kernels.warp import Field
 
 from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
-from ..fitting import pyramid, pyramid_start, start
+from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
 from ..models.shipped import first_shipped
+from ..payload import motion as payload_motion
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
 from ..payload.sections import MAX_STEP
 from .base import Draft, Task
@@ -77,6 +79,7 @@ class PyramidSystem:
         self.volume, self.offset = self._centred()
         region = task.options.region
         self._weights = None if region is None else region.weights(task.volume.shape)
+        self._field: Field | None = None
 
     def _typical_values(self) -> tuple[int, ...]:
         """Of each channel; of all samples where there are none."""
@@ -92,13 +95,14 @@ class PyramidSystem:
 
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
-        volume, backend, seed = self.volume, self.backend, self.task.options.seed
-        if volume.size > self.most_samples:
+        if self.volume.size > self.most_samples:
             raise OptionError(
-                f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {volume.size}; "
+                f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {self.volume.size}; "
                 "use method='tinc', or split the signal"
             )
-        halved = pyramid_start.choose_halvings(volume, self.options.levels, channels=self.task.channels)
+        measured = self.task.timed("motion", self._stilled)
+        volume, backend, seed = self.volume, self.backend, self.task.options.seed
+        halved = pyramid_start.choose_halvings(measured, self.options.levels, channels=self.task.channels)
         context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
         self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
         wanted, networks = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters), self._first_networks()
@@ -113,11 +117,43 @@ class PyramidSystem:
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
 
+    def _stilled(self) -> np.ndarray:
+        """Find motion where it pays, and go on with still frames; returns them with NaN where no frame says anything."""
+        volume, wish = self.task.volume, self.options.motion
+        if wish is True and (self.task.channels or volume.ndim != 3):
+            raise OptionError(f"expected a signal of 3 axes without channels for motion=True, found {volume.shape}; leave it out")
+        if wish is True and self._weights is not None:
+            raise OptionError("expected motion=True or a region, found both: displaced errors are not weighed; leave one out")
+        if wish is False or (wish == "auto" and not self._looks_moved()):
+            return self.volume
+        field = motion.find_motion(volume)
+        if field is None or len(volume) * math.prod(field.still) > self.most_samples:
+            return self.volume
+        if self.backend.name == "triton":
+            self.backend = best_on_cpu("displaced frames are fitted on the CPU")
+        found = motion.stilled(volume, field, self.backend)
+        self._field, self.volume = field, found.samples
+        self.choices.update(motion_spacing=1 << field.shift, still_frames="x".join(map(str, field.still)))
+        return np.where(found.known, found.samples, np.float32(np.nan))
+
+    def _looks_moved(self) -> bool:
+        return self.task.clip and self._weights is None and motion.pays(self.task.volume)
+
+    @property
+    def _frames(self) -> tuple[np.ndarray, motion.Displaced] | None:
+        return None if self._field is None else (self.task.volume, motion.Displaced(self._field))
+
+    @property
+    def _motion_sections(self) -> list[Section]:
+        return [] if self._field is None else [Section(payload_motion.TAG, payload_motion.pack(self._field))]
+
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
         networks = self._first_networks()
-        self.fit = pyramid.PyramidFit(self.volume, self.offset, step, self.layout, networks, seed, backend, self._weights)
+        self.fit = pyramid.PyramidFit(
+            self.volume, self.offset, step, self.layout, networks, seed, backend, self._weights, self._frames
+        )
         self.fit.more_bits = self._more_bits
         steps = task.options.pyramid_steps
         task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half")))
@@ -153,6 +189,7 @@ class PyramidSystem:
 
     def _of_latents(self, goal: Goal, network_bits: float) -> Goal:
         """What is left of a goal for the latents, and a little more."""
+        network_bits += 8 * sum(len(section.data) for section in self._motion_sections)
         if goal.bits is not None:
             return Goal(bits=_BEYOND * max(goal.bits - network_bits, goal.bits / 4))
         assert goal.error is not None
@@ -223,7 +260,7 @@ class PyramidSystem:
             self._reached = step
         stream, latents = self._stream, self._changed(step / self._reached)
         tiles = _coded(stream, latents, self._coder)
-        sections = [Section("TREE", stream.tree_section()), Section("NETW", self._network_section())]
+        sections = [Section("TREE", stream.tree_section()), Section("NETW", self._network_section()), *self._motion_sections]
         weights = self.layout.parameters + sum(int(np.count_nonzero(y)) for y in latents)
         return Draft(sections, _chunks(tiles), weights, None)
 

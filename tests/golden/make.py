@@ -21,7 +21,7 @@ from inrcodec.image import Image  # noqa: E402
 from inrcodec.options import PyramidOptions, SciOptions, TincOptions  # noqa: E402
 from inrcodec.reconstruct.pyramid import PyramidReconstruction  # noqa: E402
 from inrcodec_formats.signal import Signal  # noqa: E402
-from samples import colours, scan, tissue  # noqa: E402
+from samples import colours, panned, scan, tissue  # noqa: E402
 
 SEGMENTS = TincOptions(
     root="dense", coordinates="global", layers=(1, 1), level_ratios=(1.0, 0.8), leaf_levels=1, network_share=0.3, starts=1
@@ -40,6 +40,7 @@ CASES: dict[str, tuple[np.ndarray | Signal, dict[str, object]]] = {
     "tinc_channels": (colours((7, 12, 11)), {"bits_per_voxel": 2, "axes": "zyxc"}),
     "sci_channels": (colours((18, 21)), {"bits_per_voxel": 4, "axes": "yxc", "method": "sci"}),
     "pyramid_channels": (colours((9, 13, 14)), {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": SMALL}),
+    "pyramid_clip": (panned((6, 33, 40), 3), {"bits_per_voxel": 2, "axes": "tyx", "method": "pyramid", "pyramid": SMALL}),
     "constant": (np.full((5, 6, 7), -1000, "int16"), {"psnr_db": 60}),
     "clip": (two_scenes(8, 9, height=15, width=18), {"bits_per_voxel": 2, **FAST}),
 }

@@ -1,0 +1,257 @@
+"""Motion of clips: where the samples of every frame lie in still frames, and fits of pyramids whose frames are displaced.
+
+Frames are registered with their neighbours, from the middle one outwards, coarse to fine: at the nodes of a grid a displacement is
+corrected by least squares on the samples around it, and held to those of its neighbours where samples say little.
+
+References
+----------
+Lucas & Kanade 1981 (least squares on image gradients); Horn & Schunck 1981, doi:10.1016/0004-3702(81)90024-2 (neighbours);
+Kuglin & Hines 1975 (phase correlation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.pyramid import Layout, Synthesis, distortion, synthesise
+from inrcodec_kernels.warp import NODE_LIMIT, Field, adjoint, nodes_of, warp
+
+Floats = NDArray[np.float32]
+
+SHIFT = 5
+"""Of fields: a node at every 32nd sample. At every 16th, displacements take some three times the bits."""
+_LEVELS, _ROUNDS = 4, 6
+"""Halvings of resolution, and corrections at each."""
+_TOGETHER = 20.0
+"""Weight of a node's neighbours, in squared gradients of 8-bit samples."""
+_LARGEST_STEP = 2.0
+"""Samples of a level that a correction moves by at most."""
+_OUTLIER = 8.0
+"""Difference, in 8-bit samples, from which on a sample counts for less than half."""
+_PAIRS, _PAYS = 4, 0.5
+"""Pairs of neighbours that are looked at, and what must remain of their squared differences at most for motion to pay."""
+_LEAST_EXTENT, _LEAST_FRAMES = 32, 4
+_MOST_STILL = 2.5
+"""Samples of a still frame over those of a frame: a fit takes that much longer."""
+_SWEEPS, _KNOWN = 8, 0.3
+"""Corrections of still frames, and the weight from which on a sample of them is known."""
+
+
+def pays(volume: np.ndarray) -> bool:
+    """Whether frames, the first axis, differ much less once they are displaced."""
+    count = len(volume)
+    if volume.ndim != 3 or count < _LEAST_FRAMES or min(volume.shape[1:]) < _LEAST_EXTENT:
+        return False
+    plain = moved = 0.0
+    for number in np.unique(np.linspace(1, count - 1, _PAIRS).astype(int)).tolist():
+        before, after = _eight_bit(volume[number - 1 : number + 1])
+        found = _registered(after, before, None)
+        plain += float(np.square(after - before).mean())
+        moved += _difference(after, before, found)
+    return moved < _PAYS * plain
+
+
+def find_motion(volume: np.ndarray) -> Field | None:
+    """Displacements of all frames against the middle one; None where still frames would be too large.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (n, h, w)
+    """
+    count, frame = len(volume), volume.shape[1:]
+    grid = tuple(nodes_of(n, SHIFT) for n in frame)
+    found, frames = np.zeros((count, 2, *grid), dtype=np.float32), _eight_bit(volume)
+    for way in (1, -1):
+        last: Floats | None = None
+        for number in range(count // 2 + way, count if way > 0 else -1, way):
+            last = _registered(frames[number], frames[number - way], last)
+            found[number] = _continued(last, found[number - way])
+    nodes = np.rint(8 * found).astype(np.int64)
+    # Still frames begin where the first sample of any frame lies.
+    corner = np.minimum(nodes.min(axis=(0, 2, 3)), 0)
+    nodes -= (8 * (corner // 8)).reshape(2, 1, 1)
+    still = [n + int(-(-most // 8)) for n, most in zip(frame, nodes.max(axis=(0, 2, 3)), strict=True)]
+    if np.prod(still) > _MOST_STILL * np.prod(frame) or nodes.max() >= NODE_LIMIT:
+        return None
+    return Field(nodes.astype(np.int32), SHIFT, (frame[0], frame[1]), (still[0], still[1]))
+
+
+def _eight_bit(volume: np.ndarray) -> Floats:
+    """Samples over a 256th of their range."""
+    low, high = float(volume.min()), float(volume.max())
+    return ((volume - np.float32(low)) * np.float32(255 / max(high - low, 1e-9))).astype(np.float32)
+
+
+def _registered(after: Floats, before: Floats, guess: Floats | None) -> Floats:
+    """Displacements m at the nodes, shape (2, K_y, K_x): ``after(p)`` is like ``before(p + m(p))``."""
+    grid = tuple(nodes_of(n, SHIFT) for n in after.shape)
+    still = np.zeros((2, *grid), dtype=np.float32)
+    guesses = [still, still + _shift(after, before)[:, None, None], *([] if guess is None else [guess])]
+    found = min(guesses, key=lambda m: _difference(after, before, m))
+    finer = _refined(after, before, found)
+    return min(finer, found, key=lambda m: _difference(after, before, m))
+
+
+def _shift(after: Floats, before: Floats) -> Floats:
+    """The one displacement of a whole frame, by phase correlation."""
+    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in after.shape))
+    spectra = [np.fft.rfft2((frame - frame.mean()) * window) for frame in (after, before)]
+    product = spectra[1] * spectra[0].conj()
+    peak = np.fft.irfft2(product / (np.abs(product) + 1e-9), after.shape).argmax()
+    place = np.unravel_index(peak, after.shape)
+    return np.array([p if 2 * p < n else p - n for p, n in zip(place, after.shape, strict=True)], dtype=np.float32)
+
+
+def _refined(after: Floats, before: Floats, nodes: Floats) -> Floats:
+    """Corrected displacements, coarse to fine."""
+    pyramid = [(after, before)]
+    while len(pyramid) < _LEVELS and min(pyramid[-1][0].shape) >= 2 * _LEAST_EXTENT:
+        pyramid.append(tuple(map(_halved, pyramid[-1])))  # type: ignore[arg-type]
+    for level in reversed(range(len(pyramid))):
+        nodes = _corrected(*pyramid[level], nodes, level)
+    return nodes
+
+
+def _corrected(after: Floats, before: Floats, nodes: Floats, level: int) -> Floats:
+    """Displacements corrected by Gauss-Newton steps on frames at half the resolution, `level` times over."""
+    scale, hats = np.float32(1 << level), _Hats(after.shape, nodes.shape[1:], SHIFT - level)
+    slopes, places = [np.asarray(slope) for slope in np.gradient(before)], np.indices(after.shape, dtype=np.float32)
+    for _ in range(_ROUNDS):
+        at = places + hats.dense(nodes) / scale
+        rest, (gy, gx) = after - _sampled(before, at), (_sampled(slope, at) for slope in slopes)
+        trust = _within(at, before.shape) / (1 + np.square(rest / _OUTLIER))
+        yy, xx, yx, y, x = (hats.summed(trust * a * b) for a, b in ((gy, gy), (gx, gx), (gy, gx), (gy, rest), (gx, rest)))
+        hold = _TOGETHER * hats.summed(np.ones_like(rest)) + 1e-3
+        pull = hold * (_neighbours(nodes) - nodes) / scale
+        yy, xx, y, x = yy + hold, xx + hold, y + pull[0], x + pull[1]
+        step = np.stack([xx * y - yx * x, yy * x - yx * y]) / (yy * xx - yx * yx)
+        nodes = nodes + scale * np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+    return nodes.astype(np.float32)
+
+
+class _Hats:
+    """Linear interpolation from the nodes of a grid to samples, and its transpose."""
+
+    def __init__(self, shape: tuple[int, ...], grid: tuple[int, ...], shift: int) -> None:
+        self._axes = [self._axis(n, nodes, 2.0**shift) for n, nodes in zip(shape, grid, strict=True)]
+
+    @staticmethod
+    def _axis(extent: int, nodes: int, spacing: float) -> Floats:
+        distance = np.abs(np.arange(extent)[:, None] / spacing - np.arange(nodes))
+        return np.maximum(1 - distance, 0).astype(np.float32)
+
+    def dense(self, nodes: Floats) -> Any:
+        return self._axes[0] @ nodes @ self._axes[1].T
+
+    def summed(self, samples: Floats) -> Any:
+        return self._axes[0].T @ samples @ self._axes[1]
+
+
+def _neighbours(nodes: Floats) -> Floats:
+    """Means of the four neighbours of every node; at the edge, it stands for those beyond."""
+    padded = np.pad(nodes, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    around: Floats = (padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]) / np.float32(4)
+    return around
+
+
+def _sampled(values: Floats, at: Floats) -> Floats:
+    """Values at places (2, ...), linear between samples; the edge goes on."""
+    (y, fy), (x, fx) = (_split(place, n) for place, n in zip(at, values.shape, strict=True))
+    above = values[y, x] + fx * (values[y, x + 1] - values[y, x])
+    below = values[y + 1, x] + fx * (values[y + 1, x + 1] - values[y + 1, x])
+    return above + fy * (below - above)
+
+
+def _split(place: Floats, extent: int) -> tuple[NDArray[np.intp], Floats]:
+    inside = np.clip(place, 0, extent - 1)
+    whole = np.minimum(inside.astype(np.intp), extent - 2)
+    return whole, inside - whole
+
+
+def _within(at: Floats, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Places that lie on the frame."""
+    return (at[0] >= 0) & (at[1] >= 0) & (at[0] <= shape[0] - 1) & (at[1] <= shape[1] - 1)
+
+
+def _halved(frame: Floats) -> Floats:
+    """Means of 2 x 2 samples; an odd last one is left out."""
+    even = frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+    means: Floats = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / np.float32(4)
+    return means
+
+
+def _difference(after: Floats, before: Floats, nodes: Floats) -> float:
+    """Mean squared difference of displaced frames."""
+    moved = _Hats(after.shape, nodes.shape[1:], SHIFT).dense(nodes)
+    return float(np.square(after - _sampled(before, np.indices(after.shape, dtype=np.float32) + moved)).mean())
+
+
+def _continued(step: Floats, nodes: Floats) -> Floats:
+    """Displacements against the middle frame: those to the neighbour, and the neighbour's where they lead to."""
+    at = np.indices(step.shape[1:], dtype=np.float32) + step / np.float32(1 << SHIFT)
+    return step + np.stack([_sampled(nodes[axis], at) for axis in (0, 1)])
+
+
+class Still(NamedTuple):
+    """Still frames.
+
+    Attributes
+    ----------
+    samples : ndarray of float32, shape (n, H, W)
+        Where no frame says anything, those of the nearest frame that does.
+    known : ndarray of bool
+    """
+
+    samples: Floats
+    known: NDArray[np.bool_]
+
+
+def stilled(volume: np.ndarray, field: Field, backend: Backend) -> Still:
+    """Still frames whose displacement gives a volume, nearly."""
+    frames = volume.astype(np.float32)
+    weight: Floats = adjoint(np.ones_like(frames), field, backend)
+    known, damped = weight > _KNOWN, np.maximum(weight, np.float32(1))
+    means = adjoint(frames, field, backend) / np.maximum(weight, _KNOWN)
+    still = _filled(means.astype(np.float32), known)
+    for _ in range(_SWEEPS):
+        still += adjoint(frames - _displaced(still, field, backend), field, backend) / damped
+    return Still(still, known)
+
+
+def _filled(still: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Fill what is not known from the frame before, else from the one after, else by the mean."""
+    found, has = still.copy(), known.copy()
+    for order in (range(1, len(still)), range(len(still) - 2, -1, -1)):
+        for number in order:
+            near = number - order.step
+            fill = ~has[number] & has[near]
+            found[number][fill], has[number] = found[near][fill], has[number] | fill
+    found[~has] = still[known].mean()
+    return found
+
+
+def _displaced(still: Floats, field: Field, backend: Backend) -> Floats:
+    return warp(still, (0, 0), field, (0, 0, 0), (len(field.nodes), *field.frame), backend)
+
+
+@dataclass(frozen=True)
+class Displaced:
+    """The error of frames that are displaced: what a fit takes in the place of `inrcodec_kernels.pyramid.distortion`."""
+
+    field: Field
+
+    def __call__(
+        self, latents: list[Any], synthesis: Synthesis, layout: Layout, target: Any, backend: Backend, /
+    ) -> tuple[float, list[Any], Synthesis]:
+        """Sum of squared errors of displaced frames, `target` being the frames, and its gradients."""
+        still = synthesise(latents, synthesis, layout, backend).reshape(len(target), *self.field.still)
+        rest = _displaced(still, self.field, backend) - target
+        # The gradient of |still - goal|^2 is that of |rest|^2 if the goal is so far off.
+        goal = still - adjoint(rest, self.field, backend)
+        _, of_latents, of_synthesis = distortion(latents, synthesis, layout, goal.reshape(layout.shape), backend)
+        return float(np.square(rest, dtype=np.float64).sum()), of_latents, of_synthesis

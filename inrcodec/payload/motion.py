@@ -1,0 +1,97 @@
+"""The section MOVE of a pyramid: where the samples of frames lie in still frames. Byte layout: docs/container.md."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrcodec_formats.errors import ContainerError
+from inrcodec_kernels.warp import MAX_SHIFT, MIN_SHIFT, NODE_LIMIT, Field, nodes_of
+
+from ..coding.parameters import QuantisedTensor, read_parameters, write_parameters
+from .sections import check_extents
+
+TAG, VERSION = "MOVE", 0
+MOST_NODES = 1 << 22
+"""Numbers of all nodes."""
+MOST_STILL = 16
+"""Samples of a still frame over those of a frame, at most."""
+_FIXED = struct.Struct("<BBII")
+Nodes = NDArray[np.int64]
+
+
+def pack(field: Field) -> bytes:
+    """Pack a field."""
+    rest = _foretold(_steps(field.nodes.astype(np.int64)))
+    corners = rest[:, :, 0, 0].copy()
+    rest[:, :, 0, 0] = 0
+    coded = write_parameters([QuantisedTensor(0, corners), QuantisedTensor(0, rest)])
+    return _FIXED.pack(VERSION, field.shift, *field.still) + coded
+
+
+def unpack(data: bytes, shape: tuple[int, ...]) -> Field:
+    """Inverse of `pack` for frames of a shape, (n, h, w).
+
+    Raises
+    ------
+    ContainerError
+        If a value is out of its limits.
+    """
+    if len(data) < _FIXED.size or len(shape) != 3:
+        raise ContainerError("expected a complete MOVE section of frames, found another; get a fresh copy of the file")
+    version, shift, *still = _FIXED.unpack_from(data)
+    if version != VERSION:
+        raise ContainerError(f"expected version {VERSION} of MOVE, found {version}; get a newer inrcodec")
+    count, *frame = shape
+    check_extents((count, *still))
+    if not MIN_SHIFT <= shift <= MAX_SHIFT or not 0 < math.prod(still) <= MOST_STILL * math.prod(frame):
+        raise ContainerError("expected still frames of sound extents in MOVE, found others; get a fresh copy of the file")
+    grid = (count, 2, *(nodes_of(n, shift) for n in frame))
+    if math.prod(grid) > MOST_NODES:
+        raise ContainerError(f"expected at most {MOST_NODES} numbers in MOVE, found {math.prod(grid)}; get a fresh copy of the file")
+    nodes = np.cumsum(_told(_read(data[_FIXED.size :], grid)), axis=0)
+    if np.abs(nodes).max() >= NODE_LIMIT:
+        raise ContainerError(f"expected displacements below {NODE_LIMIT} in MOVE, found larger ones; get a fresh copy of the file")
+    return Field(nodes.astype(np.int32), shift, (frame[0], frame[1]), (still[0], still[1]))
+
+
+def _read(coded: bytes, grid: tuple[int, ...]) -> Nodes:
+    corners, rest = read_parameters(coded, [grid[:2], grid])
+    if corners.exponent or rest.exponent or rest.values[:, :, 0, 0].any():
+        raise ContainerError("expected whole displacements in MOVE, found others; get a fresh copy of the file")
+    rest.values[:, :, 0, 0] = corners.values
+    return rest.values
+
+
+def _steps(nodes: Nodes) -> Nodes:
+    """What each frame's displacements have more than those of the frame before."""
+    steps = nodes.copy()
+    steps[1:] -= nodes[:-1]
+    return steps
+
+
+def _foretold(values: Nodes) -> Nodes:
+    """What every node's number has more than its neighbours foretell."""
+    rest = values.copy()
+    for v, u in np.ndindex(values.shape[2:]):
+        rest[:, :, v, u] -= _foreseen(values, v, u)
+    return rest
+
+
+def _told(rest: Nodes) -> Nodes:
+    """Inverse of `_foretold`."""
+    for v, u in np.ndindex(rest.shape[2:]):
+        rest[:, :, v, u] += _foreseen(rest, v, u)
+    return rest
+
+
+def _foreseen(values: Nodes, v: int, u: int) -> Nodes | int:
+    """The median of the node before, the one above, and the plane through both; one of them along the first row and column."""
+    if not v or not u:
+        return values[:, :, v, u - 1] if u else values[:, :, v - 1, u] if v else 0
+    before, above = values[:, :, v, u - 1], values[:, :, v - 1, u]
+    plane = before + above - values[:, :, v - 1, u - 1]
+    return np.clip(plane, np.minimum(before, above), np.maximum(before, above))

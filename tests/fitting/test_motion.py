@@ -1,0 +1,88 @@
+"""Motion: known displacements are found, still frames give the frames back, and errors of displaced frames have right gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inrcodec.fitting import motion
+from inrcodec.fitting.motion import Displaced, find_motion, pays, stilled
+from inrcodec.models.pyramid import PyramidLayout, initial_networks
+from inrcodec_kernels.backend import REFERENCE, choose
+from inrcodec_kernels.warp import Field, positions
+from pyramid_streams import random_field
+from samples import panned, scan
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.7, 6.3])
+def test_a_pan_is_found(speed: float) -> None:
+    clip = panned((7, 96, 120), speed)
+    field = find_motion(clip)
+    assert field is not None
+    places = positions(field, (0, 0, 0), clip.shape).astype(np.float64) / 16 - np.indices(clip.shape[1:])
+    frames = np.arange(7)
+    for axis, rate in ((0, -speed / 2), (1, speed)):
+        moved = places[:, axis, 24:-24, 24:-24].mean((1, 2))
+        np.testing.assert_allclose(moved - moved[3], rate * (frames - 3), atol=0.15)
+    assert field.still[0] <= 96 + 3.5 * speed + 3 and field.still[1] <= 120 + 6.5 * speed + 3
+
+
+def test_a_zoom_is_found() -> None:
+    """Each side of the frame moves its own way."""
+    wide = panned((1, 200, 200), 0.0)[0].astype(np.float32)
+    at = 100 + np.outer(1 + 0.02 * np.arange(3), np.arange(-48, 48))
+    clip = np.stack([motion._sampled(wide, np.stack(np.meshgrid(p, p, indexing="ij"))) for p in at])
+    field = find_motion(clip)
+    assert field is not None
+    moved = positions(field, (0, 0, 0), clip.shape)[2] - positions(field, (0, 0, 0), clip.shape)[1]
+    np.testing.assert_allclose(moved[:, 16::32, 16::32] / 16, 0.02 / 1.02 * (np.indices((96, 96)) - 48)[:, 16::32, 16::32], atol=0.2)
+
+
+def test_motion_pays_where_frames_move() -> None:
+    assert pays(panned((8, 64, 64), 3.0))
+    assert not pays(scan((8, 64, 64), "uint8"))
+    assert not pays(np.repeat(scan((1, 64, 64), "uint8"), 8, axis=0))
+
+
+@pytest.mark.parametrize("shape", [(3, 96, 96), (8, 31, 96), (96, 96), (2, 8, 64, 64)])
+def test_short_small_and_other_signals_are_left_alone(shape: tuple[int, ...]) -> None:
+    assert not pays(np.zeros(shape, np.uint8))
+
+
+def test_a_camera_that_goes_far_away_is_refused() -> None:
+    assert find_motion(panned((10, 64, 64), 12.0)) is None
+
+
+def test_still_frames_give_the_frames_back() -> None:
+    clip = panned((6, 64, 80), 5.2)
+    field = find_motion(clip)
+    assert field is not None
+    still = stilled(clip, field, choose("cpu"))
+    assert still.samples.shape == (6, *field.still) and 0.4 < still.known.mean() < 0.9
+    moved = motion._displaced(still.samples, field, choose("cpu"))
+    assert np.sqrt(np.square(moved - clip).mean()) < 1.0
+    # What the camera has left stays as it was: neighbours differ little, wherever they lie.
+    assert np.sqrt(np.square(np.diff(still.samples, axis=0)).mean()) < 0.2 * np.sqrt(np.square(np.diff(clip.astype(float), axis=0)).mean())
+
+
+@pytest.mark.parametrize("backend", [REFERENCE, choose("cpu")], ids=str)
+def test_gradients_of_displaced_errors(backend: object) -> None:
+    """Against differences of the squares themselves, along random directions."""
+    field: Field = random_field((3, 9, 10), (11, 12), most=20)
+    layout = PyramidLayout((3, 11, 12), ((False, True, True),), 8, (4, 4))
+    _, synthesis = initial_networks(layout, 0)
+    random = np.random.default_rng(1)
+    latents = [random.standard_normal(s).astype(np.float32) for s in layout.kernel.shapes]
+    target = random.standard_normal((3, 9, 10)).astype(np.float32)
+
+    def squares(by: float, ways: list[np.ndarray], of_skips: float) -> float:
+        moved = [(y + np.float32(by) * way).astype(np.float32) for y, way in zip(latents, ways, strict=True)]
+        network = synthesis._replace(skips=synthesis.skips + np.float32(by * of_skips))
+        return Displaced(field)(moved, network, layout.kernel, target, backend)[0]  # type: ignore[arg-type]
+
+    _, of_latents, of_synthesis = Displaced(field)(latents, synthesis, layout.kernel, target, backend)  # type: ignore[arg-type]
+    for of_skips in (0.0, 1.0):
+        ways = [random.standard_normal(y.shape).astype(np.float32) for y in latents]
+        expected = sum(float((g * way).sum()) for g, way in zip(of_latents, ways, strict=True)) + of_skips * of_synthesis.skips.sum()
+        found = (squares(1e-2, ways, of_skips) - squares(-1e-2, ways, of_skips)) / 2e-2
+        assert found == pytest.approx(expected, rel=1e-2)
