@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,11 @@ import pytest
 
 import inrcodec
 from inrcodec import OptionError
-from inrcodec.options import PyramidOptions
+from inrcodec.options import EncodeOptions, PyramidOptions
+from inrcodec.systems.base import Task
+from inrcodec.systems.pyramid import PyramidSystem
+from inrcodec_formats.container_header import Quality
+from inrcodec_kernels.backend import Backend
 from samples import panned, psnr_db, scan
 
 SMALL = {"levels": 5, "context": 8, "synthesis": (4, 4), "warm_start": False}
@@ -46,6 +51,18 @@ def test_slices_of_volumes_move_only_when_asked_to() -> None:
     slices = panned((6, 48, 48), 2.5)
     assert not moving(encode(slices, axes="zyx", bits_per_voxel=2))
     assert moving(encode(slices, True, axes="zyx", bits_per_voxel=2))
+
+
+def test_displaced_frames_are_fitted_on_the_cpu() -> None:
+    clip, options = panned((6, 48, 48), 2.5), EncodeOptions(Quality("ratio", 8.0), method="pyramid")
+    there = Backend("triton", "cuda")
+    for moves in (True, False):
+        wish = replace(options, pyramid=PyramidOptions(motion=moves))
+        task = Task(clip, 0, 255, wish, there, lambda *_: None, lambda _, work: work(), clip=True)
+        system = PyramidSystem(task)
+        system._stilled()
+        assert (system.backend == there) is not moves
+        assert not moves or "on the CPU" in system.backend.reason
 
 
 def test_what_cannot_move_is_refused() -> None:

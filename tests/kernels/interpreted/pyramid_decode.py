@@ -16,7 +16,7 @@ from inrcodec.reconstruct import latents, pyramid_there
 from inrcodec.reconstruct.pyramid import PyramidReconstruction
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend, best_on_cpu
-from pyramid_streams import Made, made
+from pyramid_streams import Made, made, random_field
 
 from .device import DEVICE
 
@@ -52,6 +52,19 @@ def test_samples_are_those_of_the_cpu(pair: tuple[Made, Image, Image]) -> None:
     for level, coded in enumerate(of.latents):
         decoded = there.blocks.latents.read(level, (0, 0, 0, 0), coded.shape)
         assert decoded.device.type == DEVICE and np.array_equal(decoded.cpu().numpy(), coded)
+
+
+def test_displaced_frames_are_those_of_the_cpu() -> None:
+    still = made((2, 5, 6), ((False, True, True),), 4, widths=(4, 4, 4))
+    blob = replace(still, field=random_field((2, 4, 5), (5, 6), most=20)).blob()
+    with Image(blob, HERE) as there, Image(blob, best_on_cpu()) as here:
+        whole = there.read_tensor()
+        assert whole.device.type == DEVICE and whole.cpu().numpy().std() > 1
+        assert few_differ(whole.cpu().numpy(), here[...])
+        assert there.voxels_evaluated == here.voxels_evaluated > whole.numel()
+        assert np.array_equal(there[1, 1:4, 2:], whole.cpu().numpy()[1, 1:4, 2:])
+        points = np.array([[0.5, 1.25, 3.0], [1.0, 3.0, 0.5]])
+        assert np.abs(there.sample(points) - here.sample(points)).max() <= 1e-2
 
 
 def test_every_way_to_ask_gives_the_same(pair: tuple[Made, Image, Image]) -> None:
