@@ -38,7 +38,9 @@ class Encoder:
         if self.codec == "ffv1":
             return {"level": "3", "slicecrc": "1", "g": "1"}
         if self.codec == "hevc":
-            return {"crf": _VISUALLY_LOSSLESS, "x265-params": "log-level=none"}
+            # x265 takes decoding times from its third frame; of fewer it makes them up, and now and then no muxer takes those.
+            alone = ":bframes=0" if header.frames < _X265_LEAST_REORDERED else ""
+            return {"crf": _VISUALLY_LOSSLESS, "x265-params": f"log-level=none{alone}"}
         fields = {"top": "tff=1", "bottom": "bff=1"}.get(header.field_order, "")
         return {"crf": _VISUALLY_LOSSLESS} | ({"x264-params": fields} if fields and _fields_fit(header) else {})
 
@@ -89,6 +91,7 @@ def _ffv1(header: ClipHeader, muxer: str) -> str:
 
 
 _CODECS: dict[str, Callable[[ClipHeader, str], str]] = {"h264": _h264, "hevc": _hevc, "ffv1": _ffv1}
+_X265_LEAST_REORDERED = 3
 _ENCODERS = {"h264": ("libx264", "libx264rgb"), "hevc": ("libx265",), "ffv1": ("ffv1",)}
 
 
