@@ -1,0 +1,14 @@
+"""The pyramid's Triton kernels of the way back, in the interpreter."""
+
+from __future__ import annotations
+
+import pytest
+
+from .interpreter import run_cases
+
+pytest.importorskip("triton")
+
+
+@pytest.mark.timeout(900)
+def test_interpreted() -> None:
+    run_cases("pyramid_coding.py", "pyramid_decode.py")

@@ -1,0 +1,17 @@
+"""Whole fits and encodings of pyramids with Triton's kernels, in the interpreter."""
+
+from __future__ import annotations
+
+import pytest
+
+from .interpreter import run_cases
+
+pytest.importorskip("triton")
+
+
+def test_fits_of_the_encoder_interpreted() -> None:
+    run_cases("pyramid_encode.py", options=("-k", "not streams"))
+
+
+def test_encoding_interpreted() -> None:
+    run_cases("pyramid_encode.py", options=("-k", "streams"))
