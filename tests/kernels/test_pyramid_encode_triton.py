@@ -9,6 +9,7 @@ from .interpreter import run_cases
 pytest.importorskip("triton")
 
 
+@pytest.mark.slow
 def test_fits_of_the_encoder_interpreted() -> None:
     run_cases("pyramid_encode.py", options=("-k", "not streams"))
 
