@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.atomic import atomic_output
 from inrcodec_formats.container import Section, metadata_section, write_container
-from inrcodec_formats.container_header import Quality, StreamHeader
+from inrcodec_formats.container.header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, OutputError, TargetError
 from inrcodec_formats.signal import Signal
 

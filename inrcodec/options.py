@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from typing import Any, Literal, get_args
 
-from inrcodec_formats.container_header import Quality, QualityKind
+from inrcodec_formats.container.header import Quality, QualityKind
 from inrcodec_formats.errors import OptionError
 
 from .region import Region

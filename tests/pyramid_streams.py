@@ -15,7 +15,7 @@ from inrcodec.models.pyramid import AXES, STORED_PLACES, PyramidLayout
 from inrcodec.payload import motion
 from inrcodec.payload.pyramid import PyramidStream, network_section, networks_from_section, write_chunk
 from inrcodec_formats.container import Section, write_container
-from inrcodec_formats.container_header import Quality, StreamHeader
+from inrcodec_formats.container.header import Quality, StreamHeader
 from inrcodec_formats.signal import Signal
 from inrcodec_kernels.backend import Backend, choose
 from inrcodec_kernels.pyramid import CUBIC

@@ -15,7 +15,7 @@ from inrcodec.backends import backend_for, device_errors
 from inrcodec.encoder import Encoder
 from inrcodec.image import Image
 from inrcodec.options import EncodeOptions
-from inrcodec_formats.container_header import Quality
+from inrcodec_formats.container.header import Quality
 from inrcodec_formats.signal import Signal
 from inrcodec_kernels.backend import VARIABLE, Backend
 from samples import scan

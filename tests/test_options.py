@@ -21,7 +21,7 @@ from inrcodec.options import (
     check_device,
     one_target,
 )
-from inrcodec_formats.container_header import Quality, QualityKind
+from inrcodec_formats.container.header import Quality, QualityKind
 from inrcodec_formats.errors import InrcodecError, OptionError
 
 TARGET = Quality("ratio", 64.0)

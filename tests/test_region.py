@@ -19,7 +19,7 @@ from inrcodec.masks import as_region, read_mask
 from inrcodec.models.pyramid import PyramidLayout
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.region import Region, box_around, sample_inside
-from inrcodec_formats.container_header import Quality
+from inrcodec_formats.container.header import Quality
 from inrcodec_formats.errors import FormatError, OptionError
 from samples import scan, tissue
 

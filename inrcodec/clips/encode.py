@@ -15,7 +15,7 @@ import numpy as np
 
 from inrcodec_formats.atomic import atomic_output
 from inrcodec_formats.container import write_container
-from inrcodec_formats.container_header import Quality, StreamHeader
+from inrcodec_formats.container.header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, TargetError
 from inrcodec_formats.signal import Signal
 from inrcodec_formats.video.header import ClipHeader

@@ -22,7 +22,7 @@ from inrcodec_formats.container import (
     metadata_section,
     write_container,
 )
-from inrcodec_formats.container_header import Quality, StreamHeader
+from inrcodec_formats.container.header import Quality, StreamHeader
 from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.signal import CODED_DTYPES, SignalHeader
 from inrcodec_formats.zstd import compress, decompress_bounded
@@ -336,7 +336,7 @@ class Pipe(io.RawIOBase):
 
 
 def test_pipes_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inrcodec_formats.container.MAX_UNSEEKABLE_BYTES", 50)
+    monkeypatch.setattr("inrcodec_formats.container.source.MAX_UNSEEKABLE_BYTES", 50)
     with pytest.raises(ContainerError, match="from a pipe"):
         Container.open(Pipe(small()))  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from inrcodec import OptionError
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.systems.base import Task
 from inrcodec.systems.pyramid import PyramidSystem
-from inrcodec_formats.container_header import Quality
+from inrcodec_formats.container.header import Quality
 from inrcodec_kernels.backend import Backend
 from samples import panned, psnr_db, scan
 

@@ -17,7 +17,7 @@ from inrcodec.fitting.goal import Goal
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.payload.sections import MAX_STEP
 from inrcodec.systems.pyramid import PyramidSystem
-from inrcodec_formats.container_header import Quality
+from inrcodec_formats.container.header import Quality
 from samples import psnr_db, scan
 
 SMALL = PyramidOptions(levels=4, context=8, synthesis=(4, 4), tile_edge=8, warm_start=False)

@@ -10,10 +10,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .axes import LETTERS, MAX_AXES, AxisOrder
-from .errors import ContainerError
-from .records import MAX_TEXT_BYTES, U64_MAX, Record, text, varint
-from .signal import CODED_DTYPES, SignalHeader
+from ..axes import LETTERS, MAX_AXES, AxisOrder
+from ..errors import ContainerError
+from ..records import MAX_TEXT_BYTES, U64_MAX, Record, text, varint
+from ..signal import CODED_DTYPES, SignalHeader
 
 QualityKind = Literal["ratio", "bits_per_voxel", "psnr_db"]
 
