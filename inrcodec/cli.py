@@ -10,24 +10,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inrcodec_formats.errors import InrcodecError, OptionError, OutputError, SignalError
+from inrcodec_formats.errors import InrcodecError, OptionError
 
-from . import console
+from . import console, parts, paths
 
 if TYPE_CHECKING:
-    import numpy as np
 
-    from inrcodec_formats.signal import Signal
 
-    from .clips.view import Clip
-    from .reports import DecodeReport, InfoReport, Report
+    from .reports import Report
 
 # Newer typer carries its own copy of click and older typer depends on it: either way this is click's UsageError.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -97,10 +93,10 @@ def encode(
     Give exactly one of --ratio, --bits-per-voxel, --psnr-db.
     """
     target = _one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
-    _check_source(source)
+    paths.check_source(source)
     if output.suffix.lower() != ".inrc":
         raise OptionError(f"expected an output name that ends in .inrc, found {output}; for the way back use decode")
-    _check_output(output, force)
+    paths.check_output(output, force)
     chosen = None if region is None else _region_of(region)
     import inrcodec
 
@@ -148,11 +144,11 @@ def decode(
     """Decompress IN.inrc into OUT, whole or in part."""
     if region is not None and scale is not None:
         raise OptionError("expected --region or --scale, found both; give one")
-    selection = None if region is None else parse_region(region)
+    selection = None if region is None else parts.parse_region(region)
     if scale is not None and not scale > 0:
         raise OptionError(f"expected a positive --scale, found {scale}")
-    _check_input(source)
-    _check_output(output, force)
+    paths.check_input(source)
+    paths.check_output(output, force)
     import inrcodec
 
     with console.ProgressDisplay(quiet=quiet) as progress:
@@ -160,7 +156,7 @@ def decode(
             of_clip = {} if codec is None else {"codec": codec}
             report = inrcodec.decode(source, output, device=device, **of_clip, progress=progress)
         else:
-            report = _decode_part(source, output, selection, scale, device, codec, progress)
+            report = parts.decode_part(source, output, selection, scale, device, codec, progress)
     _emit(report, console.show_decode, as_json, quiet)
 
 
@@ -174,8 +170,8 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Say what IN.inrc holds; only a picture decodes any of it."""
-    _check_input(source)
-    _check_picture(picture, force)
+    paths.check_input(source)
+    paths.check_picture(picture, force)
     import inrcodec
 
     _emit(inrcodec.info(source, picture=picture), console.show_info, as_json)
@@ -189,7 +185,7 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check every checksum of IN.inrc; exit code 1 when it is damaged."""
-    _check_input(source)
+    paths.check_input(source)
     import inrcodec
 
     report = inrcodec.verify(source, deep=deep)
@@ -217,10 +213,10 @@ def compare(
 ) -> None:
     """Measure what was lost: PSNR, SSIM, largest and mean error, ratio."""
     for path in (original, decoded):
-        _check_source(path)
+        paths.check_source(path)
     if compressed is not None:
-        _check_input(compressed)
-    _check_picture(picture, force)
+        paths.check_input(compressed)
+    paths.check_picture(picture, force)
     from .comparison import compare as measure
 
     with console.ProgressDisplay(quiet=quiet) as progress:
@@ -269,38 +265,9 @@ def demo(
 def _region_of(text: str) -> Path | tuple[slice, ...]:
     """The file of a mask, or slices: whatever has no letters but digits and a colon somewhere."""
     if ":" in text and not set(text) - set("0123456789:,-[] "):
-        return parse_region(text)
-    _check_input(Path(text))
+        return parts.parse_region(text)
+    paths.check_input(Path(text))
     return Path(text)
-
-
-def parse_region(text: str) -> tuple[slice, ...]:
-    """Turn ``"40:50,7,::2"`` into slices, one per axis; brackets and blanks around it do not matter.
-
-    A single index keeps its axis, with one sample: the formats want every space axis.
-
-    Raises
-    ------
-    OptionError
-        If a part is neither an integer nor a slice.
-    """
-    return tuple(_parse_part(part.strip(), text) for part in text.strip().strip("[]").split(","))
-
-
-def _parse_part(part: str, text: str) -> slice:
-    numbers = part.split(":")
-    try:
-        if len(numbers) == 1:
-            index = int(part)
-            return slice(index, index + 1 or None)
-        chosen = slice(*(int(number) if number.strip() else None for number in numbers))
-        if chosen.step != 0:
-            return chosen
-    except (TypeError, ValueError):
-        pass  # not a number, or more than start:stop:step
-    raise OptionError(
-        f'expected --region as integers and slices by comma, like "40:50,:,::2", found {part!r} in {text!r}'
-    )
 
 
 def _one_target(**targets: float | None) -> dict[str, float]:
@@ -314,123 +281,6 @@ def _one_target(**targets: float | None) -> dict[str, float]:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _check_input(path: Path) -> None:
-    if path.is_dir():
-        raise SignalError(f"expected a file, found the folder {path}")
-    if not path.exists():
-        raise FileNotFoundError(2, "no such file", str(path))
-
-
-def _check_source(path: Path) -> None:
-    """As `_check_input`; a clip may be a folder of numbered pictures."""
-    if path.is_dir():
-        from inrcodec_formats.video.read import is_clip
-
-        if is_clip(path):
-            return
-    _check_input(path)
-
-
-def _check_output(path: Path, force: bool) -> None:
-    """Refuse before the work what would fail after it."""
-    if path.is_dir():
-        raise OutputError(f"expected a file name to write, found the folder {path}")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists; pass --force to replace it")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"cannot write {path}: no permission to write in the folder {path.parent}")
-
-
-def _check_picture(path: Path | None, force: bool) -> None:
-    if path is None:
-        return
-    if path.suffix.lower() != ".png":
-        raise OptionError(f"expected a picture name that ends in .png, found {path}")
-    _check_output(path, force)
-
-
-def _decode_part(
-    source: Path,
-    output: Path,
-    selection: tuple[slice, ...] | None,
-    scale: float | None,
-    device: str,
-    codec: Any,
-    progress: Any,
-) -> DecodeReport:
-    """Decode a region or another scale and write it under a fresh header."""
-    import inrcodec
-    from inrcodec_formats import registry
-
-    from .clips.view import Clip
-    from .reports import DecodeReport
-
-    started = time.perf_counter()
-    image: Any = inrcodec.open(source, device=device)
-    if isinstance(image, Clip):
-        return _decode_clip_part(image, output, selection, scale, codec, progress)
-    part = image.read(scale=scale or 1.0) if selection is None else _read_region(image, selection)
-    signal = _part_signal(inrcodec.info(source), part, selection)
-    registry.write_signal(output, signal)
-    seconds = time.perf_counter() - started
-    voxels = signal.header.voxels
-    return DecodeReport(
-        bytes=source.stat().st_size,
-        bytes_read=getattr(image, "bytes_read", None),
-        voxels=voxels,
-        seconds=seconds,
-        mvoxels_per_second=voxels / 1e6 / max(seconds, 1e-9),
-        output=str(output),
-    )
-
-
-def _decode_clip_part(
-    clip: Clip, output: Path, selection: tuple[slice, ...] | None, scale: float | None, codec: Any, progress: Any
-) -> DecodeReport:
-    """Decode some frames of a clip, or all of them smaller."""
-    from .clips.decode import write_frames
-
-    start, stop = _frames(selection, len(clip))
-    return write_frames(clip, output, progress, start=start, stop=stop, scale=scale or 1.0, codec=codec)
-
-
-def _frames(selection: tuple[slice, ...] | None, count: int) -> tuple[int, int]:
-    """First frame, and the one behind the last, of a region."""
-    chosen = slice(None) if selection is None else selection[0]
-    start, stop, step = chosen.indices(count)
-    if step != 1 or len(selection or ()) > 1 or not start < stop:
-        raise OptionError(f'expected --region of a clip as frames like "40:50" within 0 to {count}, found another')
-    return start, stop
-
-
-def _read_region(image: Any, selection: tuple[slice, ...]) -> np.ndarray:
-    if len(selection) > len(image.shape):
-        raise OptionError(f"expected --region to have at most {len(image.shape)} parts, found {len(selection)}")
-    if any(len(range(size)[chosen]) == 0 for size, chosen in zip(image.shape, selection, strict=False)):
-        raise OptionError(f"expected --region to select samples of the volume of shape {image.shape}, found none in it")
-    try:
-        return image[selection]
-    except IndexError as error:
-        raise OptionError(f"expected a --region that can be read, found: {error}") from error
-
-
-def _part_signal(details: InfoReport, part: np.ndarray, selection: tuple[slice, ...] | None) -> Signal:
-    """Give a decoded part its axes, spacing and units; its position in the source is not kept."""
-    from inrcodec_formats.signal import Signal
-
-    if selection is None:
-        # The extent stays, so the distance between samples grows by old over new size.
-        factors = [old / new for old, new in zip(details.shape, part.shape, strict=True)]
-    else:
-        factors = [abs(chosen.step or 1) for chosen in selection] + [1] * (part.ndim - len(selection))
-    step = details.details.get("quantise_step") if part.dtype.kind == "f" else None
-    signal = Signal.from_array(part, quantise_step=step, axes=details.axes)
-    spacing = tuple(distance * factor for distance, factor in zip(details.spacing, factors, strict=True))
-    return signal.with_header(spacing=spacing, units=details.units)
 
 
 def _emit(report: Report, show: Callable[[Any], None], as_json: bool, quiet: bool = False) -> None:

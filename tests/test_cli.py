@@ -23,6 +23,12 @@ from inrcodec_formats.signal import Signal
 class FakeImage:
     bytes_read = 123
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        self.closed = True
+
     def __init__(self, source):
         self.samples = load(source).samples
         self.shape, self.dtype = self.samples.shape, self.samples.dtype
