@@ -57,13 +57,15 @@ def pays(volume: np.ndarray) -> bool:
 
 
 def find_motion(volume: np.ndarray) -> Field | None:
-    """Displacements of all frames against the middle one; None where still frames would be too large.
+    """Displacements of all frames against the middle one; None where nothing can move, or still frames would be too large.
 
     Parameters
     ----------
     volume : ndarray, shape (n, h, w)
     """
     count, frame = len(volume), volume.shape[1:]
+    if min(volume.shape) < 2:
+        return None
     grid = tuple(nodes_of(n, SHIFT) for n in frame)
     found, frames = np.zeros((count, 2, *grid), dtype=np.float32), _eight_bit(volume)
     for way in (1, -1):

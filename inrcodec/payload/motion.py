@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,22 +77,29 @@ def _steps(nodes: Nodes) -> Nodes:
 def _foretold(values: Nodes) -> Nodes:
     """What every node's number has more than its neighbours foretell."""
     rest = values.copy()
-    for v, u in np.ndindex(values.shape[2:]):
+    for v, u in _diagonals(values.shape[2:]):
         rest[:, :, v, u] -= _foreseen(values, v, u)
     return rest
 
 
 def _told(rest: Nodes) -> Nodes:
     """Inverse of `_foretold`."""
-    for v, u in np.ndindex(rest.shape[2:]):
+    for v, u in _diagonals(rest.shape[2:]):
         rest[:, :, v, u] += _foreseen(rest, v, u)
     return rest
 
 
-def _foreseen(values: Nodes, v: int, u: int) -> Nodes | int:
+def _diagonals(grid: tuple[int, ...]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Rows and columns of the nodes of every diagonal but the first, which need those of the two before alone."""
+    rows, columns = grid
+    for number in range(1, rows + columns - 1):
+        v = np.arange(max(0, number - columns + 1), min(number + 1, rows))
+        yield v, number - v
+
+
+def _foreseen(values: Nodes, v: NDArray[np.intp], u: NDArray[np.intp]) -> Nodes:
     """The median of the node before, the one above, and the plane through both; one of them along the first row and column."""
-    if not v or not u:
-        return values[:, :, v, u - 1] if u else values[:, :, v - 1, u] if v else 0
     before, above = values[:, :, v, u - 1], values[:, :, v - 1, u]
     plane = before + above - values[:, :, v - 1, u - 1]
-    return np.clip(plane, np.minimum(before, above), np.maximum(before, above))
+    median = np.clip(plane, np.minimum(before, above), np.maximum(before, above))
+    return np.where(v == 0, before, np.where(u == 0, above, median))

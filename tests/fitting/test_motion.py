@@ -86,3 +86,12 @@ def test_gradients_of_displaced_errors(backend: object) -> None:
         expected = sum(float((g * way).sum()) for g, way in zip(of_latents, ways, strict=True)) + of_skips * of_synthesis.skips.sum()
         found = (squares(1e-2, ways, of_skips) - squares(-1e-2, ways, of_skips)) / 2e-2
         assert found == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (5, 1, 9), (5, 9, 1), (5, 2, 2), (2, 3, 40)])
+def test_frames_of_few_samples_are_no_fault(shape: tuple[int, ...]) -> None:
+    field = find_motion(np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8))
+    if min(shape) < 2:
+        assert field is None
+    elif field is not None:  # noise may lead to still frames that are too large
+        assert field.frame == shape[1:]
