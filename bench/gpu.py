@@ -134,8 +134,9 @@ def pyramid_step(signal: BenchSignal) -> Iterator[Timed]:
     import torch
 
     from inrcodec.fitting.goal import Goal
-    from inrcodec.fitting.pyramid import GUESS, PyramidFit, Schedule
+    from inrcodec.fitting.pyramid import PyramidFit, Schedule
     from inrcodec.fitting.pyramid_start import Differences, choose_halvings
+    from inrcodec.fitting.pyramid_trial import GUESS
     from inrcodec.fitting.start import typical_value
     from inrcodec.models.pyramid import PyramidLayout, initial_networks
     from inrcodec.options import PyramidOptions

@@ -193,6 +193,8 @@ class PyramidOptions:
     motion : bool or "auto"
         Whether slices along the first of three axes are displaced against each other before they are coded; auto does it to the
         frames of a clip (axes "tyx") that are much more like each other then. Slices of volumes lose by it (docs/pyramid.md).
+    above : int or None
+        Lattices, from the signal's own on, that hold no latents: none, one or two; None finds out what is best.
     """
 
     levels: int = 7
@@ -201,10 +203,13 @@ class PyramidOptions:
     tile_edge: int = 64
     warm_start: bool = True
     motion: bool | Literal["auto"] = "auto"
+    above: int | None = None
 
     def __post_init__(self) -> None:
         _whole("levels", self.levels, 1, 8)
         _whole("tile_edge", self.tile_edge, 8, 256)
+        if self.above is not None:
+            _whole("above", self.above, 0, 2)
         if not isinstance(self.warm_start, bool):
             raise OptionError(f"expected warm_start to be True or False, found {self.warm_start!r}")
         if not isinstance(self.motion, bool) and self.motion != "auto":

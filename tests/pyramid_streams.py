@@ -32,6 +32,12 @@ SHAPES = {
     "nothing halved": ((5, 6, 4), ((False,) * 3, (False,) * 3)),
 }
 """Shapes of signals, odd ones too, with the axes that each level halves."""
+ABOVE: dict[str, tuple[tuple[int, ...], tuple[tuple[bool, ...], ...], tuple[tuple[bool, ...], ...]]] = {
+    "no finest level": ((11, 13, 9), ((True,) * 3,) * 2, ((True,) * 3,)),
+    "no finest of thick slices": ((5, 14, 15), ((True,) * 3,), ((False, True, True),)),
+    "one coarse level": ((17, 18), (), ((True, True), (True, False))),
+}
+"""The same, with the axes that are halved before the first level."""
 
 
 def flags(ndim: int, levels: int) -> tuple[tuple[bool, ...], ...]:
@@ -138,12 +144,13 @@ def made(
     edge: int = 5,
     seed: int = 0,
     *,
+    above: tuple[tuple[bool, ...], ...] = (),
     widths: tuple[int, int, int] = (8, 4, 8),
     spread: float = 1.0,
     **others: Any,
 ) -> Made:
     """A stream of random contents."""
-    layout = PyramidLayout(shape, halved, widths[0], widths[1:])
+    layout = PyramidLayout(shape, halved, widths[0], widths[1:], above)
     numbers = {"step": 3.5, "offset": -100, "low": -1000, "high": 1000} | others
     return Made(PyramidStream(layout, edge, **numbers), quantised(layout, seed, spread), random_latents(layout, seed))
 

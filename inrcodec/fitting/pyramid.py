@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from inrcodec_kernels.pyramid import Context, Layout, Synthesis, distortion, rat
 from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
 from .pyramid_networks import Moving, Networks
-from .pyramid_start import Differences, cut_weights, first_latents, halved, level_weights, middle_box
+from .pyramid_start import first_latents, halved, sample_weights
 from .there import down, up
 
 Floats = NDArray[np.float32]
@@ -40,6 +40,8 @@ latents are zero; a coarser step with cheaper bits makes a little less error of 
 _MORE_BITS, _MORE_ERROR = 0.45, 0.42
 """How much more bits, where nothing better is known, and error there are at the beginning than at the end; on the way
 it is that times the square of what is left."""
+_FAR = 3.0
+"""Factor by which bits and errors on the way are off those of the end at most, for what is believed of a course."""
 _SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
 """Parts of the steps, and least numbers of them, between which the step changes; afterwards it is the price of bits."""
 _MOST = 4.0
@@ -97,6 +99,35 @@ class Cost(NamedTuple):
     error: float
 
 
+class Course(NamedTuple):
+    """Bits and errors on the way over those of the end, after parts of the steps; shapes (n,).
+
+    Attributes
+    ----------
+    parts, bits, errors : ndarray of float64
+    """
+
+    parts: NDArray[np.float64]
+    bits: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, costs: list[tuple[float, Cost]], end: Cost) -> Course:
+        """That of a fit, from what it cost after some parts of its steps."""
+        parts = np.array([part for part, _ in costs])
+        ways = np.array([(cost.bits, cost.error) for _, cost in costs]).reshape(-1, 2)
+        bits, errors = (np.clip(way / max(last, 1e-9), 1 / _FAR, _FAR) for way, last in zip(ways.T, end, strict=True))
+        return cls(parts, bits, errors) if end.bits > 0 and len(costs) else USUAL
+
+    def at(self, part: float) -> tuple[float, float]:
+        """Bits and error after a part of the steps."""
+        return float(np.interp(part, self.parts, self.bits)), float(np.interp(part, self.parts, self.errors))
+
+
+_PARTS = np.linspace(0, 1, 21)
+USUAL = Course(_PARTS, 1 + _MORE_BITS * (1 - _PARTS) ** 2, 1 + _MORE_ERROR * (1 - _PARTS) ** 2)
+
+
 class PyramidFit:
     """A pyramid in the making.
 
@@ -133,14 +164,15 @@ class PyramidFit:
         weights: Floats | None = None,
         frames: tuple[np.ndarray, Distortion] | None = None,
     ) -> None:
-        self.layout, self.step, self.pressure, self.more_bits = layout, step, 1.0, _MORE_BITS
+        self.layout, self.step, self.pressure, self.course = layout, step, 1.0, USUAL
+        self.costs: list[tuple[float, Cost]] = []
         self._seed, self._backend = seed, backend
         self._networks_backend = best_on_cpu() if on_device(backend) else backend
         target = _in_steps(volume, offset, step).reshape(layout.kernel.shape)
         self.set_networks(*networks)
         self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains, weights)]
         self._first = self._target = up(target, backend)
-        self._weights = None if weights is None else up(level_weights(weights, layout)[0], backend)
+        self._weights = None if weights is None else up(sample_weights(weights), backend)
         self._displaced: Distortion | None = None
         if frames is not None:
             self._target, self._displaced = _in_steps(frames[0], offset, step), frames[1]
@@ -179,24 +211,25 @@ class PyramidFit:
         self._networks = other._networks
 
     def start_at_half(self, steps: int, schedule: Schedule, note: Note) -> None:
-        """Take all levels but the finest, and the context model, from a fit of the signal at half its resolution.
+        """Take all levels but one as fine as the signal, and the context model, from a fit of the signal at half its resolution.
 
         There a step costs an eighth; and what coarse levels can say need not be said, and then unlearned, by finer ones.
         """
-        if self.layout.levels < 3:
+        layout = self.layout
+        if len(layout.above) + layout.levels < 3:
             return
-        flags, layout = self.layout.kernel.halved[0], self.layout
-        coarse = replace(layout, shape=layout.lattices[1], halved=layout.halved[1:])
+        flags, coarse = layout.kernel.whole.halved[0], layout.coarser
         means, unit = halved(down(self._first), flags), 2 ** (-sum(flags) / 2)
-        context = self.context._replace(level_bias=self.context.level_bias[1:])
+        first = layout.levels - coarse.levels
+        context = self.context._replace(level_bias=self.context.level_bias[first:])
         networks = context, initial_networks(coarse, self._seed)[1]
         weights = None if self._weights is None else halved(down(self._weights), flags)
         half = PyramidFit(means.reshape(coarse.shape), 0.0, unit, coarse, networks, self._seed, self._backend, weights)
         half.run(steps, None, schedule, note)
-        for own, found in zip(self._latents[1:], half._latents, strict=True):
+        for own, found in zip(self._latents[first:], half._latents, strict=True):
             own.values = found.values
         biases = half.context.level_bias
-        self.set_networks(half.context._replace(level_bias=np.concatenate([biases[:1], biases])), self.synthesis)
+        self.set_networks(half.context._replace(level_bias=np.concatenate([biases[:first], biases])), self.synthesis)
 
     def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note, settle: Settle | None = None) -> None:
         """Descend; the step, and later the price of bits, follow the goal, if there is one.
@@ -220,6 +253,7 @@ class PyramidFit:
             self.advance(number, networks=settle is None or number < self._turn)
             if (number + 1) % checks == 0:
                 cost, part = self.cost(), (number + 1) / steps
+                self.costs.append((part, cost))
                 if goal is not None:
                     self._follow(goal, cost, part)
                 note(part, self._told(cost))
@@ -258,8 +292,12 @@ class PyramidFit:
 
     def bits(self, latents: list[NDArray[np.int32]]) -> float:
         """Bits of whole latents."""
+        return float(self.level_bits(latents).sum())
+
+    def level_bits(self, latents: list[NDArray[np.int32]]) -> NDArray[np.float64]:
+        """Bits of whole latents, those of each level."""
         floats = [y.astype(np.float32) for y in latents]
-        return float(rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)[0].sum())
+        return rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)[0]
 
     def squares(self, latents: list[NDArray[Any]]) -> float:
         """Sum of squared errors of latents as they count, in units of the step."""
@@ -320,11 +358,12 @@ class PyramidFit:
 
     def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
         """Change the step, or later the price of bits, so that the end meets the goal."""
+        more_bits, more_error = self.course.at(part)
         if goal.bits is not None:
-            excess = cost.bits / (goal.bits * (1 + self.more_bits * (1 - part) ** 2))
+            excess = cost.bits / (goal.bits * more_bits)
         else:
             assert goal.error is not None
-            excess = goal.error * (1 + _MORE_ERROR * (1 - part) ** 2) / max(cost.error * self.step**2, 1e-30)
+            excess = goal.error * more_error / max(cost.error * self.step**2, 1e-30)
         first, last = (max(share, min(least / self._steps, 2 * share)) for share, least in zip(_SETTLED, _SETTLED_STEPS, strict=True))
         if part < first:
             return
@@ -347,67 +386,3 @@ class PyramidFit:
 def _in_steps(samples: np.ndarray, offset: float, step: float) -> Floats:
     return ((samples - np.float32(offset)) / np.float32(step)).astype(np.float32)
 
-
-class Guess(NamedTuple):
-    """Where to begin.
-
-    Attributes
-    ----------
-    step : float
-    more_bits : float
-        How much more bits than at its end a fit of this signal has at its beginning.
-    """
-
-    step: float
-    more_bits: float
-
-
-def calibrated_step(
-    volume: np.ndarray, offset: float, layout: PyramidLayout, networks: tuple[Context, Synthesis], goal: Goal, seed: int, backend: Backend,
-    weights: Floats | None = None,
-) -> Guess:
-    """The step to fit a signal with: guessed, then corrected by a short fit of its middle, or of that of its region.
-
-    Parameters
-    ----------
-    volume : ndarray
-    offset : float
-    layout : PyramidLayout
-    networks : tuple of Context and Synthesis
-        To begin with.
-    goal : Goal
-    seed : int
-    backend : Backend
-    weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
-    """
-    whole = Differences(volume, offset, layout, weights)
-    step = whole.step(goal, GUESS if goal.bits is not None else _GUESS_OF_ERROR)
-    box = middle_box(volume.shape, _TRIAL_SAMPLES, weights)
-    part, counted = np.ascontiguousarray(volume[box]), cut_weights(weights, box)
-    sketch = replace(layout, shape=part.shape)
-    trial = PyramidFit(part, offset, step, sketch, networks, seed, backend, counted)
-    trial.begin(_TRIAL_STEPS, Schedule())
-    halfway = 0.0
-    for number in range(_TRIAL_STEPS):
-        trial.advance(number)
-        halfway = trial.cost().bits if 2 * (number + 1) == _TRIAL_STEPS else halfway
-    cost, known = trial.cost(), Differences(part, offset, sketch, counted)
-    more = 4 * _SAME * (halfway / max(cost.bits, 1e-9) - 1)
-    if goal.bits is not None:
-        share = _FEWER * cost.bits / max(known.bits(step), 1e-9)
-    else:
-        share = cost.error * step**2 / max(known.error(step), 1e-9)
-    # Where the measure has run into its limits, its inverse says nothing.
-    return Guess(min(max(whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF), min(max(more, _MORE[0]), _MORE[1]))
-
-
-GUESS, _GUESS_OF_ERROR = 0.8, 0.5
-"""Part of `Differences.bits`, and of its error, that a fit takes."""
-_SAME, _MORE = 1.1, (0.4, 1.2)
-"""How far a short fit's bits tell how those of a whole one fall, and the limits of that."""
-_MOST_OFF = 4.0
-"""Factor by which the guess of a step is corrected at most."""
-_FEWER = 0.65
-"""Bits of a whole fit over those of a short one at the same step."""
-_TRIAL_SAMPLES, _TRIAL_STEPS = 1 << 18, 80
-"""Of the fit that corrects the guess."""

@@ -32,10 +32,13 @@ def first_latents(target: Floats, layout: PyramidLayout, gains: Floats, weights:
     weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
         What squared errors count.
     """
-    dead = [_DEAD, *[0.0] * (layout.levels - 1)] if weights is None else _dead_zones(weights, layout)
+    absent = len(layout.above)
+    plain = [0.0 if absent else _DEAD, *[0.0] * (layout.levels - 1)]
+    dead = plain if weights is None else _dead_zones(weights, layout)
     means = [target]
-    for flags in layout.kernel.halved:
+    for flags in layout.kernel.whole.halved:
         means.append(halved(means[-1], flags))
+    means = means[absent:]
     found = [_nearer(means[-1] / gains[-1], dead[-1])]
     for level in range(layout.levels - 2, -1, -1):
         coarse = doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
@@ -51,9 +54,10 @@ def _nearer(values: Floats, dead: Any) -> Floats:
 
 def _dead_zones(weights: Floats, layout: PyramidLayout) -> list[Floats]:
     """By what the latents of each level begin nearer to zero."""
+    absent = len(layout.above)
     with np.errstate(divide="ignore"):
         longer: list[Floats] = [np.reciprocal(np.sqrt(w)) for w in level_weights(weights, layout)]
-    return [np.float32(_DEAD) * (steps - np.float32(level > 0)) for level, steps in enumerate(longer)]
+    return [np.float32(_DEAD) * (steps - np.float32(level + absent > 0)) for level, steps in enumerate(longer)]
 
 
 def halved(values: Floats, flags: tuple[bool, ...]) -> Floats:
@@ -76,7 +80,7 @@ def doubled(values: Floats, flags: tuple[bool, ...], shape: tuple[int, ...]) -> 
 
 
 def level_weights(weights: Floats, layout: PyramidLayout) -> list[Floats]:
-    """What squared errors count around the latents of every level: means of what those of the samples do.
+    """What squared errors count around the latents of every level: means of what those of the samples, `weights`, do.
 
     Parameters
     ----------
@@ -88,10 +92,15 @@ def level_weights(weights: Floats, layout: PyramidLayout) -> list[Floats]:
     list of ndarray of float32
         With the four axes of kernels.
     """
-    found = [weights.reshape((1,) * (AXES - weights.ndim) + weights.shape)]
-    for flags in layout.kernel.halved:
+    found = [sample_weights(weights)]
+    for flags in layout.kernel.whole.halved:
         found.append(halved(found[-1], flags))
-    return found
+    return found[len(layout.above) :]
+
+
+def sample_weights(weights: Floats) -> Floats:
+    """With the four axes of kernels."""
+    return weights.reshape((1,) * (AXES - weights.ndim) + weights.shape)
 
 
 def middle_box(shape: tuple[int, ...], most: int, weights: Floats | None) -> tuple[slice, ...]:

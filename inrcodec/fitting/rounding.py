@@ -9,6 +9,8 @@ symbols' bits and by what it costs those whose contexts it changes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +38,8 @@ _PROBE = 24
 def curvatures(layout: Layout, synthesis: Synthesis, backend: Backend) -> list[float]:
     """Second derivatives of the squared error by a latent of each fine level, in the middle of nothing."""
     present = [n > 1 for n in layout.shape]
-    shape = tuple(_PROBE if here else 1 for here in present)
-    probe = Layout(shape, layout.halved)  # type: ignore[arg-type]
+    shape: Any = tuple(_PROBE if here else 1 for here in present)
+    probe = replace(layout, shape=shape)
     nothing = [np.zeros(s, dtype=np.float32) for s in probe.shapes]
     plain = synthesise(nothing, synthesis, probe, backend)
     found = []

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +25,8 @@ from inrcodec_kernels.pyramid import CUBIC, Context, IntegerContext, Layout, Syn
 
 AXES = 4
 """Kernels see every signal with so many axes."""
+MOST_ABOVE = 2
+"""Most lattices, from that of the signal on, without latents."""
 Flags = tuple[bool, ...]
 
 HIDDEN_BITS = 5
@@ -81,12 +83,15 @@ class PyramidLayout:
         Width of the context model's hidden layers.
     synthesis : tuple of int
         Widths of the synthesis's hidden layers.
+    above : tuple of tuple of bool
+        For each lattice between the signal and the finest level: the axes along which it, or that level, has half of what is above it.
     """
 
     shape: tuple[int, ...]
     halved: tuple[Flags, ...]
     context: int = 24
     synthesis: tuple[int, int] = (16, 16)
+    above: tuple[Flags, ...] = ()
 
     @property
     def ndim(self) -> int:
@@ -102,8 +107,20 @@ class PyramidLayout:
     def kernel(self) -> Layout:
         """The layout as the kernels take it: four axes."""
         missing = AXES - self.ndim
-        halved = tuple((False,) * missing + flags for flags in self.halved)
-        return Layout((1,) * missing + self.shape, halved)  # type: ignore[arg-type]
+        above, halved = (tuple((False,) * missing + flags for flags in steps) for steps in (self.above, self.halved))
+        return Layout((1,) * missing + self.shape, halved, above)  # type: ignore[arg-type]
+
+    @property
+    def coarser(self) -> PyramidLayout:
+        """That of the signal at half its resolution, with all levels that are left there."""
+        shape = self.kernel.whole.shapes[1][AXES - self.ndim :]
+        above, halved = (self.above[1:], self.halved) if self.above else ((), self.halved[1:])
+        return replace(self, shape=shape, halved=halved, above=above)
+
+    @property
+    def without_finest(self) -> PyramidLayout:
+        """That of the same signal with one level less: the finest lattice holds no latents."""
+        return replace(self, halved=self.halved[1:], above=self.above + self.halved[:1])
 
     @property
     def lattices(self) -> tuple[tuple[int, ...], ...]:
@@ -114,9 +131,9 @@ class PyramidLayout:
     def strides(self) -> tuple[tuple[int, ...], ...]:
         """Samples from one latent of a level to the next along each axis."""
         found = [(1,) * self.ndim]
-        for flags in self.halved:
+        for flags in self.above + self.halved:
             found.append(tuple(s * 2 if half else s for s, half in zip(found[-1], flags, strict=True)))
-        return tuple(found)
+        return tuple(found[len(self.above) :])
 
     @property
     def latents(self) -> int:
@@ -137,7 +154,7 @@ class PyramidLayout:
         """Shapes of the synthesis's parameters, in stream order."""
         n, (s1, s2) = self.kernel.synthesis_inputs, self.synthesis
         return {
-            "gains": (self.levels,), "filters": (self.levels - 1, 4), "first": (n, s1), "first_bias": (s1,),
+            "gains": (self.levels,), "filters": (len(self.above) + self.levels - 1, 4), "first": (n, s1), "first_bias": (s1,),
             "second": (s1, s2), "second_bias": (s2,), "last": (s2,), "last_bias": (), "skips": (self.levels,),
         }  # fmt: skip
 
@@ -171,7 +188,7 @@ def initial_networks(layout: PyramidLayout, seed: int) -> tuple[Context, Synthes
     gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
     whole.update(
         gains=gains,
-        filters=np.tile(np.array(CUBIC, dtype=np.float32), (layout.levels - 1, 1)),
+        filters=np.tile(np.array(CUBIC, dtype=np.float32), (shapes["filters"][0], 1)),
         last=np.float32(0.05) * draw.standard_normal(shapes["last"], dtype=np.float32),
         skips=np.ones(layout.levels, dtype=np.float32),
     )

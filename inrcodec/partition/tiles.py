@@ -39,6 +39,11 @@ class TilePyramid:
         """Number of levels."""
         return len(self.lattices)
 
+    @property
+    def reach(self) -> Extents:
+        """Samples under a tile of the finest level along each axis."""
+        return tuple(self.edge * stride for stride in self.strides[0])
+
     def grid(self, level: int) -> Extents:
         """Tiles of a level along each axis."""
         return grid_of(self.lattices[level], (self.edge,) * len(self.shape))

@@ -16,12 +16,13 @@ from inrcodec_kernels.pyramid import IntegerContext, Synthesis, check_context
 
 from ..coding.lanes import MAX_LANES
 from ..coding.parameters import QuantisedTensor, read_parameters, write_parameters
-from ..models.pyramid import PLACES, PyramidLayout, integer_context
+from ..models.pyramid import MOST_ABOVE, PLACES, PyramidLayout, integer_context
 from ..models.shipped import shipped
 from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
 
-VERSION = 0
+VERSIONS = range(2)
+"""Of TREE: 1 where the finest level is coarser than the signal."""
 MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
 MAX_TILE = 1 << 24
 """Most latents of a tile: a single sample takes a few whole tiles to decode."""
@@ -73,10 +74,11 @@ class PyramidStream:
         """Pack everything."""
         layout = self.layout
         fixed = _FIXED.pack(
-            VERSION, layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
+            int(bool(layout.above)), layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
         )  # fmt: skip
-        halved = bytes(sum(1 << axis for axis, half in enumerate(flags) if half) for flags in layout.halved)
-        return fixed + halved + struct.pack(f"<{len(self.further_offsets)}i", *self.further_offsets)
+        count = bytes([len(layout.above)]) if layout.above else b""
+        halved = bytes(sum(1 << axis for axis, half in enumerate(flags) if half) for flags in layout.above + layout.halved)
+        return fixed + count + halved + struct.pack(f"<{len(self.further_offsets)}i", *self.further_offsets)
 
     @classmethod
     def from_section(cls, data: bytes, shape: tuple[int, ...], blocks: int, channels: bool = False) -> PyramidStream:
@@ -91,22 +93,26 @@ class PyramidStream:
         if len(data) < _FIXED.size:
             raise ContainerError("expected a complete TREE section, found a short one; get a fresh copy")
         version, levels, context, s1, s2, edge, step, offset, low, high = _FIXED.unpack_from(data)
-        if version != VERSION:
-            raise ContainerError(f"expected version {VERSION} of TREE, found {version}; get a newer inrcodec")
-        flags, further = data[_FIXED.size : _FIXED.size + levels - 1], data[_FIXED.size + levels - 1 :]
-        sound = 1 <= levels <= MAX_LEVELS and len(flags) == levels - 1 and all(b < 1 << len(shape) for b in flags)
+        if version not in VERSIONS:
+            raise ContainerError(f"expected version {VERSIONS[-1]} of TREE or an older one, found {version}; get a newer inrcodec")
+        count, rest = (data[_FIXED.size : _FIXED.size + 1], data[_FIXED.size + 1 :]) if version else (b"\0", data[_FIXED.size :])
+        absent = count[0] if count else 0
+        flags, further = rest[: absent + levels - 1], rest[absent + levels - 1 :]
+        sound = 1 <= levels <= MAX_LEVELS - absent and absent <= MOST_ABOVE and bool(version) == (absent > 0)
+        sound = sound and len(flags) == absent + levels - 1 and all(b < 1 << len(shape) for b in flags)
         sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0)
         if not sound or any(w % 4 or not 4 <= w <= MAX_WIDTH for w in (context, s1, s2)):
             raise ContainerError("expected a known kind of pyramid, found impossible values in TREE; get a fresh copy of the file")
         if not 0 < step <= MAX_STEP or low > high:
             raise ContainerError("expected a step and a range of samples, found impossible ones; get a fresh copy of the file")
         halved = tuple(tuple(bool(b >> axis & 1) for axis in range(len(shape))) for b in flags)
-        layout, offsets = PyramidLayout(shape, halved, context, (s1, s2)), struct.unpack(f"<{len(further) // 4}i", further)
+        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent])
+        offsets = struct.unpack(f"<{len(further) // 4}i", further)
         stream = cls(layout, edge + 1, step, offset, low, high, offsets)
         found = sum(math.prod(stream.tiles.grid(level)) for level in range(levels))
         if found != blocks:
             raise ContainerError(f"expected {blocks} blocks from the index, found {found} tiles; get a fresh copy")
-        if (largest := math.prod(min(n, stream.edge) for n in shape)) > MAX_TILE:
+        if (largest := math.prod(min(n, stream.edge) for n in layout.lattices[0])) > MAX_TILE:
             raise ContainerError(f"expected at most {MAX_TILE} latents in a tile, found {largest}; get a fresh copy of the file")
         return stream
 

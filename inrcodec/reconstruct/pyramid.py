@@ -49,7 +49,7 @@ class PyramidReconstruction:
         self.backend = backend
         self.stream, self.context, self.synthesis = stream, context, synthesis
         self.tree, self.step, self.low, self.high = stream.tiles, stream.step, stream.low, stream.high
-        self.extents = extents_there(stream) if backend.name == "triton" else (stream.edge,) * stream.layout.ndim
+        self.extents = extents_there(stream) if backend.name == "triton" else stream.tiles.reach
         self.shape, self.evaluated = stream.layout.shape, 0
         self.shared_weights = stream.layout.parameters
 

@@ -21,8 +21,8 @@ from .latents import DeviceLatents
 
 IntArray = NDArray[np.int64]
 
-_LATENTS = 1 << 26
-"""Latents of the finest level, in whole tiles, under the samples that are made at a time; each takes some 70 bytes."""
+_SAMPLES = 1 << 26
+"""Samples in whole tiles of the finest level that are made at a time; each takes some 70 bytes."""
 
 
 class PyramidBoxes:
@@ -77,12 +77,12 @@ class PyramidBoxes:
 
 def extents_there(stream: PyramidStream) -> tuple[int, ...]:
     """Along each axis, the thickness of a slab across it that keeps a device busy."""
-    total = math.prod(stream.layout.shape)
-    return tuple(stream.edge * max(1, _LATENTS * extent // (stream.edge * total)) for extent in stream.layout.shape)
+    total, axes = math.prod(stream.layout.shape), zip(stream.layout.shape, stream.tiles.reach, strict=True)
+    return tuple(reach * max(1, _SAMPLES * extent // (reach * total)) for extent, reach in axes)
 
 
 def _parts(start: IntArray, stop: IntArray, stream: PyramidStream) -> Iterator[tuple[IntArray, IntArray]]:
-    """Cut a box into channels that have an offset each, and those between tiles until few latents are under a part."""
+    """Cut a box into channels that have an offset each, and those between tiles until parts are small."""
     if not stream.further_offsets:
         yield from _halves(start, stop, stream)
         return
@@ -93,15 +93,16 @@ def _parts(start: IntArray, stop: IntArray, stream: PyramidStream) -> Iterator[t
 
 
 def _halves(start: IntArray, stop: IntArray, stream: PyramidStream) -> Iterator[tuple[IntArray, IntArray]]:
-    """Halve a box between tiles until each part has few latents under it, or is one tile thick."""
-    first, last = start // stream.edge, -(-stop // stream.edge)
+    """Halve a box between tiles until each part has few samples, or is one tile thick."""
+    reach = np.array(stream.tiles.reach)
+    first, last = start // reach, -(-stop // reach)
     tiles = last - first
     axis = int(np.argmax(tiles))
-    latents = math.prod(tiles.tolist()) * math.prod(min(stream.edge, n) for n in stream.layout.shape)
-    if latents <= _LATENTS or tiles[axis] == 1:
+    samples = math.prod(tiles.tolist()) * math.prod(np.minimum(reach, stream.layout.shape).tolist())
+    if samples <= _SAMPLES or tiles[axis] == 1:
         yield start, stop
         return
     before, after = stop.copy(), start.copy()
-    before[axis] = after[axis] = (first[axis] + tiles[axis] // 2) * stream.edge
+    before[axis] = after[axis] = (first[axis] + tiles[axis] // 2) * reach[axis]
     yield from _halves(start, before, stream)
     yield from _halves(after, stop, stream)

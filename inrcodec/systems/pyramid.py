@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from inrcodec_formats.container import Section
 from inrcodec_formats.errors import OptionError
 from inrcodec_kernels.backend import best_on_cpu, in_threads
-from inrcodec_kernels.pyramid import Context, Synthesis, check_context
+from inrcodec_kernels.pyramid import Context, IntegerContext, Synthesis, check_context
 from inrcodec_kernels.warp import Field
 
 from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
+from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Trials
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
 from ..models.shipped import first_shipped
@@ -26,12 +27,12 @@ from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section,
 from ..payload.sections import MAX_STEP
 from .base import Draft, Task
 
-_BITS_PER_PARAMETER = 7.0
-"""Of both networks, about, as they are stored."""
 _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
     (20_000, 24, (16, 16)), (5_000, 16, (8, 8)), (2_500, 8, (8, 4)), (0, 8, (4, 4)),
 )  # fmt: skip
 """Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
+Parameters = dict[str, NDArray[np.float32]]
+
 _BEYOND = 1.015
 """Over the bits, or below the error, that are left for the latents: trimming takes off a little of what is too much,
 but nothing puts on what is missing."""
@@ -104,16 +105,16 @@ class PyramidSystem:
         volume, backend, seed = self.volume, self.backend, self.task.options.seed
         halved = pyramid_start.choose_halvings(measured, self.options.levels, channels=self.task.channels)
         context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
-        self.layout = PyramidLayout(volume.shape, halved, context, synthesis)
-        wanted, networks = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters), self._first_networks()
-        guess = self.task.timed(
-            "trial",
-            lambda: pyramid.calibrated_step(volume, self.offset, self.layout, networks, wanted, seed, backend, self._weights),
-        )
-        self._goal, self._more_bits = goal, guess.more_bits
+        full, steps = PyramidLayout(volume.shape, halved, context, synthesis), self.task.options.pyramid_steps
+        trials = Trials(
+            volume, self.offset, full, lambda layout: self._first_networks(layout)[0], self._as_stored,
+            lambda layout: self._first_goal(goal, layout), steps, seed, backend, self._weights, self.task.note("trial"),
+        )  # fmt: skip
+        guess = self.task.timed("trial", lambda: trials.guess(self.options.above))
+        self.layout, self._goal, self._course = guess.layout, goal, guess.course
         self._fit_at(guess.step, goal)
         self.choices.update(
-            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self.task.options.pyramid_steps,
+            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=steps,
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
 
@@ -150,11 +151,11 @@ class PyramidSystem:
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
-        networks = self._first_networks()
+        networks, (self._base_name, self._base) = self._first_networks(self.layout)
         self.fit = pyramid.PyramidFit(
             self.volume, self.offset, step, self.layout, networks, seed, backend, self._weights, self._frames
         )
-        self.fit.more_bits = self._more_bits
+        self.fit.course = self._course
         steps = task.options.pyramid_steps
         task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half")))
 
@@ -162,7 +163,7 @@ class PyramidSystem:
             self._round_networks()
             return self._of_latents(goal, 8 * len(self._network_section()))
 
-        first = self._of_latents(goal, _BITS_PER_PARAMETER * self.layout.parameters)
+        first = self._first_goal(goal, self.layout)
         task.timed("fit", lambda: self.fit.run(steps, first, pyramid.Schedule(), task.note("fit"), settle))
         self._known = {1.0: self.fit.rounded}
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
@@ -183,9 +184,13 @@ class PyramidSystem:
         bits = goal.bits
         if bits is None:
             known = pyramid_start.Differences(self.volume, self.offset, layout, self._weights)
-            bits = pyramid.GUESS * known.bits(known.step(goal, 1.0))
+            bits = GUESS * known.bits(known.step(goal, 1.0))
         context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
         return self.options.context or context, self.options.synthesis or synthesis
+
+    def _first_goal(self, goal: Goal, layout: PyramidLayout) -> Goal:
+        """What is left for the latents before networks are known."""
+        return self._of_latents(goal, BITS_PER_PARAMETER * layout.parameters)
 
     def _of_latents(self, goal: Goal, network_bits: float) -> Goal:
         """What is left of a goal for the latents, and a little more."""
@@ -195,32 +200,23 @@ class PyramidSystem:
         assert goal.error is not None
         return Goal(error=goal.error / _BEYOND)
 
-    def _first_networks(self) -> tuple[Context, Synthesis]:
-        """Those that come with the package, where there are any for such a signal; `_base` is what streams hold differences to."""
-        found = first_shipped(self.layout) if self.options.warm_start else None
-        self._base_name = "" if found is None else found.name
-        self._base = {} if found is None else found.fitted_to(self.layout) or {}
-        return parted(self._base) if self._base else initial_networks(self.layout, self.task.options.seed)
+    def _first_networks(self, layout: PyramidLayout) -> tuple[tuple[Context, Synthesis], tuple[str, Parameters]]:
+        """Those that come with the package, where there are any for such a signal, and what streams hold differences to: a name and parameters."""
+        found = first_shipped(layout) if self.options.warm_start else None
+        if found is None:
+            return initial_networks(layout, self.task.options.seed), ("", {})
+        base = found.fitted_to(layout) or {}
+        return parted(base), (found.name, base)
 
     def _round_networks(self) -> None:
         """Round both networks to what a stream holds, and go on with those."""
-        exact, limit = joined(self.fit.context, self.fit.synthesis), LARGEST_PARAMETER
-        while True:
-            held = self._rounded({name: np.clip(values, -limit, limit) for name, values in exact.items()})
-            self._integers = integer_context({n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")})
-            try:
-                check_context(self._integers)
-                break
-            except ValueError:
-                # Weights so large have never been seen; but what is written must be readable.
-                limit /= 2
+        self._parameters, held, self._integers = _rounded(self.fit.context, self.fit.synthesis, self._base, self.task.volume.size)
         self.fit.set_networks(*parted(held))
 
-    def _rounded(self, exact: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """Parameters as a decoder will have them; `_parameters` are the differences that it reads."""
-        base, places = {name: self._base.get(name, np.float32(0)) for name in exact}, stored_places(self.task.volume.size)
-        self._parameters = {name: QuantisedTensor.of(v - base[name], -places[name]) for name, v in exact.items()}
-        return {name: t.dequantised() + base[name] for name, t in self._parameters.items()}
+    def _as_stored(self, layout: PyramidLayout, context: Context, synthesis: Synthesis) -> tuple[Context, Synthesis]:
+        """Networks as a decoder will have them."""
+        _, (_, base) = self._first_networks(layout)
+        return parted(_rounded(context, synthesis, base, self.task.volume.size)[1])
 
     def _network_section(self) -> bytes:
         return network_section(self._parameters, self._base_name)
@@ -237,8 +233,8 @@ class PyramidSystem:
 
     @property
     def extents(self) -> tuple[int, ...]:
-        """Those of the finest tiles."""
-        return (self._edge,) * self.layout.ndim
+        """Samples under the finest tiles."""
+        return self._stream.tiles.reach
 
     @property
     def _edge(self) -> int:
@@ -284,6 +280,26 @@ class PyramidSystem:
         if price not in self._known:
             self._known[price] = self.task.timed("fit", lambda: self.fit.again(price, self.task.note("fit")))
         return self._known[price]
+
+
+def _rounded(
+    context: Context, synthesis: Synthesis, base: Parameters, samples: int
+) -> tuple[dict[str, QuantisedTensor], Parameters, IntegerContext]:
+    """What a stream of so many samples holds of networks, differences to `base`; all parameters as a decoder has them; its context model."""
+    exact, places, limit = joined(context, synthesis), stored_places(samples), LARGEST_PARAMETER
+    first = {name: base.get(name, np.float32(0)) for name in exact}
+    while True:
+        differences = {
+            name: QuantisedTensor.of(np.clip(v, -limit, limit) - first[name], -places[name]) for name, v in exact.items()
+        }
+        held = {name: t.dequantised() + first[name] for name, t in differences.items()}
+        integers = integer_context({n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")})
+        try:
+            check_context(integers)
+            return differences, held, integers
+        except ValueError:
+            # Weights so large have never been seen; but what is written must be readable.
+            limit /= 2
 
 
 def _scaled(goal: Goal, fewer: float) -> Goal:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule, calibrated_step
+from inrcodec.fitting.pyramid import FAIR, USUAL, Cost, Course, PyramidFit, Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents
+from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Trials
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec.region import Region
 from inrcodec_kernels.backend import choose
@@ -63,13 +64,20 @@ def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
     assert not all(np.array_equal(a, b) for a, b in zip(other.rounded, fitted.rounded, strict=True))
 
 
+def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None) -> Guess:
+    full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
+    trials = Trials(
+        volume, 0.0, full, lambda layout: initial_networks(layout, 0), lambda layout, *pair: pair, lambda layout: goal, steps, 0, choose("cpu"), None, quiet
+    )
+    return trials.guess(above)
+
+
 def reached(goal: Goal) -> float:
     """Bits or error of a fit, over its goal."""
     volume = small()
-    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
-    networks = initial_networks(layout, 0)
-    step, _ = calibrated_step(volume, 0.0, layout, networks, goal, 0, choose("cpu"))
-    fit = PyramidFit(volume, 0.0, step, layout, networks, 0, choose("cpu"))
+    layout, step, course = guessed(volume, goal)
+    fit = PyramidFit(volume, 0.0, step, layout, initial_networks(layout, 0), 0, choose("cpu"))
+    fit.course = course
     fit.run(100, goal, Schedule(), quiet)
     found = fit.cost()
     return found.bits / goal.bits if goal.bits is not None else found.error * fit.step**2 / (goal.error or 1.0)
@@ -189,11 +197,41 @@ def test_bits_are_dear_at_first_and_fair_in_the_end() -> None:
 def test_guesses_of_the_step_stay_near_what_was_tried() -> None:
     """Even where the measure of the error has run into its limit, far above what the signal has."""
     volume = small()
-    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
-    step, more = calibrated_step(volume, 0.0, layout, initial_networks(layout, 0), Goal(error=1e7), 0, choose("cpu"))
-    assert 0.3 <= more <= 1.2
-    first = Differences(volume, 0.0, layout).step(Goal(error=1e7), 0.5)
-    assert first / 4 <= step <= first * 4
+    layout, step, _ = guessed(volume, Goal(error=1e7), 10)
+    first = Differences(volume, 0.0, layout).step(Goal(error=1e7), GUESS_OF_ERROR)
+    assert first / 16 <= step <= first * 16
+
+
+def test_courses_are_those_of_the_fit() -> None:
+    course = Course.of([(0.5, Cost(30.0, 2.0)), (1.0, Cost(20.0, 4.0))], Cost(20.0, 4.0))
+    assert course.at(0.5) == (1.5, 0.5) and course.at(0.75) == (1.25, 0.75) and course.at(0.1) == (1.5, 0.5) and course.at(1) == (1, 1)
+    assert Course.of([(0.5, Cost(1e9, 0.0))], Cost(1.0, 1.0)).at(0.5) == (3.0, 1 / 3)
+    assert Course.of([(0.5, Cost(1.0, 0.0))], Cost(0.0, 0.0)) is USUAL and Course.of([], Cost(1.0, 1.0)) is USUAL
+    assert USUAL.at(1.0) == (1, 1) and min(USUAL.at(0.2)) > 1
+
+
+@pytest.mark.parametrize("bits", [600.0, 400000.0])
+def test_finest_levels_are_left_out_where_streams_are_small(bits: float) -> None:
+    volume = tissue((48, 56, 56))
+    layout, _, _ = guessed(volume, Goal(bits=bits), 60)
+    assert bool(layout.above) == (bits < 1e4)
+    asked = [guessed(volume, Goal(bits=bits), 5, above).layout for above in (0, 1, 2)]
+    assert [len(found.above) for found in asked] == [0, 1, 2] and [found.levels for found in asked] == [4, 3, 2]
+    assert all(found.above + found.halved == asked[0].halved for found in asked)
+
+
+def test_a_fit_without_the_finest_level_starts_from_all_that_a_half_has() -> None:
+    volume = small()
+    full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
+    for layout in (full.without_finest, full.without_finest.without_finest):
+        fit = PyramidFit(volume, 0.0, 30.0, layout, initial_networks(layout, 0), 0, choose("cpu"))
+        before = fit.rounded
+        assert [y.shape[1:] for y in before] == list(full.lattices[len(layout.above) :])
+        fit.start_at_half(STEPS, Schedule(), quiet)
+        assert not any(np.array_equal(a, b) for a, b in zip(before, fit.rounded, strict=True))
+        first = fit.cost()
+        fit.run(STEPS, None, Schedule(), quiet)
+        assert fit.cost().error + FAIR * fit.cost().bits / fit.samples < first.error + FAIR * first.bits / fit.samples
 
 
 def region_fit() -> tuple[PyramidFit, np.ndarray]:

@@ -6,6 +6,7 @@ Run it after a change of the format, on purpose and never by accident; see READM
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ CASES: dict[str, tuple[np.ndarray | Signal, dict[str, object]]] = {
     "restored": (tissue((32, 64, 64)), {"ratio": 128, "effort": 3}),
     "pyramid": (scan((20, 23, 18)), {"bits_per_voxel": 3, "method": "pyramid", "pyramid": SMALL}),
     "pyramid_series": (scan((3, 6, 11, 10), "uint8"), {"bits_per_voxel": 6, "method": "pyramid", "pyramid": SMALL}),
+    "pyramid_above": (
+        tissue((24, 33, 40)), {"bits_per_voxel": 0.4, "method": "pyramid", "pyramid": replace(SMALL, above=1)},
+    ),
     "tinc_channels": (colours((7, 12, 11)), {"bits_per_voxel": 2, "axes": "zyxc"}),
     "sci_channels": (colours((18, 21)), {"bits_per_voxel": 4, "axes": "yxc", "method": "sci"}),
     "pyramid_channels": (colours((9, 13, 14)), {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": SMALL}),

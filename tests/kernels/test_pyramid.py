@@ -21,7 +21,7 @@ NUMBA = Backend("numba")
 LEAST = -2.0
 YES, NO = True, False
 
-# Odd extents, absent axes, axes of extent 1 on coarse levels, axes that are not halved, more slabs than one.
+# Odd extents, absent axes, axes of extent 1 on coarse levels, axes that are not halved, no latents on the finest lattices, more slabs than one.
 LAYOUTS = [
     Layout((1, 9, 10, 13), ((NO, YES, YES, YES),) * 2),
     Layout((3, 5, 6, 7), ((YES, YES, YES, YES), (NO, YES, NO, YES))),
@@ -32,12 +32,15 @@ LAYOUTS = [
     Layout((1, 1, 1, 1), ((YES, YES, YES, YES),)),
     Layout((1, 1, 1, 70001), ((NO, NO, NO, YES),)),
     Layout((2, 21, 41, 43), ((NO, YES, YES, YES),) * 3),
+    Layout((1, 5, 9, 12), ((NO, NO, YES, YES),), ((NO, YES, YES, YES),)),
+    Layout((2, 3, 7, 8), (), ((NO, NO, YES, YES), (YES, YES, YES, NO))),
+    Layout((1, 1, 13, 11), ((NO, NO, YES, YES),) * 2, ((NO, NO, YES, YES),)),
 ]
 SMALL = [layout for layout in LAYOUTS if math.prod(layout.shape) < 2000]
 
 
 def name(layout: Layout) -> str:
-    return "x".join(map(str, layout.shape))
+    return "x".join(map(str, layout.shape)) + f"_above{len(layout.above)}" * bool(layout.above)
 
 
 def fresh() -> np.random.Generator:
@@ -72,7 +75,7 @@ def context(random: np.random.Generator, layout: Layout, width: int = 8) -> Cont
 
 def synthesis(random: np.random.Generator, layout: Layout, thin: int = 8, thick: int = 4) -> Synthesis:
     n, levels = layout.synthesis_inputs, layout.levels
-    filters = single(np.array(pyramid.CUBIC) + 0.1 * random.normal(size=(levels - 1, 4)))
+    filters = single(np.array(pyramid.CUBIC) + 0.1 * random.normal(size=(len(layout.above) + levels - 1, 4)))
     shapes = [(n, thin), (thin,), (thin, thick), (thick,), (thick,), ()]
     gains, skips = (single(1 + 0.2 * random.normal(size=levels)) for _ in range(2))
     return Synthesis(gains, filters, *(normal(random, *shape) for shape in shapes), skips)
@@ -162,15 +165,15 @@ def test_bits_are_those_of_plain_loops(layout: Layout) -> None:
 def test_samples_are_those_of_plain_loops(layout: Layout) -> None:
     random = fresh()
     ys, p = double(latents(random, layout)), double(synthesis(random, layout))
-    channels = []
+    channels, absent, every = [], len(layout.above), layout.whole
     for k, own in enumerate(ys):
         values = p.gains[k] * own
-        for step in reversed(range(k)):
-            values = loop_upsampled(values, p.filters[step], layout.halved[step], layout.shapes[step])
+        for step in reversed(range(k + absent)):
+            values = loop_upsampled(values, p.filters[step], every.halved[step], every.shapes[step])
         channels.append(values)
     found = pyramid.synthesise(ys, p, layout)
     for place in np.ndindex(layout.shape):
-        x = [loop_seen(c, place, tap, k > 0) for k, c in enumerate(channels[:2]) for tap in layout.near]
+        x = [loop_seen(c, place, tap, k + absent > 0) for k, c in enumerate(channels[:2]) for tap in layout.near]
         x = np.array(x + [c[place] for c in channels[2:]])
         h = loop_leaky(loop_leaky(x @ p.first + p.first_bias) @ p.second + p.second_bias)
         expected = h @ p.last + p.last_bias + sum(s * c[place] for s, c in zip(p.skips, channels, strict=True))
@@ -193,6 +196,7 @@ def test_taps_are_those_of_the_method() -> None:
     )
     assert film.near[-2:] == ((-1, 0, 0, 0), (1, 0, 0, 0)) and len(film.near) == 11
     assert Layout((1, 5, 1, 8), ((NO, YES, NO, YES),)).shapes == ((1, 5, 1, 8), (1, 3, 1, 4))
+    assert Layout((1, 5, 1, 8), (), ((NO, YES, NO, YES),)).shapes == ((1, 3, 1, 4),)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=name)

@@ -50,7 +50,8 @@ def read(
 @settings(max_examples=80, deadline=None)
 @given(
     shape=st.lists(st.integers(1, 20), min_size=1, max_size=4),
-    levels=st.integers(1, 8),
+    levels=st.integers(1, 6),
+    above=st.integers(0, 2),
     widths=st.tuples(WIDTHS, WIDTHS, WIDTHS),
     edge=st.integers(1, 256),
     step=st.floats(2.0**-60, 2.0**30, width=32),
@@ -61,6 +62,7 @@ def read(
 def test_streams_come_back(
     shape: list[int],
     levels: int,
+    above: int,
     widths: tuple[int, int, int],
     edge: int,
     step: float,
@@ -68,11 +70,11 @@ def test_streams_come_back(
     ends: tuple[int, int],
     data: st.DataObject,
 ) -> None:
-    halved = tuple(tuple(data.draw(st.booleans()) for _ in shape) for _ in range(levels - 1))
-    layout = PyramidLayout(tuple(shape), halved, widths[0], widths[1:])
+    halved = tuple(tuple(data.draw(st.booleans()) for _ in shape) for _ in range(above + levels - 1))
+    layout = PyramidLayout(tuple(shape), halved[above:], widths[0], widths[1:], halved[:above])
     stream = PyramidStream(layout, edge, step, offset, min(ends), max(ends))
     section = stream.tree_section()
-    assert len(section) == 22 + levels - 1
+    assert len(section) == 22 + bool(above) + above + levels - 1
     assert read(section, stream) == stream
 
 
@@ -90,7 +92,8 @@ def test_channels_have_an_offset_each(offsets: list[int]) -> None:
 
 
 HOSTILE: dict[str, tuple[int, str, float, str]] = {
-    "a version to come": (0, "B", 1, "version 0"),
+    "a version to come": (0, "B", 2, "version 1"),
+    "lattices without latents that are not there": (0, "B", 1, "known kind of pyramid"),
     "no level": (1, "B", 0, "known kind of pyramid"),
     "a level more": (1, "B", 4, "known kind of pyramid"),
     "nine levels": (1, "B", 9, "known kind of pyramid"),
@@ -121,8 +124,21 @@ def test_hostile_fields_are_refused(at: int, form: str, value: float, words: str
     assert words in one_line(error)
 
 
-def test_sections_of_another_length_are_refused() -> None:
-    stream = stream_of()
+@pytest.mark.parametrize("count", [0, 2, 3, 255])
+def test_lattices_without_latents_are_few_and_counted_right(count: int) -> None:
+    layout = PyramidLayout((20, 13, 9), ((True, True, True),), 24, (16, 12), ((False, True, True),))
+    stream = stream_of(layout=layout)
+    section = bytearray(stream.tree_section())
+    assert read(bytes(section), stream) == stream
+    section[22] = count
+    with pytest.raises(ContainerError, match="known kind of pyramid") as error:
+        read(bytes(section), stream)
+    one_line(error)
+
+
+@pytest.mark.parametrize("above", [(), ((False, True, True),)])
+def test_sections_of_another_length_are_refused(above: tuple[tuple[bool, ...], ...]) -> None:
+    stream = stream_of(layout=replace(stream_of().layout, above=above))
     section = stream.tree_section()
     for other in (*(section[:length] for length in range(len(section))), section + b"\0"):
         with pytest.raises(ContainerError) as error:

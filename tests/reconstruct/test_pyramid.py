@@ -23,13 +23,17 @@ from inrcodec.reconstruct import pyramid_there
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.pyramid import Synthesis, reference
-from pyramid_streams import SHAPES, Made, flags, made, quantised
+from pyramid_streams import ABOVE, SHAPES, Made, flags, made, quantised
 
-every_shape = pytest.mark.parametrize("name", SHAPES)
+NAMES = [*SHAPES, *ABOVE]
+every_shape = pytest.mark.parametrize("name", NAMES)
 
 
 @cache
 def stream(name: str, edge: int = 4) -> Made:
+    if name in ABOVE:
+        shape, halved, above = ABOVE[name]
+        return made(shape, halved, edge, above=above)
     return made(*SHAPES[name], edge)
 
 
@@ -45,7 +49,7 @@ def blob_and_whole(name: str, edge: int = 4) -> tuple[bytes, np.ndarray]:
         return blob, whole_of(image)
 
 
-@pytest.fixture(params=list(SHAPES))
+@pytest.fixture(params=NAMES)
 def opened(request: pytest.FixtureRequest) -> Iterator[tuple[Image, np.ndarray]]:
     blob, whole = blob_and_whole(request.param)
     with inrcodec.open(blob) as image:
@@ -97,7 +101,7 @@ def test_a_device_is_not_touched_before_samples_are_asked_for() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(name=st.sampled_from(list(SHAPES)), edge=st.sampled_from([3, 5]), data=st.data())
+@given(name=st.sampled_from(NAMES), edge=st.sampled_from([3, 5]), data=st.data())
 def test_boxes_are_parts_of_the_whole_to_the_last_bit(name: str, edge: int, data: st.DataObject) -> None:
     blob, whole = blob_and_whole(name, edge)
     with inrcodec.open(blob) as image:
@@ -152,17 +156,17 @@ def test_parts_cover_a_box_once(shape: list[int], most: int) -> None:
 @given(name=st.sampled_from(["x", "yx", "zyx", "tzyx"]), most=st.integers(1, 300), data=st.data())
 def test_parts_for_a_device_cover_a_box_once_in_whole_tiles(name: str, most: int, data: st.DataObject) -> None:
     of = stream(name).stream
-    shape, edge = np.array(of.layout.shape), of.edge
+    shape, edge = np.array(of.layout.shape), np.array(of.tiles.reach)
     start = np.array([data.draw(st.integers(0, n - 1)) for n in shape])
     stop = np.array([data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)])
     count = np.zeros(shape, dtype=int)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pyramid_there, "_LATENTS", most)
+        patch.setattr(pyramid_there, "_SAMPLES", most)
         for low, high in pyramid_there._parts(start, stop, of):
             count[tuple(map(slice, low, high))] += 1
             tiles = -(-high // edge) - low // edge
             assert tiles.max() == 1 or tiles.prod() * np.minimum(edge, shape).prod() <= most
-            assert all(a in (b, a // edge * edge) for a, b in zip(low, start, strict=True))
+            assert all(a in (b, a // e * e) for a, b, e in zip(low, start, edge, strict=True))
     inside = tuple(map(slice, start, stop))
     assert (count[inside] == 1).all() and count.sum() == count[inside].size
 

@@ -411,7 +411,8 @@ def _check_context(context: Context, layout: Layout) -> None:
 
 def _check_synthesis(synthesis: Synthesis, layout: Layout) -> None:
     n, (thin, thick), levels = layout.synthesis_inputs, synthesis.second.shape, layout.levels
-    shapes = [(levels,), (levels - 1, AXES), (n, thin), (thin,), (thin, thick), (thick,), (thick,), (), (levels,)]
+    filters = len(layout.above) + levels - 1
+    shapes = [(levels,), (filters, AXES), (n, thin), (thin,), (thin, thick), (thick,), (thick,), (), (levels,)]
     _check_parameters(synthesis, shapes, (thin, thick))
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..backend import in_threads
 from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs
 from .laplace import bits_and_gradients
-from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed, place_of
+from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed_of_all, place_of
 from .networks import SPAN, SUMS, Net, Scratch, back, forward, total
 from .reference import LINEAR
 from .upsampling import add_adjoint, upsample
@@ -83,7 +83,7 @@ def _context_adjoint(
 ) -> list[Floats]:
     """Adjoint of `_context_inputs`; what it is given is changed."""
     found = [frame.inside(flat).copy() for frame, flat in zip(frames, gradients, strict=True)]
-    from_finer = np.zeros(layout.shape, np.float32)
+    from_finer = np.zeros(layout.shapes[0], np.float32)
     for k in range(layout.levels - 1):
         _, one, two = gradients[k].reshape(3, -1)
         frames[k].fold_edge(one)
@@ -149,7 +149,7 @@ def distortion(
     """As `inrcodec_kernels.pyramid.distortion`."""
     frame, whole = Frame.of(layout, layout.shape), (CENTRE, layout.shape)
     scaled = [_single(gain * own) for gain, own in zip(synthesis.gains, latents, strict=True)]
-    sources, inputs = _channels(scaled, synthesis, layout, [(CENTRE, shape) for shape in layout.shapes], frame)
+    sources, inputs = _channels(scaled, synthesis, layout, [(CENTRE, shape) for shape in layout.whole.shapes], frame)
     wanted, gradients = np.zeros(frame.size, np.float32), np.zeros(layout.levels * frame.size, np.float32)
     frame.inside(wanted)[...] = target
     net, counted = _of_synthesis(synthesis, layout, frame), Weights.of(weights, layout)
@@ -181,28 +181,34 @@ def _of_synthesis(synthesis: Synthesis, layout: Layout, frame: Frame) -> Net:
 def _channels(
     scaled: Sequence[Floats], synthesis: Synthesis, layout: Layout, boxes: Sequence[Box], frame: Frame
 ) -> tuple[list[list[Floats]], Floats]:
-    """Upsample the boxes of all levels to the finest.
+    """Upsample the boxes of all lattices to that of the signal.
 
     Returns
     -------
     sources : list of lists of ndarray
-        For every level but the finest its own channel, then those that came to it from coarser ones; finest first.
+        For every lattice but the signal's its own channel, if it holds latents, then those that came to it from coarser ones;
+        finest first.
     inputs : ndarray
-        All channels on the finest level, in the frame's layout, one after the other.
+        All channels on the signal's lattice, in the frame's layout, one after the other.
     """
-    sources: list[list[Floats]] = [[] for _ in boxes]
-    filters = _single(synthesis.filters)
-    for k in reversed(range(1, layout.levels)):
-        sources[k] = [scaled[k]]
-        for source in sources[k + 1] if k + 1 < layout.levels else []:
-            sources[k].append(_upsampled(source, filters[k], layout, boxes, k))
+    whole, absent, filters = layout.whole, len(layout.above), _single(synthesis.filters)
+    sources: list[list[Floats]] = [[] for _ in (*boxes, None)]
+    for j in reversed(range(1, whole.levels)):
+        own = [scaled[j - absent]] if j >= absent else []
+        sources[j] = own + [_upsampled(source, filters[j], whole, boxes, j) for source in sources[j + 1]]
     inputs = np.zeros((layout.levels, frame.size), np.float32)
-    frame.inside(inputs[0])[...] = scaled[0]
-    for flat, source in zip(inputs[1:], sources[1] if layout.levels > 1 else [], strict=True):
-        upsample(source, boxes[1][0], filters[0], layout.halved[0], boxes[0][0], flat, frame)
-    if layout.levels > 1:
-        frame.repeat_edge(inputs[1])
+    if not absent:
+        frame.inside(inputs[0])[...] = scaled[0]
+    for flat, source in zip(inputs[0 if absent else 1 :], sources[1], strict=True):
+        upsample(source, boxes[1][0], filters[0], whole.halved[0], boxes[0][0], flat, frame)
+    for channel in _repeated(layout):
+        frame.repeat_edge(inputs[channel])
     return sources, inputs.reshape(-1)
+
+
+def _repeated(layout: Layout) -> range:
+    """Channels whose neighbours the network sees, and which repeat their edge: all that were upsampled."""
+    return range(0 if layout.above else 1, min(2, layout.levels))
 
 
 def _upsampled(source: Floats, taps: Floats, layout: Layout, boxes: Sequence[Box], level: int) -> Floats:
@@ -217,19 +223,20 @@ def _channels_adjoint(
     gradients: Floats, sources: Sequence[list[Floats]], synthesis: Synthesis, layout: Layout, frame: Frame
 ) -> tuple[list[Floats], NDArray[np.float64]]:
     """Gradients by the scaled latents and by the filters; `gradients` is changed."""
-    flats = list(gradients.reshape(layout.levels, -1))
-    filters, found = _single(synthesis.filters), [frame.inside(flats[0])]
-    of_filters = np.zeros((layout.levels - 1, 4))
-    flats = flats[1:]
-    if flats:
-        frame.fold_edge(flats[0])
-    for k in range(layout.levels - 1):
+    flats, filters = list(gradients.reshape(layout.levels, -1)), _single(synthesis.filters)
+    for channel in _repeated(layout):
+        frame.fold_edge(flats[channel])
+    whole, absent, found, of_filters = layout.whole, len(layout.above), [], np.zeros((len(filters), 4))
+    for j in range(whole.levels):
+        if j >= absent:
+            found.append(frame.inside(flats.pop(0)))
+        if not flats:
+            break
         coarser = []
-        for flat, source in zip(flats, sources[k + 1], strict=True):
+        for flat, source in zip(flats, sources[j + 1], strict=True):
             coarser.append(np.zeros(source.shape, np.float32))
-            of_filters[k] += add_adjoint(flat, frame, filters[k], layout.halved[k], coarser[-1], source)
-        found.append(coarser[0])
-        flats, frame = [by.reshape(-1) for by in coarser[1:]], Frame.bare(layout.shapes[k + 1])
+            of_filters[j] += add_adjoint(flat, frame, filters[j], whole.halved[j], coarser[-1], source)
+        flats, frame = [by.reshape(-1) for by in coarser], Frame.bare(whole.shapes[j + 1])
     return found, of_filters
 
 
@@ -273,12 +280,12 @@ def synthesise_box(
     latents: Sequence[Floats], origins: Sequence[Place], synthesis: Synthesis, layout: Layout, box: Box
 ) -> Floats:
     """As `inrcodec_kernels.pyramid.synthesise_box`."""
-    boxes = needed(layout, *box)
+    boxes = needed_of_all(layout, *box)
     scaled = []
-    for own, origin, (start, stop), gain in zip(latents, origins, boxes, synthesis.gains, strict=True):
+    for own, origin, (start, stop), gain in zip(latents, origins, boxes[len(layout.above) :], synthesis.gains, strict=True):
         inside = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, origin, strict=True))
         scaled.append(_single(gain * own[inside]))
-    frame = Frame.of(layout, scaled[0].shape)
+    frame = Frame.of(layout, [b - a for a, b in zip(*boxes[0], strict=True)])
     _, inputs = _channels(scaled, synthesis, layout, boxes, frame)
     net, out = _of_synthesis(synthesis, layout, frame), np.empty(frame.size, np.float32)
     low, high = (place_of(a - o for a, o in zip(place, boxes[0][0], strict=True)) for place in box)

@@ -19,6 +19,8 @@ MOST_LEVELS = 8
 Floats = NDArray[np.float32]
 Place = tuple[int, int, int, int]
 """Indices, extents or offsets along the four axes."""
+Flags = tuple[bool, bool, bool, bool]
+"""Which of the four axes."""
 Box = tuple[Place, Place]
 """Start and stop along the four axes."""
 
@@ -32,9 +34,12 @@ class Layout:
     Attributes
     ----------
     shape : tuple of 4 int
-        Extents of level 0, which are those of the signal; missing leading axes have extent 1.
+        Extents of the signal; missing leading axes have extent 1.
     halved : tuple of K - 1 tuples of 4 bool
         Axes that level k + 1 halves.
+    above : tuple of tuples of 4 bool
+        Axes that are halved from the signal to level 0, once for each tuple: lattices that would be finer hold no latents. Without
+        any, level 0 is as fine as the signal.
 
     Raises
     ------
@@ -43,30 +48,35 @@ class Layout:
     """
 
     shape: Place
-    halved: tuple[tuple[bool, bool, bool, bool], ...]
+    halved: tuple[Flags, ...]
+    above: tuple[Flags, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.shape) != AXES or min(self.shape) < 1:
             raise ValueError(
                 f"expected {AXES} positive extents, found {self.shape}; give missing leading axes extent 1"
             )
-        if self.levels > MOST_LEVELS or any(len(axes) != AXES for axes in self.halved):
-            raise ValueError(
-                f"expected at most {MOST_LEVELS} levels with {AXES} axes, found {self.halved}; halve less often"
-            )
+        steps = self.above + self.halved
+        if len(steps) >= MOST_LEVELS or any(len(axes) != AXES for axes in steps):
+            raise ValueError(f"expected at most {MOST_LEVELS} levels with {AXES} axes, found {steps}; halve less often")
 
     @property
     def levels(self) -> int:
         """Number of levels, K."""
         return len(self.halved) + 1
 
+    @property
+    def whole(self) -> Layout:
+        """The same with latents on every lattice from that of the signal on: level k is its level ``k + len(above)``."""
+        return Layout(self.shape, self.above + self.halved)
+
     @cached_property
     def shapes(self) -> tuple[Place, ...]:
         """Extents of every level, the finest first."""
         found = [self.shape]
-        for axes in self.halved:
+        for axes in self.above + self.halved:
             found.append(place_of(-(-n // 2) if half else n for n, half in zip(found[-1], axes, strict=True)))
-        return tuple(found)
+        return tuple(found[len(self.above) :])
 
     @property
     def present(self) -> tuple[int, ...]:
@@ -145,8 +155,8 @@ class Synthesis(NamedTuple):
     ----------
     gains : shape (K,)
         What a latent of each level is worth, in samples.
-    filters : shape (K - 1, 4)
-        Of the upsampling from level k + 1 to level k.
+    filters : shape (A + K - 1, 4)
+        Of every upsampling, the finest first: A from level 0 to the signal, then from level k + 1 to level k.
     first : shape (n, S1)
     first_bias : shape (S1,)
     second : shape (S1, S2)
@@ -187,6 +197,11 @@ def needed(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> list[Bo
     ValueError
         If the box is empty or leaves the signal.
     """
+    return needed_of_all(layout, start, stop)[len(layout.above) :]
+
+
+def needed_of_all(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> list[Box]:
+    """As `needed`, from the signal's lattice on, whatever holds latents."""
     axes = tuple(zip(start, stop, layout.shape, strict=True))
     if any(not 0 <= a < b <= n for a, b, n in axes):
         raise ValueError(
@@ -195,7 +210,7 @@ def needed(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> list[Bo
     # Channel 0 is seen one sample further, and so is channel 1 before it is upsampled.
     spans = [(max(0, a - 1), min(n, b + 1)) for a, b, n in axes]
     found = [spans]
-    for axes_halved, shape in zip(layout.halved, layout.shapes[1:], strict=True):
+    for axes_halved, shape in zip(layout.above + layout.halved, layout.whole.shapes[1:], strict=True):
         spans = [_reach(*span, n) if half else span for span, n, half in zip(spans, shape, axes_halved, strict=True)]
         found.append(spans)
     return [(place_of(a for a, _ in spans), place_of(b for _, b in spans)) for spans in found]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..siren.reference import mix
-from .layout import AXES, Box, Context, Layout, Place, Synthesis, needed
+from .layout import AXES, Box, Context, Layout, Place, Synthesis, needed_of_all
 
 SLOPE = 0.125
 """Slope of the leaky ReLU below zero."""
@@ -126,17 +126,18 @@ def bits(latents: Sequence[Tensor], context: Any, layout: Layout, least: float) 
 
 def samples(latents: Sequence[Tensor], origins: Sequence[Place], synthesis: Any, layout: Layout, box: Box) -> Tensor:
     """Samples of a box, in units of the step; `synthesis` holds tensors, and latents cover what the box needs."""
-    boxes = needed(layout, *box)
+    whole, absent, boxes = layout.whole, len(layout.above), needed_of_all(layout, *box)
     channels: list[Tensor] = []
-    for k in reversed(range(layout.levels)):
-        if k + 1 < layout.levels:
-            start, extents = boxes[k + 1][0], layout.shapes[k + 1]
-            filters, halved = synthesis.filters[k], layout.halved[k]
-            channels = [upsample(Window(c, start, extents), filters, halved, boxes[k]) for c in channels]
-        inside = tuple(slice(a - o, b - o) for a, b, o in zip(*boxes[k], origins[k], strict=True))
-        channels.insert(0, synthesis.gains[k] * latents[k][inside])
+    for j in reversed(range(whole.levels)):
+        if j + 1 < whole.levels:
+            start, extents = boxes[j + 1][0], whole.shapes[j + 1]
+            filters, halved = synthesis.filters[j], whole.halved[j]
+            channels = [upsample(Window(c, start, extents), filters, halved, boxes[j]) for c in channels]
+        if (k := j - absent) >= 0:
+            inside = tuple(slice(a - o, b - o) for a, b, o in zip(*boxes[j], origins[k], strict=True))
+            channels.insert(0, synthesis.gains[k] * latents[k][inside])
     windows = [Window(c, boxes[0][0], layout.shape) for c in channels]
-    inputs = [seen(window, box, tap, k > 0) for k, window in enumerate(windows[:2]) for tap in layout.near]
+    inputs = [seen(window, box, tap, k + absent > 0) for k, window in enumerate(windows[:2]) for tap in layout.near]
     centres = [seen(window, box, (0, 0, 0, 0), True) for window in windows]
     x = torch.stack([*inputs, *centres[2:]], -1)
     hidden = leaky(leaky(x @ synthesis.first + synthesis.first_bias) @ synthesis.second + synthesis.second_bias)

@@ -150,15 +150,17 @@ def _channels_adjoint(
     gradients: Tensor, sources: Sequence[Tensor], filters: Tensor, layout: Layout
 ) -> tuple[list[Tensor], Tensor]:
     """Gradients by the scaled latents and by the filters; `gradients` is changed."""
-    found = [_inside(gradients[0], layout).contiguous()]
+    whole, absent = layout.whole, len(layout.above)
+    found = [] if absent else [_inside(gradients[0], layout).contiguous()]
     of_filters = torch.zeros(filters.shape, dtype=torch.float64, device=filters.device)
-    given = _folded(gradients[1:], layout)
-    for k, source in enumerate(sources):
-        given, of_taps = downsampled(given.contiguous(), k, filters[k], layout, source)
+    given = _folded(gradients[0 if absent else 1 :], layout)
+    for j, source in enumerate(sources):
+        given, of_taps = downsampled(given.contiguous(), j, filters[j], whole, source)
         assert of_taps is not None
-        of_filters[k] = of_taps
-        found.append(given[0])
-        given = given[1:]
+        of_filters[j] = of_taps
+        if j + 1 >= absent:
+            found.append(given[0])
+            given = given[1:]
     return found, of_filters
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..siren.reference import LARGEST
 from ..stored import INTEGERS, stored
-from .layout import AXES, CENTRE, Box, Layout, Place, Synthesis, needed, place_of
+from .layout import AXES, CENTRE, Box, Layout, Place, Synthesis, needed_of_all, place_of
 from .reference import SLOPE
 from .triton_upsampling import on, upsampled
 
@@ -32,7 +32,7 @@ class DeviceSynthesis(NamedTuple):
     Attributes
     ----------
     gains : Tensor, shape (K,)
-    filters : Tensor, shape (K - 1, 4)
+    filters : Tensor, shape (A + K - 1, 4)
     first : Tensor, shape (S1, N)
     first_bias : Tensor, shape (S1,)
     second : Tensor, shape (S1, C)
@@ -145,28 +145,29 @@ def channels_of(
     Returns
     -------
     Tensor, shape (K, box with a ring)
-        All channels on level 0; beyond the signal c_0 is 0, the others repeat its edge.
-    list of K - 1 Tensor
-        For every coarser level, the finest first, what channels k .. K - 1 are there.
+        All channels on the signal's lattice; beyond it c_0 is 0 if it lies there, the others repeat its edge.
+    list of A + K - 1 Tensor
+        For every coarser lattice, the finest first, the channels of the levels from there on.
     """
-    boxes, around = needed(layout, *box), ring(layout)
+    whole, absent, boxes, around = layout.whole, len(layout.above), needed_of_all(layout, *box), ring(layout)
     window = (
         place_of(a - r for a, r in zip(box[0], around, strict=True)),
         place_of(b + r for b, r in zip(box[1], around, strict=True)),
     )
     extents = [b - a for a, b in zip(*window, strict=True)]
     found = gains.new_empty(layout.levels, *extents)
-    found[0].zero_()
-    inside = tuple(slice(a - w, b - w) for a, b, w in zip(*boxes[0], window[0], strict=True))
-    torch.mul(cut(latents[0], origins[0], boxes[0]), gains[0], out=found[0][inside])
     sources: list[Tensor] = []
-    for k in reversed(range(1, layout.levels)):
-        own = (cut(latents[k], origins[k], boxes[k]) * gains[k])[None]
-        if sources:
-            own = torch.cat([own, upsampled(sources[0], k, filters[k], layout, boxes[k + 1][0], boxes[k])])
-        sources.insert(0, own.contiguous())
+    for j in reversed(range(1, whole.levels)):
+        there = [upsampled(sources[0], j, filters[j], whole, boxes[j + 1][0], boxes[j])] if sources else []
+        if (k := j - absent) >= 0:
+            there.insert(0, (cut(latents[k], origins[k], boxes[j]) * gains[k])[None])
+        sources.insert(0, torch.cat(there).contiguous())
+    if not absent:
+        found[0].zero_()
+        inside = tuple(slice(a - w, b - w) for a, b, w in zip(*boxes[0], window[0], strict=True))
+        torch.mul(cut(latents[0], origins[0], boxes[0]), gains[0], out=found[0][inside])
     if sources:
-        found[1:] = upsampled(sources[0], 0, filters[0], layout, boxes[1][0], window)
+        found[0 if absent else 1 :] = upsampled(sources[0], 0, filters[0], whole, boxes[1][0], window)
     return found, sources
 
 

@@ -1,0 +1,187 @@
+"""Whole fits of a sample: from them come the finest level, the step to begin with, and how bits and errors fall on the way.
+
+Where a stream is small, latents on the lattice of the signal are all zero in the end, and what noise they carry until then disturbs the
+others. So a pyramid without them is tried first, which takes half the time, and whatever seems to be better after that, at the same step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.pyramid import Context, Synthesis
+
+from ..models.pyramid import MOST_ABOVE, PyramidLayout
+from .goal import Goal
+from .pyramid import FAIR, Course, PyramidFit, Schedule
+from .pyramid_start import Differences, cut_weights, middle_box
+
+Floats = NDArray[np.float32]
+Pair = tuple[Context, Synthesis]
+
+GUESS, GUESS_OF_ERROR = 0.8, 0.5
+"""Part of `Differences.bits`, and of its error, that a fit takes."""
+BITS_PER_PARAMETER = 7.0
+"""Of both networks, about, as they are stored."""
+_LEAST_SAMPLES, _MOST_SAMPLES = 1 << 15, 1 << 18
+_PART = 8
+"""A sample is at most the signal over this, or the least."""
+_WORTH = 1 << 14
+"""Samples of a sample from which on finest levels are compared."""
+_MOST_OFF = 4.0
+"""Factor by which the guess of a step is corrected at most."""
+_NEAR = 1.3
+"""Factor within which a step is near enough to another for what was seen there."""
+_DEAD, _ALIVE = 0.1, 0.3
+"""Part of the bits that the finest level takes, below which it may be left out, and above which a finer one may pay."""
+
+
+class Guess(NamedTuple):
+    """Where to begin.
+
+    Attributes
+    ----------
+    layout : PyramidLayout
+        The one that was given, or that without its finest levels.
+    step : float
+    course : Course
+        How bits and errors of a fit fall to those of its end.
+    """
+
+    layout: PyramidLayout
+    step: float
+    course: Course
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A fit of the sample at a step: squared error and bits of a sample, those of networks too, and the step that the signal needs then."""
+
+    layout: PyramidLayout
+    step: float
+    error: float
+    bits: float
+    finest: float
+    course: Course
+    needed: float
+
+
+class Trials:
+    """Fits of the middle of a signal, or of that of its region.
+
+    Parameters
+    ----------
+    volume : ndarray
+    offset : float
+    full : PyramidLayout
+        With latents on the signal's lattice.
+    networks : callable
+        ``networks(layout)``: those to begin with.
+    stored : callable
+        ``stored(layout, context, synthesis)``: what a decoder will have of networks.
+    goal : callable
+        ``goal(layout)``: what is left for latents.
+    steps, seed : int
+    backend : Backend
+    weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
+    note : callable
+        ``note(fraction, text)``.
+    """
+
+    def __init__(
+        self,
+        volume: np.ndarray,
+        offset: float,
+        full: PyramidLayout,
+        networks: Callable[[PyramidLayout], Pair],
+        stored: Callable[[PyramidLayout, Context, Synthesis], Pair],
+        goal: Callable[[PyramidLayout], Goal],
+        steps: int,
+        seed: int,
+        backend: Backend,
+        weights: Floats | None,
+        note: Callable[[float, str], None],
+    ) -> None:
+        box = middle_box(volume.shape, min(max(volume.size // _PART, _LEAST_SAMPLES), _MOST_SAMPLES), weights)
+        self._part, self._weights = np.ascontiguousarray(volume[box]), cut_weights(weights, box)
+        self._whole = Differences(volume, offset, full, weights)
+        self._known = Differences(self._part, offset, replace(full, shape=self._part.shape), self._weights)
+        self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
+        self._steps, self._seed, self._backend, self._note, self._stored = steps, seed, backend, note, stored
+
+    def guess(self, above: int | None) -> Guess:
+        """Find out where to begin.
+
+        Parameters
+        ----------
+        above : int or None
+            Lattices that are to hold no latents, if that is not to be found out.
+        """
+        goal = self._goal(self._full)
+        step = self._whole.step(goal, GUESS if goal.bits is not None else GUESS_OF_ERROR)
+        if above is not None or self._part.size < _WORTH or self._full.levels < 3:
+            best = self._tried(self._without(above or 0), step)
+        else:
+            best = self._better(self._tried(self._without(1), step))
+        return Guess(best.layout, best.needed, best.course)
+
+    def _without(self, above: int) -> PyramidLayout:
+        """The layout with so many lattices without latents, or as many as it can spare."""
+        layout = self._full
+        while len(layout.above) < min(above, MOST_ABOVE) and layout.levels > 1:
+            layout = layout.without_finest
+        return layout
+
+    def _better(self, first: _Trial) -> _Trial:
+        """The best of the trial and what its finest level suggests."""
+        if first.finest > _ALIVE:
+            rival = self._trial(self._full, first.needed)
+        elif first.finest < _DEAD and first.layout.levels > 2:
+            rival = self._trial(first.layout.without_finest, first.needed)
+        else:
+            return first
+        if not 1 / _NEAR < first.step / rival.step < _NEAR:
+            first = self._trial(first.layout, rival.step)
+        # Between both steps, each is as far from where it is best.
+        price = FAIR * first.step * rival.step
+        return min(first, rival, key=lambda trial: trial.error + price * trial.bits)
+
+    def _tried(self, layout: PyramidLayout, step: float) -> _Trial:
+        """A trial at about the step that the signal needs."""
+        first = self._trial(layout, step)
+        if 1 / _NEAR < first.needed / step < _NEAR:
+            return first
+        second = self._trial(layout, first.needed)
+        lacks, more = math.log(first.needed / step), math.log(second.needed / second.step)
+        if lacks * more < 0:
+            # Each trial asks for the other's side: what is needed lies between.
+            return replace(second, needed=step * math.exp(lacks * lacks / (lacks - more)))
+        return second
+
+    def _trial(self, layout: PyramidLayout, step: float) -> _Trial:
+        sketch = replace(layout, shape=self._part.shape)
+        fit = PyramidFit(
+            self._part, self._offset, step, sketch, self._networks(layout), self._seed, self._backend, self._weights
+        )
+        fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None)
+        fit.run(self._steps, None, Schedule(), self._note, lambda: fit.set_networks(*self._stored(layout, fit.context, fit.synthesis)))
+        of_levels, cost, size = fit.level_bits(fit.rounded), fit.cost(), self._part.size
+        error, bits = fit.squares(fit.rounded) * step**2 / size, cost.bits / size + BITS_PER_PARAMETER * layout.parameters / self._samples
+        course, finest = Course.of(fit.costs, cost), float(of_levels[0]) / max(cost.bits, 1e-9)
+        return _Trial(layout, step, error, bits, finest, course, self._needed(layout, step, cost.bits, cost.error * step**2))
+
+    def _needed(self, layout: PyramidLayout, step: float, bits: float, error: float) -> float:
+        """The step at which the signal meets the goal, if it takes as much of its measure as the sample does."""
+        goal = self._goal(layout)
+        if goal.bits is not None:
+            share = bits / max(self._known.bits(step), 1e-9)
+        else:
+            share = error / max(self._known.error(step), 1e-9)
+        # Where the measure has run into its limits, its inverse says nothing.
+        return min(max(self._whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF)
