@@ -15,7 +15,7 @@ from page.pyramid import read_latents, read_networks, read_pyramid, synthesised
 from page.restoration import read_restoration, restored
 from page.sci import decoded, integers_of, read_blocks
 from page.stream import Index, read_stream, rounded
-from pyramid_streams import SHAPES, made, made_moving
+from pyramid_streams import ABOVE, SHAPES, made, made_moving
 from samples import scan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,16 +78,17 @@ def check_pyramid(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> Non
     assert np.count_nonzero(difference) <= 1 + difference.size // 1000
 
 
-@pytest.mark.parametrize("name", ["pyramid", "pyramid_series", "pyramid_channels", "pyramid_clip"])
+@pytest.mark.parametrize("name", ["pyramid", "pyramid_above", "pyramid_series", "pyramid_channels", "pyramid_clip"])
 def test_golden_pyramid_streams_decode_by_the_page(name: str) -> None:
     expected = np.load(GOLDEN / f"{name}.npz")
     check_pyramid((GOLDEN / f"{name}.inrc").read_bytes(), expected["integers"], expected["samples"])
 
 
-@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("name", [*SHAPES, *ABOVE])
 def test_random_pyramid_streams_decode_by_the_page(name: str) -> None:
     """What the golden streams lack: escapes, other numbers of axes, one level, axes of one sample."""
-    blob = made(*SHAPES[name], edge=4, spread=0.6).blob()
+    shape, halved, *above = ABOVE[name] if name in ABOVE else SHAPES[name]
+    blob = made(shape, halved, 4, spread=0.6, above=above[0] if above else ()).blob()
     with inrcodec.open(blob) as image:
         check_pyramid(blob, stored_integers(image), image[...])
 

@@ -19,7 +19,7 @@ from .stream import Bytes, Chunk, Index, Lanes, RangeDecoder, Stream, proportion
 
 @dataclass
 class Pyramid:
-    """Everything with four axes; lattices from level 0 on."""
+    """Everything with four axes; grids from that of the signal on, of which the last ones are lattices."""
 
     width: int
     synthesis: tuple[int, int]
@@ -29,11 +29,16 @@ class Pyramid:
     low: int
     high: int
     halved: list[tuple[bool, ...]]
-    lattices: list[Index]
+    grids: list[Index]
+    bare: int
+
+    @property
+    def lattices(self) -> list[Index]:
+        return self.grids[self.bare :]
 
     @property
     def present(self) -> list[int]:
-        return [a for a in range(4) if self.lattices[0][a] > 1]
+        return [a for a in range(4) if self.grids[0][a] > 1]
 
     @cached_property
     def tiles(self) -> list[tuple[int, Index, Index]]:
@@ -49,18 +54,19 @@ class Pyramid:
 def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     fields = Bytes(body)
     version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
-    assert version == 0
-    missing = 4 - len(shape)
+    assert version in (0, 1)
+    bare, missing = fields.take(1)[0] if version else 0, 4 - len(shape)
     halved = [
-        (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape))) for b in fields.fields(f"{levels - 1}B")
+        (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape)))
+        for b in fields.fields(f"{bare + levels - 1}B")
     ]
     further = fields.fields(f"{shape[0] - 1 if channels else 0}i")
     assert not fields.rest()
     offsets = np.array([offset, *further]).reshape(-1, *[1] * (len(shape) - 1))
-    lattices = [(1,) * missing + shape]
+    grids = [(1,) * missing + shape]
     for axes in halved:
-        lattices.append(tuple(-(-n // 2) if half else n for n, half in zip(lattices[-1], axes, strict=True)))
-    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, lattices)
+        grids.append(tuple(-(-n // 2) if half else n for n, half in zip(grids[-1], axes, strict=True)))
+    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare)
 
 
 def unit(axis: int, step: int) -> Index:
@@ -112,7 +118,7 @@ def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], di
     context["second bias"] += 64
     context["last bias"] += np.array([256, 2048])
     names = ("gains", "filters", "first", "first bias", "second", "second bias", "last", "last bias", "skips")
-    further = [(k,), (k - 1, 4), (m, s1), (s1,), (s1, s2), (s2,), (s2,), (1,), (k,)]
+    further = [(k,), (tree.bare + k - 1, 4), (m, s1), (s1,), (s1, s2), (s2,), (s2,), (1,), (k,)]
     return context, {name: read_tensor(coder, shape) for name, shape in zip(names, further, strict=True)}
 
 
@@ -229,7 +235,7 @@ def read_latents(stream: Stream, tree: Pyramid, network: dict[str, np.ndarray]) 
         if level != level_before:
             level_before, v = level, np.zeros_like(latents[level])
             if level + 1 < len(latents):
-                halved, lattice = tree.halved[level], tree.lattices[level]
+                halved, lattice = tree.halved[tree.bare + level], tree.lattices[level]
                 u[level] = interpolated(np.clip(latents[level + 1], -127, 127), halved, lattice, 8)
                 v = interpolated(u[level + 1], halved, lattice, 1)
         tile = read_tile(*next(bodies), start, stop, Contexts(tree, network, level, u[level], v))
@@ -257,12 +263,12 @@ def synthesised(latents: list[np.ndarray], tree: Pyramid, w: dict[str, np.ndarra
     channels = []
     for k, y in enumerate(latents):
         c = w["gains"][k] * y
-        for step in reversed(range(k)):
-            c = upsampled(c, w["filters"][step], tree.halved[step], tree.lattices[step])
+        for step in reversed(range(tree.bare + k)):
+            c = upsampled(c, w["filters"][step], tree.halved[step], tree.grids[step])
         channels.append(c)
-    shape, x = tree.lattices[0], []
+    shape, x = tree.grids[0], []
     for k, c in enumerate(channels[:2]):
-        padded = np.pad(c, 1, mode="edge") if k else np.pad(c, 1)
+        padded = np.pad(c, 1, mode="edge") if tree.bare + k else np.pad(c, 1)
         for tap in near_taps(tree.present):
             x.append(padded[tuple(slice(1 + t, 1 + t + n) for t, n in zip(tap, shape, strict=True))])
     x = np.stack([*x, *channels[2:]], axis=-1)
