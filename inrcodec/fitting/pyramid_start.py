@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -115,6 +117,29 @@ def middle_box(shape: tuple[int, ...], most: int, weights: Floats | None) -> tup
     return box_around([n // 2 if m == 1 else p for n, m, p in zip(shape, weights.shape, place, strict=True)], extent, shape)
 
 
+def typical_box(shape: tuple[int, ...], most: int, density: Callable[[tuple[slice, ...]], float]) -> tuple[slice, ...]:
+    """A box of at most so many samples, of some all over a signal the one that is most like all of it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    most : int
+    density : callable
+        ``density(box)``: of what boxes are to be alike.
+    """
+    extent = [s.stop - s.start for s in middle_box(shape, most, None)]
+    places = [sorted({(n - e) * i // (_PLACES - 1) for i in range(_PLACES)}) for n, e in zip(shape, extent, strict=True)]
+    boxes = [tuple(slice(p, p + e) for p, e in zip(place, extent, strict=True)) for place in itertools.product(*places)]
+    if len(boxes) == 1:
+        return boxes[0]
+    wanted = math.log(max(density(tuple(slice(0, n) for n in shape)), 1e-12))
+    return min(boxes, key=lambda box: abs(math.log(max(density(box), 1e-12)) - wanted))
+
+
+_PLACES = 5
+"""Boxes along each axis that are looked at."""
+
+
 def cut_weights(weights: Floats | None, box: tuple[slice, ...]) -> Floats | None:
     """Those of a box; along axes on which they are the same they stay so."""
     if weights is None:
@@ -183,7 +208,7 @@ class Differences:
     def __init__(self, volume: np.ndarray, offset: float, layout: PyramidLayout, weights: Floats | None = None) -> None:
         target = (volume - np.float32(offset)).astype(np.float32).reshape(layout.kernel.shape)
         gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
-        self._levels = first_latents(target, layout, gains)
+        self._levels, self._strides = first_latents(target, layout, gains), layout.strides
         self._coarsest = math.log2(max(float(np.abs(target).max()), 1.0))
         if layout.halved:
             flags = layout.kernel.halved[0]
@@ -197,6 +222,16 @@ class Differences:
     def bits(self, step: float) -> float:
         """A measure of the bits at a step: a fit takes about half."""
         return sum(float(np.log2(1 + np.square(y / np.float32(step))).sum(dtype=np.float64)) for y in self._levels)
+
+    def density(self, step: float, box: tuple[slice, ...]) -> float:
+        """The measure of bits for a sample of a box."""
+        total = 0.0
+        for y, strides in zip(self._levels, self._strides, strict=True):
+            part = tuple(slice(s.start // n, -(-s.stop // n)) for s, n in zip(box, strides, strict=True))
+            inside = y[(0,) * (AXES - len(box)) + part]
+            # At its edges a box has more latents of coarse levels than samples under them.
+            total += float(np.log2(1 + np.square(inside / np.float32(step))).mean(dtype=np.float64)) / math.prod(strides)
+        return total
 
     def error(self, step: float) -> float:
         """A measure of the mean squared error at a step: what is smaller than the step is lost, the rest is rounded."""

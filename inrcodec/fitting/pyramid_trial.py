@@ -20,7 +20,7 @@ from inrcodec_kernels.pyramid import Context, Synthesis
 from ..models.pyramid import MOST_ABOVE, PyramidLayout
 from .goal import Goal
 from .pyramid import FAIR, Course, PyramidFit, Schedule
-from .pyramid_start import Differences, cut_weights, middle_box
+from .pyramid_start import Differences, cut_weights, middle_box, typical_box
 
 Floats = NDArray[np.float32]
 Pair = tuple[Context, Synthesis]
@@ -52,11 +52,22 @@ class Guess(NamedTuple):
     step : float
     course : Course
         How bits and errors of a fit fall to those of its end.
+    network_bits : float
+        What the networks of the trial took.
     """
 
     layout: PyramidLayout
     step: float
     course: Course
+    network_bits: float
+
+
+class Stored(NamedTuple):
+    """Networks as a stream has them."""
+
+    context: Context
+    synthesis: Synthesis
+    bits: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class _Trial:
 
 
 class Trials:
-    """Fits of the middle of a signal, or of that of its region.
+    """Fits of a part of a signal that is like all of it, or of the middle of its region.
 
     Parameters
     ----------
@@ -84,7 +95,7 @@ class Trials:
     networks : callable
         ``networks(layout)``: those to begin with.
     stored : callable
-        ``stored(layout, context, synthesis)``: what a decoder will have of networks.
+        ``stored(layout, context, synthesis)``: what a decoder will have of networks, and the bits that it takes.
     goal : callable
         ``goal(layout)``: what is left for latents.
     steps, seed : int
@@ -100,7 +111,7 @@ class Trials:
         offset: float,
         full: PyramidLayout,
         networks: Callable[[PyramidLayout], Pair],
-        stored: Callable[[PyramidLayout, Context, Synthesis], Pair],
+        stored: Callable[[PyramidLayout, Context, Synthesis], Stored],
         goal: Callable[[PyramidLayout], Goal],
         steps: int,
         seed: int,
@@ -108,12 +119,17 @@ class Trials:
         weights: Floats | None,
         note: Callable[[float, str], None],
     ) -> None:
-        box = middle_box(volume.shape, min(max(volume.size // _PART, _LEAST_SAMPLES), _MOST_SAMPLES), weights)
+        whole, first, most = Differences(volume, offset, full, weights), goal(full), min(max(volume.size // _PART, _LEAST_SAMPLES), _MOST_SAMPLES)
+        self._whole, self._first_step = whole, whole.step(first, GUESS if first.bits is not None else GUESS_OF_ERROR)
+        if weights is None:
+            box = typical_box(volume.shape, most, lambda part: whole.density(self._first_step, part))
+        else:
+            box = middle_box(volume.shape, most, weights)
         self._part, self._weights = np.ascontiguousarray(volume[box]), cut_weights(weights, box)
-        self._whole = Differences(volume, offset, full, weights)
         self._known = Differences(self._part, offset, replace(full, shape=self._part.shape), self._weights)
         self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
         self._steps, self._seed, self._backend, self._note, self._stored = steps, seed, backend, note, stored
+        self._network_bits: dict[PyramidLayout, float] = {}
 
     def guess(self, above: int | None) -> Guess:
         """Find out where to begin.
@@ -123,13 +139,12 @@ class Trials:
         above : int or None
             Lattices that are to hold no latents, if that is not to be found out.
         """
-        goal = self._goal(self._full)
-        step = self._whole.step(goal, GUESS if goal.bits is not None else GUESS_OF_ERROR)
+        step = self._first_step
         if above is not None or self._part.size < _WORTH or self._full.levels < 3:
             best = self._tried(self._without(above or 0), step)
         else:
             best = self._better(self._tried(self._without(1), step))
-        return Guess(best.layout, best.needed, best.course)
+        return Guess(best.layout, best.needed, best.course, self._network_bits[best.layout])
 
     def _without(self, above: int) -> PyramidLayout:
         """The layout with so many lattices without latents, or as many as it can spare."""
@@ -170,11 +185,17 @@ class Trials:
             self._part, self._offset, step, sketch, self._networks(layout), self._seed, self._backend, self._weights
         )
         fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None)
-        fit.run(self._steps, None, Schedule(), self._note, lambda: fit.set_networks(*self._stored(layout, fit.context, fit.synthesis)))
+        fit.run(self._steps, None, Schedule(), self._note, lambda: self._settle(fit))
         of_levels, cost, size = fit.level_bits(fit.rounded), fit.cost(), self._part.size
-        error, bits = fit.squares(fit.rounded) * step**2 / size, cost.bits / size + BITS_PER_PARAMETER * layout.parameters / self._samples
+        self._network_bits[layout] = networks = self._stored(layout, fit.context, fit.synthesis).bits
+        error, bits = fit.squares(fit.rounded) * step**2 / size, cost.bits / size + networks / self._samples
         course, finest = Course.of(fit.costs, cost), float(of_levels[0]) / max(cost.bits, 1e-9)
         return _Trial(layout, step, error, bits, finest, course, self._needed(layout, step, cost.bits, cost.error * step**2))
+
+    def _settle(self, fit: PyramidFit) -> None:
+        """Go on with what a decoder will have of the networks."""
+        held = self._stored(fit.layout, fit.context, fit.synthesis)
+        fit.set_networks(held.context, held.synthesis)
 
     def _needed(self, layout: PyramidLayout, step: float, bits: float, error: float) -> float:
         """The step at which the signal meets the goal, if it takes as much of its measure as the sample does."""

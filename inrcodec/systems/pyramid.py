@@ -18,7 +18,7 @@ from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
-from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Trials
+from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Stored, Trials
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
 from ..models.shipped import first_shipped
@@ -111,7 +111,7 @@ class PyramidSystem:
             lambda layout: self._first_goal(goal, layout), steps, seed, backend, self._weights, self.task.note("trial"),
         )  # fmt: skip
         guess = self.task.timed("trial", lambda: trials.guess(self.options.above))
-        self.layout, self._goal, self._course = guess.layout, goal, guess.course
+        self.layout, self._goal, self._course, self._network_bits = guess.layout, goal, guess.course, guess.network_bits
         self._fit_at(guess.step, goal)
         self.choices.update(
             unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=steps,
@@ -163,9 +163,11 @@ class PyramidSystem:
             self._round_networks()
             return self._of_latents(goal, 8 * len(self._network_section()))
 
-        first = self._first_goal(goal, self.layout)
+        first = self._of_latents(goal, self._network_bits)
         task.timed("fit", lambda: self.fit.run(steps, first, pyramid.Schedule(), task.note("fit"), settle))
         self._known = {1.0: self.fit.rounded}
+        # Another fit of the same signal knows better than a sample what comes.
+        self._course, self._network_bits = pyramid.Course.of(self.fit.costs, self.fit.cost()), 8 * len(self._network_section())
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
         self._curvature = self._weighted(curvatures(self.layout.kernel, self.fit.synthesis, backend))
         self._disturbed = disturbances(
@@ -213,10 +215,11 @@ class PyramidSystem:
         self._parameters, held, self._integers = _rounded(self.fit.context, self.fit.synthesis, self._base, self.task.volume.size)
         self.fit.set_networks(*parted(held))
 
-    def _as_stored(self, layout: PyramidLayout, context: Context, synthesis: Synthesis) -> tuple[Context, Synthesis]:
+    def _as_stored(self, layout: PyramidLayout, context: Context, synthesis: Synthesis) -> Stored:
         """Networks as a decoder will have them."""
-        _, (_, base) = self._first_networks(layout)
-        return parted(_rounded(context, synthesis, base, self.task.volume.size)[1])
+        _, (name, base) = self._first_networks(layout)
+        parameters, held, _ = _rounded(context, synthesis, base, self.task.volume.size)
+        return Stored(*parted(held), 8 * len(network_section(parameters, name)))
 
     def _network_section(self) -> bytes:
         return network_section(self._parameters, self._base_name)

@@ -10,7 +10,7 @@ import pytest
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, USUAL, Cost, Course, PyramidFit, Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents
-from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Trials
+from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Stored, Trials
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec.region import Region
 from inrcodec_kernels.backend import choose
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
 def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None) -> Guess:
     full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
     trials = Trials(
-        volume, 0.0, full, lambda layout: initial_networks(layout, 0), lambda layout, *pair: pair, lambda layout: goal, steps, 0, choose("cpu"), None, quiet
+        volume, 0.0, full, lambda layout: initial_networks(layout, 0), lambda layout, *pair: Stored(*pair, 0.0), lambda layout: goal, steps, 0, choose("cpu"), None, quiet
     )
     return trials.guess(above)
 
@@ -75,7 +75,7 @@ def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None =
 def reached(goal: Goal) -> float:
     """Bits or error of a fit, over its goal."""
     volume = small()
-    layout, step, course = guessed(volume, goal)
+    layout, step, course, _ = guessed(volume, goal)
     fit = PyramidFit(volume, 0.0, step, layout, initial_networks(layout, 0), 0, choose("cpu"))
     fit.course = course
     fit.run(100, goal, Schedule(), quiet)
@@ -197,7 +197,7 @@ def test_bits_are_dear_at_first_and_fair_in_the_end() -> None:
 def test_guesses_of_the_step_stay_near_what_was_tried() -> None:
     """Even where the measure of the error has run into its limit, far above what the signal has."""
     volume = small()
-    layout, step, _ = guessed(volume, Goal(error=1e7), 10)
+    layout, step, *_ = guessed(volume, Goal(error=1e7), 10)
     first = Differences(volume, 0.0, layout).step(Goal(error=1e7), GUESS_OF_ERROR)
     assert first / 16 <= step <= first * 16
 
@@ -213,7 +213,7 @@ def test_courses_are_those_of_the_fit() -> None:
 @pytest.mark.parametrize("bits", [600.0, 400000.0])
 def test_finest_levels_are_left_out_where_streams_are_small(bits: float) -> None:
     volume = tissue((48, 56, 56))
-    layout, _, _ = guessed(volume, Goal(bits=bits), 60)
+    layout = guessed(volume, Goal(bits=bits), 60).layout
     assert bool(layout.above) == (bits < 1e4)
     asked = [guessed(volume, Goal(bits=bits), 5, above).layout for above in (0, 1, 2)]
     assert [len(found.above) for found in asked] == [0, 1, 2] and [found.levels for found in asked] == [4, 3, 2]
