@@ -40,6 +40,8 @@ latents are zero; a coarser step with cheaper bits makes a little less error of 
 _MORE_BITS, _MORE_ERROR = 0.45, 0.42
 """How much more bits, where nothing better is known, and error there are at the beginning than at the end; on the way
 it is that times the square of what is left."""
+_TELLING = 1 << 14
+"""Samples of a fit from which on others take its course."""
 _FAR = 3.0
 """Factor by which bits and errors on the way are off those of the end at most, for what is believed of a course."""
 _SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
@@ -115,12 +117,15 @@ class Course(NamedTuple):
     errors: NDArray[np.float64]
 
     @classmethod
-    def of(cls, costs: list[tuple[float, Cost]], end: Cost) -> Course:
-        """That of a fit, from what it cost after some parts of its steps."""
+    def of(cls, fit: PyramidFit) -> Course:
+        """That of a fit which has ended; the usual one where it had so few samples that another one would go another way."""
+        costs, end = fit.costs, fit.cost()
+        if fit.samples < _TELLING or not costs or end.bits <= 0:
+            return USUAL
         parts = np.array([part for part, _ in costs])
         ways = np.array([(cost.bits, cost.error) for _, cost in costs]).reshape(-1, 2)
         bits, errors = (np.clip(way / max(last, 1e-9), 1 / _FAR, _FAR) for way, last in zip(ways.T, end, strict=True))
-        return cls(parts, bits, errors) if end.bits > 0 and len(costs) else USUAL
+        return cls(parts, bits, errors)
 
     def at(self, part: float) -> tuple[float, float]:
         """Bits and error after a part of the steps."""

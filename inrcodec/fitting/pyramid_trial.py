@@ -189,7 +189,7 @@ class Trials:
         of_levels, cost, size = fit.level_bits(fit.rounded), fit.cost(), self._part.size
         self._network_bits[layout] = networks = self._stored(layout, fit.context, fit.synthesis).bits
         error, bits = fit.squares(fit.rounded) * step**2 / size, cost.bits / size + networks / self._samples
-        course, finest = Course.of(fit.costs, cost), float(of_levels[0]) / max(cost.bits, 1e-9)
+        course, finest = Course.of(fit), float(of_levels[0]) / max(cost.bits, 1e-9)
         return _Trial(layout, step, error, bits, finest, course, self._needed(layout, step, cost.bits, cost.error * step**2))
 
     def _settle(self, fit: PyramidFit) -> None:

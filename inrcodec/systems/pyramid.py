@@ -167,7 +167,7 @@ class PyramidSystem:
         task.timed("fit", lambda: self.fit.run(steps, first, pyramid.Schedule(), task.note("fit"), settle))
         self._known = {1.0: self.fit.rounded}
         # Another fit of the same signal knows better than a sample what comes.
-        self._course, self._network_bits = pyramid.Course.of(self.fit.costs, self.fit.cost()), 8 * len(self._network_section())
+        self._course, self._network_bits = pyramid.Course.of(self.fit), 8 * len(self._network_section())
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
         self._curvature = self._weighted(curvatures(self.layout.kernel, self.fit.synthesis, backend))
         self._disturbed = disturbances(

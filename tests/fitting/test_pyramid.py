@@ -203,10 +203,18 @@ def test_guesses_of_the_step_stay_near_what_was_tried() -> None:
 
 
 def test_courses_are_those_of_the_fit() -> None:
-    course = Course.of([(0.5, Cost(30.0, 2.0)), (1.0, Cost(20.0, 4.0))], Cost(20.0, 4.0))
-    assert course.at(0.5) == (1.5, 0.5) and course.at(0.75) == (1.25, 0.75) and course.at(0.1) == (1.5, 0.5) and course.at(1) == (1, 1)
-    assert Course.of([(0.5, Cost(1e9, 0.0))], Cost(1.0, 1.0)).at(0.5) == (3.0, 1 / 3)
-    assert Course.of([(0.5, Cost(1.0, 0.0))], Cost(0.0, 0.0)) is USUAL and Course.of([], Cost(1.0, 1.0)) is USUAL
+    fit = new_fit(tissue((16, 32, 32)))
+    fit.run(20, None, Schedule(), quiet)
+    course, costs, end = Course.of(fit), dict(fit.costs), fit.cost()
+    assert list(course.parts) == list(costs) and course.at(1) == (1, 1)
+    assert course.at(0.5) == pytest.approx(tuple(np.clip([costs[0.5].bits / end.bits, costs[0.5].error / end.error], 1 / 3, 3)))
+    fit.costs = [(0.5, Cost(1e12, 0.0))]
+    assert Course.of(fit).at(0.5) == (3.0, 1 / 3)
+    fit.costs = []
+    assert Course.of(fit) is USUAL
+    few = new_fit(small())
+    few.run(10, None, Schedule(), quiet)
+    assert few.costs and Course.of(few) is USUAL
     assert USUAL.at(1.0) == (1, 1) and min(USUAL.at(0.2)) > 1
 
 
