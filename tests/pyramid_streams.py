@@ -12,7 +12,7 @@ import numpy as np
 from inrcodec.coding.latents import LatentCoder, Place
 from inrcodec.coding.parameters import QuantisedTensor
 from inrcodec.models.pyramid import AXES, STORED_PLACES, PyramidLayout
-from inrcodec.payload import motion
+from inrcodec.payload import motion, parted
 from inrcodec.payload.pyramid import PyramidStream, network_section, networks_from_section, write_chunk
 from inrcodec_formats.container import Section, write_container
 from inrcodec_formats.container.header import Quality, StreamHeader
@@ -169,3 +169,31 @@ def made_moving(frames: tuple[int, int, int] = (5, 17, 22), still: tuple[int, in
     """A stream of still frames and random displacements."""
     found = made((frames[0], *still), flags(3, 3), 8, **others)
     return replace(found, field=random_field(frames, still))
+
+
+def made_parted(
+    extents: tuple[int, ...] = (9, 6, 8), others: tuple[int, ...] = (11, 10), axis: int = 0, edge: int = 5, **numbers: Any
+) -> list[Made]:
+    """Pyramids of random contents, of different layouts and steps, for the parts of a signal cut across an axis."""
+    found = []
+    for seed, extent in enumerate(extents):
+        shape = (*others[:axis], extent, *others[axis:])
+        above = flags(len(shape), 2) if seed % 3 == 2 else ()
+        widths = (8, 4, 8) if seed % 2 else (4, 8, 4)
+        given: dict[str, Any] = {"step": 3.5 + seed, "offset": 40 * seed - 100} | numbers
+        found.append(made(shape, flags(len(shape), 2 if above else 3), edge, seed, above=above, widths=widths, **given))
+    return found
+
+
+def parted_blob(parts: list[Made], axis: int = 0, **others: Any) -> bytes:
+    """The file of a signal in parts; `part` and `chunks` take the place of its own, `sections` come besides, header fields by name."""
+    rows = [parted.Part(p.stream.layout.shape[axis], p.stream.tiles.count, p.stream.tree_section(), p.network) for p in parts]
+    shape = list(parts[0].stream.layout.shape)
+    shape[axis] = sum(row.extent for row in rows)
+    signal = Signal.from_array(np.empty(shape, parts[0].dtype))
+    header = StreamHeader.from_signal(signal.header, method="pyramid", quality=Quality("ratio", 8.0), memory_bytes=0)
+    section = Section(parted.TAG, others.pop("part", None) or parted.pack(axis, rows))
+    sections, chunks = others.pop("sections", []), others.pop("chunks", None) or [c for p in parts for c in p.chunks]
+    out = io.BytesIO()
+    write_container(out, replace(header, **others), [section, *sections], chunks)
+    return out.getvalue()

@@ -11,11 +11,12 @@ import inrcodec
 from golden.make import stored_integers
 from inrcodec.options import SciOptions
 from page.motion import displaced, read_motion
+from page.parted import read_parts
 from page.pyramid import read_latents, read_networks, read_pyramid, synthesised
 from page.restoration import read_restoration, restored
 from page.sci import decoded, integers_of, read_blocks
-from page.stream import Index, read_stream, rounded
-from pyramid_streams import ABOVE, SHAPES, made, made_moving
+from page.stream import Index, Stream, read_stream, rounded
+from pyramid_streams import ABOVE, SHAPES, made, made_moving, made_parted, parted_blob
 from samples import scan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,18 +63,28 @@ def test_fresh_sci_streams_decode_by_the_page(signal: np.ndarray, choices: dict[
         check(blob, stored_integers(image), image[...])
 
 
-def check_pyramid(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> None:
-    stream = read_stream(blob)
-    assert stream.method == "pyramid" and stream.dtype == samples.dtype
+def decoded_pyramid(stream: Stream) -> tuple[np.ndarray, list[int], tuple[int, int]]:
+    """Samples in coded order, not rounded; latents tile by tile; the range of samples."""
+    if "PART" in stream.sections:
+        axis, parts = read_parts(stream)
+        values, latents, ranges = zip(*map(decoded_pyramid, parts), strict=True)
+        assert len(set(ranges)) == 1
+        return np.concatenate(values, axis), [y for part in latents for y in part], ranges[0]
     motion = read_motion(stream.sections["MOVE"], stream.shape) if "MOVE" in stream.sections else None
     shape = (stream.shape[0], *motion.still) if motion else stream.shape
     tree = read_pyramid(stream.sections["TREE"], shape, stream.channels)
     context, synthesis = read_networks(stream.sections["NETW"], tree)
     latents, listed = read_latents(stream, tree, context)
+    values = synthesised(latents, tree, synthesis).reshape(shape)
+    return displaced(values, motion, stream.shape) if motion else values, listed, (tree.low, tree.high)
+
+
+def check_pyramid(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> None:
+    stream = read_stream(blob)
+    assert stream.method == "pyramid" and stream.dtype == samples.dtype
+    values, listed, bounds = decoded_pyramid(stream)
     assert listed == integers.tolist()
-    values = synthesised(latents, tree, synthesis)
-    values = rounded(displaced(values.reshape(shape), motion, stream.shape) if motion else values, tree.low, tree.high)
-    difference = np.abs(stream.as_listed(values) - samples)
+    difference = np.abs(stream.as_listed(rounded(values, *bounds)) - samples)
     assert difference.max() <= 1
     assert np.count_nonzero(difference) <= 1 + difference.size // 1000
 
@@ -95,6 +106,13 @@ def test_random_pyramid_streams_decode_by_the_page(name: str) -> None:
 
 def test_random_displacements_decode_by_the_page() -> None:
     blob = made_moving(spread=0.6).blob()
+    with inrcodec.open(blob) as image:
+        check_pyramid(blob, stored_integers(image), image[...])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_random_parts_decode_by_the_page(axis: int) -> None:
+    blob = parted_blob(made_parted(axis=axis, spread=0.6), axis)
     with inrcodec.open(blob) as image:
         check_pyramid(blob, stored_integers(image), image[...])
 

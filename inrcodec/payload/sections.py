@@ -12,7 +12,7 @@ from inrcodec_formats.errors import ContainerError
 from ..coding.splits import flag_reader
 from ..partition.octree import Cells, Octree, from_flags, grid_of
 
-KNOWN_SECTIONS = frozenset({"META", "TREE", "NETW", "STAT", "FILT", "MOVE"})
+KNOWN_SECTIONS = frozenset({"META", "TREE", "NETW", "STAT", "FILT", "MOVE", "PART"})
 STATISTICS_LIMIT = 1 << 20
 """Most bytes of statistics, unpacked."""
 MAX_CHUNK_BLOCKS = 1024

@@ -9,8 +9,10 @@ from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
 
 from ..payload import motion
+from ..payload.parted import TAG as IN_PARTS
 from .base import Chunk, Reconstruction
 from .moved import MovedPyramid
+from .parted import PartedPyramid
 from .pyramid import PyramidReconstruction
 from .restored import Restorer
 from .sci import SciReconstruction
@@ -19,8 +21,9 @@ from .tinc import TincReconstruction
 __all__ = ["Chunk", "Reconstruction", "Restorer", "reconstruction_of"]
 
 
-
 def _pyramid(container: Container, backend: Backend) -> Reconstruction:
+    if IN_PARTS in container.sections:
+        return PartedPyramid.of(container, backend)
     return (MovedPyramid if motion.TAG in container.sections else PyramidReconstruction).of(container, backend)
 
 

@@ -16,6 +16,7 @@ from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
 
 from ..partition.octree import Octree
+from ..partition.parted import PartedTiles
 from ..partition.tiles import TilePyramid
 from .restored import Restorer
 
@@ -111,7 +112,7 @@ class Reconstruction(Protocol):
 
     Attributes
     ----------
-    tree : Octree or TilePyramid
+    tree : Octree, TilePyramid or PartedTiles
         Its leaves, or its tiles, are the blocks, in file order.
     step : float
         The quantisation step as an error of samples, in stored units: what a correction of the samples is measured in.
@@ -138,7 +139,7 @@ class Reconstruction(Protocol):
     backend: Backend
 
     @property
-    def tree(self) -> Octree | TilePyramid: ...
+    def tree(self) -> Octree | TilePyramid | PartedTiles: ...
 
     @property
     def on_device(self) -> DeviceBoxes | None: ...

@@ -23,6 +23,7 @@ from inrcodec_kernels.pyramid import needed as seen_by
 from ..payload.pyramid import PyramidStream, networks_from_section, read_chunk
 from ..payload.sections import needed
 from .base import UNSOUND, BlockCosts, Chunks, rounded
+from .between import at_points, on_grid
 from .latents import Latents
 from .pyramid_there import PyramidBoxes, extents_there
 
@@ -49,7 +50,7 @@ class PyramidReconstruction:
         self.backend = backend
         self.stream, self.context, self.synthesis = stream, context, synthesis
         self.tree, self.step, self.low, self.high = stream.tiles, stream.step, stream.low, stream.high
-        self.extents = extents_there(stream) if backend.name == "triton" else stream.tiles.reach
+        self.extents = extents_of(stream, backend)
         self.shape, self.evaluated = stream.layout.shape, 0
         self.shared_weights = stream.layout.parameters
 
@@ -77,13 +78,11 @@ class PyramidReconstruction:
 
     def size_of(self, decoded: Tiles) -> int:
         """Bytes that a chunk takes."""
-        return 64 * len(decoded) + sum(len(body) for _, body in decoded)
+        return size_of(decoded)
 
     def costs(self, decoded: Tiles, first: int, stop: int) -> BlockCosts:
         """Where a chunk's bits go."""
-        size = np.array([len(body) for _, body in decoded])
-        latents = [math.prod(b - a for a, b in zip(*self.tree.box(tile), strict=True)) for tile in range(first, stop)]
-        return BlockCosts(8.0 * size, size == 0, np.where(size > 0, latents, 0))
+        return costs_of(self.stream, decoded, first, stop)
 
     def details(self) -> dict[str, object]:
         """What `inrcodec info` tells of the pyramid."""
@@ -123,34 +122,11 @@ class PyramidReconstruction:
 
     def grid(self, grids: list[NDArray[np.float64]], chunks: Chunks) -> NDArray[np.float32]:
         """Values on a grid of positions, linear between samples."""
-        neighbours = [_neighbours(g, n) for g, n in zip(grids, self.shape, strict=True)]
-        found = np.empty([len(g) for g in grids], dtype=np.float32)
-        rows = max(1, _SAMPLES // max(1, math.prod(found.shape[1:])))
-        for at in range(0, len(found), rows):
-            here = [tuple(part[at : at + rows] for part in neighbours[0]), *neighbours[1:]]
-            start = np.array([low.min() for low, _, _ in here])
-            values = self.box(start, np.array([high.max() + 1 for _, high, _ in here]), chunks)
-            for axis, (low, high, share) in enumerate(here):
-                weight = share.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
-                first, second = values.take(low - start[axis], axis), values.take(high - start[axis], axis)
-                values = first + weight * (second - first)
-            found[at : at + rows] = values
-        return found
+        return on_grid(lambda start, stop: self.box(start, stop, chunks), self.shape, grids)
 
     def points(self, points: NDArray[np.float64], chunks: Chunks) -> NDArray[np.float64]:
-        """Values at points (n, d), linear between samples; those near each other are evaluated together."""
-        found = np.zeros(len(points))
-        cells = np.clip(np.floor(points).astype(np.int64), 0, None) // 32
-        for cell in np.unique(cells, axis=0):
-            here = np.flatnonzero((cells == cell).all(axis=1))
-            ends = [_neighbours(points[here, a], n) for a, n in enumerate(self.shape)]
-            start = np.array([low.min() for low, _, _ in ends])
-            values = self.box(start, np.array([high.max() + 1 for _, high, _ in ends]), chunks)
-            for corner in itertools.product((0, 1), repeat=len(ends)):
-                weight = np.prod([share if c else 1 - share for c, (_, _, share) in zip(corner, ends, strict=True)], axis=0)
-                place = tuple(e[c] - s for c, e, s in zip(corner, ends, start, strict=True))
-                found[here] += weight * values[place]
-        return found
+        """Values at points (n, d), linear between samples."""
+        return at_points(lambda start, stop: self.box(start, stop, chunks), self.shape, points)
 
     def _samples(self, start: NDArray[np.int64], stop: NDArray[np.int64], chunks: Chunks) -> NDArray[np.float32]:
         """Samples of a box that is evaluated at once."""
@@ -165,6 +141,23 @@ class PyramidReconstruction:
         if not np.all(np.abs(samples) < 1e20):
             raise ContainerError(UNSOUND)
         return samples
+
+
+def extents_of(stream: PyramidStream, backend: Backend) -> tuple[int, ...]:
+    """Samples along each axis that a slab across it should have."""
+    return extents_there(stream) if backend.name == "triton" else stream.tiles.reach
+
+
+def size_of(tiles: Tiles) -> int:
+    """Bytes that the tiles of a chunk take."""
+    return 64 * len(tiles) + sum(len(body) for _, body in tiles)
+
+
+def costs_of(stream: PyramidStream, tiles: Tiles, first: int, stop: int) -> BlockCosts:
+    """Bits of the tiles [first, stop), and the latents of those that have any."""
+    size = np.array([len(body) for _, body in tiles])
+    latents = [math.prod(b - a for a, b in zip(*stream.tiles.box(tile), strict=True)) for tile in range(first, stop)]
+    return BlockCosts(8.0 * size, size == 0, np.where(size > 0, latents, 0))
 
 
 def in_parts(
@@ -185,12 +178,3 @@ def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
         cuts.append([slice(a, min(a + length, n)) for a in range(0, n, max(length, 1))])
         left = max(left // length, 1) if rest > left else _SAMPLES
     yield from itertools.product(*cuts)
-
-
-def _neighbours(
-    positions: NDArray[np.float64], extent: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The samples on either side of positions of an axis, and how far each lies towards the second; the edge goes on."""
-    inside = np.clip(positions, 0, extent - 1)
-    low = np.minimum(np.floor(inside).astype(np.int64), max(extent - 2, 0))
-    return low, np.minimum(low + 1, extent - 1), inside - low

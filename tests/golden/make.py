@@ -20,6 +20,8 @@ from inrcodec.clips.view import Clip  # noqa: E402
 from inrcodec.coding.networks import BlockNetworks  # noqa: E402
 from inrcodec.image import Image  # noqa: E402
 from inrcodec.options import PyramidOptions, SciOptions, TincOptions  # noqa: E402
+from inrcodec.reconstruct.base import Chunks  # noqa: E402
+from inrcodec.reconstruct.parted import PartedPyramid  # noqa: E402
 from inrcodec.reconstruct.pyramid import PyramidReconstruction  # noqa: E402
 from inrcodec_formats.signal import Signal  # noqa: E402
 from samples import colours, panned, scan, tissue  # noqa: E402
@@ -60,11 +62,18 @@ def stored_integers(image: Image | Clip) -> np.ndarray:
     if isinstance(image, Clip):
         return np.concatenate([_of_part(image, group, part) for group in range(len(image.groups)) for part in (0, 1)])
     if isinstance(image.blocks, PyramidReconstruction):
-        image[...]
-        return np.concatenate([image.blocks.latents._decoded[tile].ravel() for tile in range(image.blocks.tree.count)])
+        return _latents(image.blocks, image._chunks)
+    if isinstance(image.blocks, PartedPyramid):
+        parts = range(image.blocks.cut.count)
+        return np.concatenate([_latents(image.blocks.part(n), image.blocks.chunks_of(n, image._chunks)) for n in parts])
     chunks = map(image.decoded_chunk, range(len(image.container.chunks)))
     parts = [part for chunk in chunks for part in _integers(chunk)]
     return np.concatenate(parts).astype(np.int32)
+
+
+def _latents(blocks: PyramidReconstruction, chunks: Chunks) -> np.ndarray:
+    blocks.box(np.zeros(len(blocks.shape), dtype=np.int64), np.array(blocks.shape), chunks)
+    return np.concatenate([blocks.latents._decoded[tile].ravel() for tile in range(blocks.tree.count)])
 
 
 def _of_part(clip: Clip, group: int, part: int) -> np.ndarray:

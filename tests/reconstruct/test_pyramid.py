@@ -17,9 +17,9 @@ import inrcodec
 from inrcodec.image import Image
 from inrcodec.models.pyramid import AXES
 from inrcodec.payload.pyramid import network_section, networks_from_section
+from inrcodec.reconstruct import between, pyramid_there
 from inrcodec.reconstruct import latents as decoded_latents
 from inrcodec.reconstruct import pyramid as module
-from inrcodec.reconstruct import pyramid_there
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.pyramid import Synthesis, reference
@@ -282,7 +282,7 @@ def test_scales_go_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = stream("zyx").blob()
     with inrcodec.open(blob) as image:
         expected = image.read(scale=1.7)
-    monkeypatch.setattr(module, "_SAMPLES", 1000)
+    monkeypatch.setattr(between, "_SAMPLES", 1000)
     with inrcodec.open(blob) as image:
         assert np.array_equal(image.read(scale=1.7), expected)
 
