@@ -32,9 +32,8 @@ from .payload import restoration
 from .region import Region
 from .reports import EncodeReport
 from .sources import SignalSource, read_signal
-from .systems import Draft, PyramidSystem, SciSystem, System, TincSystem
+from .systems import SYSTEMS, Draft, Task, system_for
 from .systems.auto import trial_part, verdict
-from .systems.base import Task
 
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
@@ -53,8 +52,6 @@ _HEADROOM_BITS = 8 * 420
 _LEAST_RESTORATION, _MOST_GAIN_DB = 180, 1.5
 """A restoration network takes at least so many bytes and gains at most about so much: small streams do without."""
 _STRENGTH = 9.6
-
-_SYSTEMS: dict[str, type[System]] = {"tinc": TincSystem, "sci": SciSystem, "pyramid": PyramidSystem}
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Encoder:
         """Encode; returns the stream and the report (its `output` not set)."""
         goal = self._first_goal()
         name = self._timed("trial", self.chosen_method) if self.options.method == "auto" else self.options.method
-        self.system = _SYSTEMS[name](self._task())
+        self.system = system_for(name, self._task())
         self._timed("partition", lambda: self.system.prepare(goal))
         result = self._timed("code", lambda: self._reach_target(self.system.step))
         if self.options.restoration and self.system.restorable and self._timed("restore", lambda: self._fit_restoration(result)):
@@ -140,10 +137,8 @@ class Encoder:
             # The part's own header must not count for more than the whole signal's does.
             target = Quality("bits_per_voxel", 8 * self.signal.header.raw_bytes / target.value / self.signal.header.voxels)
         outcomes = {}
-        for number, (name, system) in enumerate(_SYSTEMS.items()):
-            self.progress("trial", number / len(_SYSTEMS), name)
-            if self.volume.size > system.most_samples:
-                continue
+        for number, (name, system) in enumerate(SYSTEMS.items()):
+            self.progress("trial", number / len(SYSTEMS), name)
             effort = max(1, self.options.effort - 2)
             goal = self._goal_of_part(target, system.shared_bytes, part.header.voxels)
             options = replace(self.options, target=goal, method=name, effort=effort, region=region)  # type: ignore[arg-type]
@@ -153,7 +148,7 @@ class Encoder:
                 continue
             outcomes[name] = report.psnr_db if report.psnr_inside_db is None else report.psnr_inside_db, len(blob)
         if not outcomes:
-            return next(iter(_SYSTEMS))
+            return next(iter(SYSTEMS))
         best, reason = verdict(outcomes, self._target_bytes is not None, part.header.shape)
         self.choices["method_reason"] = reason
         return best

@@ -80,7 +80,8 @@ class Region:
 
     def cropped(self, shape: tuple[int, ...], box: tuple[slice, ...]) -> Region | None:
         """The region of a part of a signal, or None if it has no share in it."""
-        part = self.mask(shape)[box]
+        mask = self._of_last_axes(shape)
+        part = mask[box[len(shape) - mask.ndim :]]
         return Region(part, self.emphasis) if part.any() else None
 
     def resampled(self, shape: tuple[int, ...], smaller: tuple[int, ...]) -> Region:

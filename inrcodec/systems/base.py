@@ -93,8 +93,6 @@ class System(Protocol):
         dB by which the PSNR falls when the step doubles, negative.
     shared_bytes : int
         About what networks for the whole signal take.
-    most_samples : int
-        Largest signal.
     restorable : bool
         Whether decoded samples gain from a restoration network; not where the system has such a network itself.
     blocks : int
@@ -113,7 +111,6 @@ class System(Protocol):
     size_slope: ClassVar[float]
     psnr_slope: ClassVar[float]
     shared_bytes: ClassVar[int]
-    most_samples: ClassVar[int]
     restorable: ClassVar[bool]
     step: float
     choices: dict[str, object]

@@ -20,6 +20,7 @@ from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
 from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Stored, Trials
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
+from ..fitting.shares import Measures
 from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
 from ..models.shipped import first_shipped
 from ..payload import motion as payload_motion
@@ -32,6 +33,8 @@ _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
 )  # fmt: skip
 """Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
 Parameters = dict[str, NDArray[np.float32]]
+_STILL = 2
+"""Samples of all still frames over those of a part, at most."""
 
 _BEYOND = 1.015
 """Over the bits, or below the error, that are left for the latents: trimming takes off a little of what is too much,
@@ -46,7 +49,7 @@ _LEAST_CHANGE, _MOST_CHANGE = 0.96, 1.08
 """Bits of the fit over those that are wanted, within which its latents are changed; beyond, all is fitted anew with another step."""
 _OF_STEP, _AS_STEP = 0.8, 0.3
 """Powers of the factor by which bits are too many, and of their price, that the step is multiplied by for a fit anew."""
-_OF_ERROR = 0.8
+OF_ERROR = 0.8
 """Power of the bits, the other way round, that the squared error follows."""
 _OF_PRICE = 0.05
 """Octaves that the last part of a fit loses when its bits cost twice as much."""
@@ -69,7 +72,6 @@ class PyramidSystem:
     restorable: ClassVar[bool] = False
     psnr_slope: ClassVar[float] = -2.5
     shared_bytes: ClassVar[int] = 2400
-    most_samples: ClassVar[int] = 1 << 26
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.pyramid
@@ -96,11 +98,6 @@ class PyramidSystem:
 
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
-        if self.volume.size > self.most_samples:
-            raise OptionError(
-                f"expected at most {self.most_samples} samples for a pyramid, whose fit holds all of them, found {self.volume.size}; "
-                "use method='tinc', or split the signal"
-            )
         measured = self.task.timed("motion", self._stilled)
         volume, backend, seed = self.volume, self.backend, self.task.options.seed
         halved = pyramid_start.choose_halvings(measured, self.options.levels, channels=self.task.channels)
@@ -118,6 +115,21 @@ class PyramidSystem:
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
 
+    @property
+    def measures(self) -> Measures:
+        """What the samples say of bits and errors, before anything is fitted, and what the smallest networks take."""
+        volume, weights, (_, context, synthesis) = self.volume, self._weights, _WIDTHS[-1]
+        halved = pyramid_start.choose_halvings(volume, self.options.levels, channels=self.task.channels)
+        layout = PyramidLayout(volume.shape, halved, self.options.context or context, self.options.synthesis or synthesis)
+        inside = volume.size if weights is None else int(np.count_nonzero(weights >= 1)) * (volume.size // weights.size)
+        known = pyramid_start.Differences(volume, self.offset, layout, weights)
+        return Measures.of(known, inside, BITS_PER_PARAMETER * layout.parameters)
+
+    @property
+    def error(self) -> float:
+        """Mean squared error of the fit where samples count 1."""
+        return self.fit.cost().error * self.fit.step**2
+
     def _stilled(self) -> np.ndarray:
         """Find motion where it pays, and go on with still frames; returns them with NaN where no frame says anything."""
         volume, wish = self.task.volume, self.options.motion
@@ -128,7 +140,7 @@ class PyramidSystem:
         if wish is False or (wish == "auto" and not self._looks_moved()):
             return self.volume
         field = motion.find_motion(volume)
-        if field is None or len(volume) * math.prod(field.still) > self.most_samples:
+        if field is None or len(volume) * math.prod(field.still) > _STILL * self.options.part_samples:
             return self.volume
         if self.backend.name == "triton":
             self.backend = best_on_cpu("displaced frames are fitted on the CPU")
@@ -255,7 +267,7 @@ class PyramidSystem:
         if not _LEAST_CHANGE <= step / self._reached <= _MOST_CHANGE:
             nearer = self.fit.step * self.fit.pressure**_AS_STEP * (step / self._reached) ** _OF_STEP
             # Where no step makes a stream as small as is asked, each try would go further.
-            self._fit_at(min(nearer, MAX_STEP), _scaled(self._goal, step))
+            self._fit_at(min(nearer, MAX_STEP), scaled(self._goal, step))
             self._reached = step
         stream, latents = self._stream, self._changed(step / self._reached)
         tiles = _coded(stream, latents, self._coder)
@@ -305,12 +317,12 @@ def _rounded(
             limit /= 2
 
 
-def _scaled(goal: Goal, fewer: float) -> Goal:
+def scaled(goal: Goal, fewer: float) -> Goal:
     """The goal of a fit that is to take fewer bits by a factor."""
     if goal.bits is not None:
         return Goal(bits=goal.bits / fewer)
     assert goal.error is not None
-    return Goal(error=goal.error * fewer**_OF_ERROR)
+    return Goal(error=goal.error * fewer**OF_ERROR)
 
 
 def _coded(

@@ -21,7 +21,6 @@ from ..fitting.goal import Goal
 from ..models.sci import Widths, weight_count
 from ..partition.octree import Octree
 from ..payload.sci import SciStream
-from ..payload.sections import MAX_VOXELS
 from .base import Draft, Task
 
 CHUNK_BYTES = (2000, 4000)
@@ -78,7 +77,6 @@ class SciSystem:
     restorable: ClassVar[bool] = True
     psnr_slope: ClassVar[float] = -4.0
     shared_bytes: ClassVar[int] = 1000
-    most_samples: ClassVar[int] = MAX_VOXELS
 
     def __init__(self, task: Task) -> None:
         self.task, self.options, self.backend = task, task.options.sci, task.backend

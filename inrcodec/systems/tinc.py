@@ -22,7 +22,6 @@ from ..fitting.goal import Goal
 from ..fitting.tinc import QuantisedReadouts
 from ..models.tinc import TincLayout, TincModel, parameter_count
 from ..partition.octree import Octree
-from ..payload.sections import MAX_VOXELS
 from ..payload.tinc import TincStream, dequantised, network_section
 from .base import Draft, Task
 
@@ -73,7 +72,6 @@ class TincSystem:
     restorable: ClassVar[bool] = True
     psnr_slope: ClassVar[float] = -4.0
     shared_bytes: ClassVar[int] = 1000
-    most_samples: ClassVar[int] = MAX_VOXELS
 
     def __init__(self, task: Task) -> None:
         self.task, self.options, self.backend = task, task.options.tinc, task.backend

@@ -47,6 +47,10 @@ CASES: dict[str, tuple[np.ndarray | Signal, dict[str, object]]] = {
     "sci_channels": (colours((18, 21)), {"bits_per_voxel": 4, "axes": "yxc", "method": "sci"}),
     "pyramid_channels": (colours((9, 13, 14)), {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": SMALL}),
     "pyramid_clip": (panned((6, 33, 40), 3), {"bits_per_voxel": 2, "axes": "tyx", "method": "pyramid", "pyramid": SMALL}),
+    "pyramid_parts": (
+        colours((8, 20, 13)),
+        {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": replace(SMALL, part_samples=2500)},
+    ),
     "constant": (np.full((5, 6, 7), -1000, "int16"), {"psnr_db": 60}),
     "clip": (two_scenes(8, 9, height=15, width=18), {"bits_per_voxel": 2, **FAST}),
 }
