@@ -79,7 +79,12 @@ def task(volume: np.ndarray, **choices: Any) -> Task:
 
 
 @pytest.mark.parametrize(
-    ("target", "worse"), [({"bits_per_voxel": 9}, lambda g: Goal(bits=2 * g.bits)), ({"psnr_db": 32}, lambda g: Goal(error=4 * g.error))]
+    ("target", "worse"),
+    [
+        ({"bits_per_voxel": 9}, lambda g: Goal(bits=2 * g.bits)),
+        pytest.param({"psnr_db": 32}, lambda g: Goal(error=4 * g.error), marks=pytest.mark.slow),
+    ],
+    ids=["bits", "error"],
 )
 def test_targets_hold_where_the_last_part_cannot_make_up_for_the_others(
     monkeypatch: pytest.MonkeyPatch, target: dict[str, float], worse: Any
@@ -198,6 +203,7 @@ def peak_of_encoding(volume: np.ndarray, options: PyramidOptions) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as many parts take no more, but for the signal and its stream; a fit of all takes as much as all."""
     monkeypatch.setattr(EncodeOptions, "pyramid_steps", 8)
