@@ -45,18 +45,15 @@ _TELLING = 1 << 14
 _FAR = 3.0
 """Factor by which bits and errors on the way are off those of the end at most, for what is believed of a course."""
 _SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
-"""Parts of the steps, and least numbers of them, between which the step changes freely."""
-_NEARLY, _GENTLE, _LITTLE = 0.68, 0.4, 1.03
-"""Part of the steps until which it still changes a little: with what power of the excess, and by what factor at most; afterwards it is the
-price of bits that changes."""
+"""Parts of the steps, and least numbers of them, between which the step changes; afterwards it is the price of bits."""
 _MOST = 4.0
 """Most that the price of bits changes by."""
-_PATIENT = 0.4
+_PATIENT = 0.6
 """Power of what is too much that the price is multiplied by at every check."""
 _WARM = 20
 """Steps until learning rates are whole."""
-_TURN = 0.85
-"""Part of the steps after which `PyramidFit.again` begins."""
+_TURN, _SETTLE = 0.6, 0.85
+"""Parts of the steps after which `PyramidFit.again` begins, and networks are settled."""
 _COARSER, _COARSEST = 2.0, 16.0
 """Learning rate of a level's latents, over that of the next finer level, and over the finest at most: coarse ones are larger numbers."""
 LARGEST = float(1 << 19)
@@ -254,11 +251,13 @@ class PyramidFit:
         """
         self.begin(steps, schedule)
         checks = max(5, steps // 25)
+        settled = math.ceil(_SETTLE * steps)
         for number in range(steps):
             if number == self._turn:
-                goal = settle() if settle is not None else goal
                 self._before = [y.copy() for y in self._latents], self._done
-            self.advance(number, networks=settle is None or number < self._turn)
+            if number == settled and settle is not None:
+                goal = settle()
+            self.advance(number, networks=settle is None or number < settled)
             if (number + 1) % checks == 0:
                 cost, part = self.cost(), (number + 1) / steps
                 self.costs.append((part, cost))
@@ -389,8 +388,6 @@ class PyramidFit:
         if part <= last:
             power = 0.75 if goal.bits is not None else 0.6
             self._rescale(min(max(excess**power, 0.5), 2.0))
-        elif part <= _NEARLY:
-            self._rescale(min(max(excess**_GENTLE, 1 / _LITTLE), _LITTLE))
         else:
             # Bits take several checks to answer a price.
             self.pressure = min(max(self.pressure * min(max(excess, 0.5), 2.0) ** _PATIENT, 1 / _MOST), _MOST)

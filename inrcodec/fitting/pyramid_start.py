@@ -15,6 +15,7 @@ from ..region import box_around, sample_inside
 from .goal import Goal
 
 Floats = NDArray[np.float32]
+Box = tuple[slice, ...]
 
 
 _DEAD = 0.6
@@ -117,27 +118,27 @@ def middle_box(shape: tuple[int, ...], most: int, weights: Floats | None) -> tup
     return box_around([n // 2 if m == 1 else p for n, m, p in zip(shape, weights.shape, place, strict=True)], extent, shape)
 
 
-def typical_box(shape: tuple[int, ...], most: int, density: Callable[[tuple[slice, ...]], float]) -> tuple[slice, ...]:
-    """A box of at most so many samples, of some all over a signal the one that is most like all of it.
+def typical_boxes(shape: tuple[int, ...], most: int, density: Callable[[Box], float]) -> list[Box]:
+    """Boxes of at most so many samples together: of some all over a signal those that stand for as many of them each.
 
     Parameters
     ----------
     shape : tuple of int
     most : int
     density : callable
-        ``density(box)``: of what boxes are to be alike.
+        ``density(box)``: what boxes differ by. A signal is dense in few places, and those take most of its bits.
     """
-    extent = [s.stop - s.start for s in middle_box(shape, most, None)]
+    if math.prod(shape) <= 2 * most:
+        return [middle_box(shape, most, None)]
+    extent = [s.stop - s.start for s in middle_box(shape, most // _BOXES, None)]
     places = [sorted({(n - e) * i // (_PLACES - 1) for i in range(_PLACES)}) for n, e in zip(shape, extent, strict=True)]
     boxes = [tuple(slice(p, p + e) for p, e in zip(place, extent, strict=True)) for place in itertools.product(*places)]
-    if len(boxes) == 1:
-        return boxes[0]
-    wanted = math.log(max(density(tuple(slice(0, n) for n in shape)), 1e-12))
-    return min(boxes, key=lambda box: abs(math.log(max(density(box), 1e-12)) - wanted))
+    ordered = sorted(boxes, key=density)
+    return [ordered[(2 * i + 1) * len(ordered) // (2 * _BOXES)] for i in range(_BOXES)]
 
 
-_PLACES = 5
-"""Boxes along each axis that are looked at."""
+_BOXES, _PLACES = 4, 5
+"""Boxes of a sample, and places along each axis of those that it is taken from."""
 
 
 def cut_weights(weights: Floats | None, box: tuple[slice, ...]) -> Floats | None:
@@ -223,7 +224,7 @@ class Differences:
         """A measure of the bits at a step: a fit takes about half."""
         return sum(float(np.log2(1 + np.square(y / np.float32(step))).sum(dtype=np.float64)) for y in self._levels)
 
-    def density(self, step: float, box: tuple[slice, ...]) -> float:
+    def density(self, step: float, box: Box) -> float:
         """The measure of bits for a sample of a box."""
         total = 0.0
         for y, strides in zip(self._levels, self._strides, strict=True):
@@ -233,10 +234,13 @@ class Differences:
             total += float(np.log2(1 + np.square(inside / np.float32(step))).mean(dtype=np.float64)) / math.prod(strides)
         return total
 
-    def error(self, step: float) -> float:
+    def error(self, step: float, box: Box = ()) -> float:
         """A measure of the mean squared error at a step: what is smaller than the step is lost, the rest is rounded."""
-        fine = self._levels[0]
-        return float(np.minimum(np.square(fine), np.float32(step**2 / 12)).mean(dtype=np.float64, where=self._inside))
+        place = (slice(None),) * (AXES - len(box)) + box
+        fine, inside = self._levels[0][place], self._inside
+        if inside is not True:
+            inside = np.broadcast_to(inside, self._levels[0].shape)[place]
+        return float(np.minimum(np.square(fine), np.float32(step**2 / 12)).mean(dtype=np.float64, where=inside))
 
     def step(self, goal: Goal, share: float) -> float:
         """The step at which `share` of the measure meets the goal."""

@@ -20,7 +20,7 @@ from inrcodec_kernels.pyramid import Context, Synthesis
 from ..models.pyramid import MOST_ABOVE, PyramidLayout
 from .goal import Goal
 from .pyramid import FAIR, Course, PyramidFit, Schedule
-from .pyramid_start import Differences, cut_weights, middle_box, typical_box
+from .pyramid_start import Differences, cut_weights, middle_box, typical_boxes
 
 Floats = NDArray[np.float32]
 Pair = tuple[Context, Synthesis]
@@ -84,7 +84,7 @@ class _Trial:
 
 
 class Trials:
-    """Fits of a part of a signal that is like all of it, or of the middle of its region.
+    """Fits of some boxes of a signal, side by side as if they were one, or of the middle of its region.
 
     Parameters
     ----------
@@ -122,11 +122,11 @@ class Trials:
         whole, first, most = Differences(volume, offset, full, weights), goal(full), min(max(volume.size // _PART, _LEAST_SAMPLES), _MOST_SAMPLES)
         self._whole, self._first_step = whole, whole.step(first, GUESS if first.bits is not None else GUESS_OF_ERROR)
         if weights is None:
-            box = typical_box(volume.shape, most, lambda part: whole.density(self._first_step, part))
+            self._boxes = typical_boxes(volume.shape, most, lambda part: whole.density(self._first_step, part))
         else:
-            box = middle_box(volume.shape, most, weights)
-        self._part, self._weights = np.ascontiguousarray(volume[box]), cut_weights(weights, box)
-        self._known = Differences(self._part, offset, replace(full, shape=self._part.shape), self._weights)
+            self._boxes = [middle_box(volume.shape, most, weights)]
+        self._part = np.concatenate([volume[box] for box in self._boxes], _longest(volume.shape))
+        self._weights = cut_weights(weights, self._boxes[0])
         self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
         self._steps, self._seed, self._backend, self._note, self._stored = steps, seed, backend, note, stored
         self._network_bits: dict[PyramidLayout, float] = {}
@@ -201,8 +201,13 @@ class Trials:
         """The step at which the signal meets the goal, if it takes as much of its measure as the sample does."""
         goal = self._goal(layout)
         if goal.bits is not None:
-            share = bits / max(self._known.bits(step), 1e-9)
+            share = bits / max(sum(self._whole.density(step, box) for box in self._boxes) / len(self._boxes) * self._part.size, 1e-9)
         else:
-            share = error / max(self._known.error(step), 1e-9)
+            share = error / max(sum(self._whole.error(step, box) for box in self._boxes) / len(self._boxes), 1e-9)
         # Where the measure has run into its limits, its inverse says nothing.
         return min(max(self._whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF)
+
+
+def _longest(shape: tuple[int, ...]) -> int:
+    """The axis along which boxes are put side by side: never one of channels, which is short."""
+    return max(range(len(shape)), key=lambda axis: shape[axis])

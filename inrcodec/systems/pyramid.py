@@ -45,16 +45,20 @@ CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
 """Most tiles of a chunk."""
-_LEAST_CHANGE, _MOST_CHANGE = 0.96, 1.08
+_LEAST_CHANGE, _MOST_CHANGE = 0.94, 1.16
 """Bits of the fit over those that are wanted, within which its latents are changed; beyond, all is fitted anew with another step."""
 _OF_STEP, _AS_STEP = 0.8, 0.3
 """Powers of the factor by which bits are too many, and of their price, that the step is multiplied by for a fit anew."""
 OF_ERROR = 0.8
 """Power of the bits, the other way round, that the squared error follows."""
-_OF_PRICE = 0.05
-"""Octaves that the last part of a fit loses when its bits cost twice as much."""
-_LEAST_PRICE, _MOST_PRICE = -1, 1
-"""Octaves of the price that this is true for."""
+_OF_PRICE = 0.18
+"""Octaves that a fit loses when bits cost twice as much in its last part."""
+_LEAST_PRICE, _MOST_PRICE = -0.75, 1.5
+"""Octaves of the price that this is true for, about."""
+_PRICES = 8
+"""Prices of an octave that are tried."""
+_MOST_TRIMMED = 1.02
+"""Factor in bits that single latents are changed for at most: that costs five times the error of another price."""
 _TRIMS = 4
 
 
@@ -277,8 +281,13 @@ class PyramidSystem:
 
     def _changed(self, fewer: float) -> list[NDArray[np.int32]]:
         """Latents that take the fit's bits over `fewer`, or less where no price makes so many of them."""
-        latents, wanted = self._at_price(fewer ** (1 / _OF_PRICE)), self.fit.bits(self._known[1.0]) / fewer
+        whole, octaves = self.fit.bits(self._known[1.0]), math.log2(fewer) / _OF_PRICE
+        latents, wanted = self._at_price(octaves), whole / fewer
         before = self.fit.bits(latents)
+        if before > _MOST_TRIMMED * wanted and before < whole:
+            # This signal's bits answer less to their price than others'.
+            latents = self._at_price(octaves * math.log2(fewer) / math.log2(whole / before))
+            before = self.fit.bits(latents)
         found, asked = latents, before - wanted
         for _ in range(_TRIMS if asked > 0 else 0):
             found = trimmed(latents, asked, self._stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed)
@@ -289,9 +298,9 @@ class PyramidSystem:
             asked *= min(max((before - wanted) / max(saved, 1e-9), 1.2), 3.0)
         return found
 
-    def _at_price(self, price: float) -> list[NDArray[np.int32]]:
-        """Latents of the fit, or of its last part done again at another price of bits, which is done once for each octave."""
-        price = 2.0 ** max(_LEAST_PRICE, min(_MOST_PRICE, math.floor(math.log2(price))))
+    def _at_price(self, octaves: float) -> list[NDArray[np.int32]]:
+        """Latents of the fit, or of its last part done again where bits cost more by so many octaves, which is done once for each price."""
+        price = 2.0 ** (math.floor(_PRICES * min(max(octaves, _LEAST_PRICE), _MOST_PRICE)) / _PRICES)
         if price not in self._known:
             self._known[price] = self.task.timed("fit", lambda: self.fit.again(price, self.task.note("fit")))
         return self._known[price]

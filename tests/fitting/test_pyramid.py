@@ -9,7 +9,7 @@ import pytest
 
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, USUAL, Cost, Course, PyramidFit, Schedule
-from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents
+from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents, typical_boxes
 from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Stored, Trials
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec.region import Region
@@ -296,3 +296,22 @@ def test_guesses_with_a_region_count_what_counts() -> None:
     finest = first_latents(volume.reshape(layout.kernel.shape) / np.float32(20), layout, np.ones(layout.levels, np.float32), weights)[0]
     inside = np.broadcast_to(mask, finest.shape)
     assert finest[inside].any() and not finest[~inside].any()
+
+
+def test_the_measure_of_boxes_is_that_of_the_whole() -> None:
+    volume = small()
+    known = Differences(volume, 0.0, PyramidLayout(volume.shape, ((True,) * 3,) * 2))
+    boxes = [(slice(z, z + 8), slice(0, 20), slice(x, x + 12)) for z in (0, 8) for x in (0, 12)]
+    assert np.mean([known.density(10.0, box) for box in boxes]) == pytest.approx(known.bits(10.0) / volume.size, rel=1e-6)
+    assert np.mean([known.error(10.0, box) for box in boxes]) == pytest.approx(known.error(10.0), rel=1e-6)
+
+
+def test_boxes_of_a_sample_stand_for_all_densities() -> None:
+    shape = (64, 40, 96)
+    boxes = typical_boxes(shape, 8000, lambda box: float(box[0].start))
+    assert len({tuple(s.stop - s.start for s in box) for box in boxes}) == 1
+    sizes = [np.prod([s.stop - s.start for s in box]) for box in boxes]
+    assert 4000 <= sum(sizes) <= 8000 and all(0 <= s.start < s.stop <= n for box in boxes for s, n in zip(box, shape, strict=True))
+    starts = [box[0].start for box in boxes]
+    assert starts == sorted(starts) and starts[0] < 20 < 35 < starts[-1]
+    assert typical_boxes(shape, 300_000, lambda box: 0.0) == [tuple(slice(0, n) for n in shape)]
