@@ -55,7 +55,9 @@ def test_sizes_are_met(name: str, tmp_path: Path) -> None:
         assert np.array_equal(image[key], decoded[key])
 
 
-@every_signal
+@pytest.mark.parametrize(
+    "name", ["a plane", pytest.param("a volume", marks=pytest.mark.slow), pytest.param("a series", marks=pytest.mark.slow), "channels"]
+)
 def test_psnrs_are_met(name: str) -> None:
     volume, choices, _ = SIGNALS[name]
     assert 31 <= psnr_db(volume, inrcodec.decode(encode(volume, psnr_db=31, **choices)).samples) <= 31.4
@@ -162,6 +164,7 @@ def test_a_part_that_is_far_from_its_share_is_fitted_again(monkeypatch: pytest.M
     assert steps == pytest.approx([1.0, 3.0]) and system._last_step == pytest.approx(3.0)
 
 
+@pytest.mark.slow
 def test_regions_are_handed_to_the_parts() -> None:
     volume = scan((24, 14, 15))
     mask = np.zeros(volume.shape, bool)

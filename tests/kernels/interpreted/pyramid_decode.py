@@ -87,7 +87,7 @@ def test_a_box_comes_in_parts_and_in_halves(pair: tuple[Made, Image, Image], mon
     """In parts where there are many latents; halved where the device's memory does not do."""
     _, there, _ = pair
     whole, refused = there[...], []
-    monkeypatch.setattr(pyramid_there, "_LATENTS", 1)
+    monkeypatch.setattr(pyramid_there, "_SAMPLES", 1)
     assert np.array_equal(there[...], whole)
     plain = Image.read_tensor
 

@@ -11,7 +11,7 @@ import torch
 
 import inrcodec
 from inrcodec import encoder
-from inrcodec.fitting import pyramid
+from inrcodec.fitting import pyramid, pyramid_trial
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import PyramidFit, Schedule
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
@@ -127,7 +127,7 @@ def test_without_networks_a_step_fetches_nothing(monkeypatch: pytest.MonkeyPatch
 def test_streams_of_the_encoder_are_read_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "triton")
     monkeypatch.setattr(EncodeOptions, "pyramid_steps", property(lambda options: 7))
-    monkeypatch.setattr(pyramid, "_TRIAL_STEPS", 2)
+    monkeypatch.setattr(pyramid_trial, "_LEAST_SAMPLES", 8)
     monkeypatch.setattr(encoder, "PSNR_WINDOW_DB", 2000.0)
     softened: list[Any] = []
     soften = pyramid.soften
