@@ -92,10 +92,10 @@ def assert_near(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
 
 
 def assert_synthesis_near(found: Synthesis, expected: Synthesis, squares: float) -> None:
-    """The last bias's gradient is one sum of twice the errors, which may cancel: it is measured by what such sums usually are."""
+    """The last bias's gradient is one sum of twice the errors, which may cancel: it is measured by what such sums are at least, usually."""
     zero = np.zeros((), np.float32)
     assert_near(found._replace(last_bias=zero), expected._replace(last_bias=zero))
-    assert abs(found.last_bias - expected.last_bias) <= 1e-5 * 2 * math.sqrt(squares)
+    assert abs(found.last_bias - expected.last_bias) <= 1e-5 * max(abs(expected.last_bias), 2 * math.sqrt(squares))
 
 
 def weights(random: np.random.Generator, shape: tuple[int, ...], same: tuple[int, ...]) -> NDArray[np.float32]:
