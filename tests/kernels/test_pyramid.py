@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -17,9 +17,12 @@ from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Context, Layout, Synthesis, reference
 from inrcodec_kernels.pyramid.frames import Frame, slabs
 
+Case = TypeVar("Case")
+
 NUMBA = Backend("numba")
 LEAST = -2.0
-SEED = 1
+CLEAR = 2e-6
+"""Hidden numbers of cases are farther from zero than this: rounding to float32 does not decide on which side of a kink they lie."""
 YES, NO = True, False
 
 # Odd extents, absent axes, axes of extent 1 on coarse levels, axes that are not halved, no latents on the finest lattices, more slabs than one.
@@ -45,8 +48,32 @@ def name(layout: Layout) -> str:
 
 
 def fresh() -> np.random.Generator:
-    """The same numbers each time: of some a hidden one lies so near to the kink of leaky(v) that float32 and float64 see it on either side."""
-    return np.random.default_rng(SEED)
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print("seed", seed)  # seen where a test fails
+    return np.random.default_rng(seed)
+
+
+def clear_case(draw: Callable[[], Case], define: Callable[[Case], Any]) -> tuple[Case, Any]:
+    """A case, drawn until none of its hidden numbers is nearly zero, and what the definition says of it.
+
+    Where one is, its slope is that of one side or the other: there is nothing to compare with.
+    """
+    hidden: list[float] = []
+
+    def watched(values: torch.Tensor) -> torch.Tensor:
+        hidden.append(float(values.detach().abs().min()))
+        return plain(values)
+
+    plain = reference.leaky
+    for _ in range(100):
+        case = draw()
+        hidden.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reference, "leaky", watched)
+            expected = define(case)
+        if hidden and min(hidden) > CLEAR:
+            return case, expected
+    raise AssertionError("no case without hidden numbers near zero in 100 draws")
 
 
 def single(values: Any) -> NDArray[np.float32]:
@@ -91,11 +118,20 @@ def assert_near(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
             assert np.abs(a - b).max() <= tolerance * max(np.abs(b).max(), 1e-3)
 
 
-def assert_synthesis_near(found: Synthesis, expected: Synthesis, squares: float) -> None:
-    """The last bias's gradient is one sum of twice the errors, which may cancel: it is measured by what such sums are at least, usually."""
-    zero = np.zeros((), np.float32)
-    assert_near(found._replace(last_bias=zero), expected._replace(last_bias=zero))
-    assert abs(found.last_bias - expected.last_bias) <= 1e-5 * max(abs(expected.last_bias), 2 * math.sqrt(squares))
+def targets(random: np.random.Generator, layout: Layout) -> NDArray[np.float32]:
+    """Samples to reach, all far on one side: the gradient of the last bias, a sum of errors, does not cancel."""
+    return single(6 + random.normal(size=layout.shape))
+
+
+def rate_defined(ys: Any, p: Context, layout: Layout) -> Any:
+    """What the definition says in float64."""
+    return reference.rate(double(ys), double(p), layout, LEAST)
+
+
+def distortion_defined(ys: Any, p: Synthesis, target: Any, layout: Layout, counted: Any = None) -> Any:
+    """What the definition says in float64."""
+    exact = None if counted is None else counted.astype(np.float64)
+    return reference.distortion(double(ys), double(p), layout, target.astype(np.float64), exact)
 
 
 def weights(random: np.random.Generator, shape: tuple[int, ...], same: tuple[int, ...]) -> NDArray[np.float32]:
@@ -209,45 +245,40 @@ def test_taps_are_those_of_the_method() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=name)
 def test_compiled_rate_and_gradients_are_the_definition(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     random = fresh()
-    ys, p = latents(random, layout), context(random, layout)
-    expected = pyramid.rate(double(ys), double(p), layout, LEAST)
+    (ys, p), expected = clear_case(lambda: (latents(random, layout), context(random, layout)), lambda case: rate_defined(*case, layout))
     bits, gradients, of_context = poisoned(lambda: pyramid.rate(ys, p, layout, LEAST, NUMBA), monkeypatch)
     assert_near(bits, expected[0])
-    # One symbol in the tail of a narrow distribution is known to 1e-5 of its probability only. Where a hidden number is zero but
-    # for rounding, the slope is that of one side or the other: the definition's at biases moved by that rounding.
-    sides = [expected[1]] + [
-        pyramid.rate(double(ys), double(p)._replace(level_bias=p.level_bias + a, second_bias=p.second_bias + b), layout, LEAST)[1]
-        for a, b in ((2e-6, 2e-6), (2e-6, -2e-6), (-2e-6, 2e-6), (-2e-6, -2e-6))
-    ]
-    for k, found in enumerate(gradients):
-        assert found.shape == ys[k].shape and found.dtype == np.float32 and np.isfinite(found).all()
-        nearest = np.min([np.abs(found - side[k]) for side in sides], axis=0)
-        assert nearest.max() <= 1e-4 * max(np.abs(expected[1][k]).max(), 1e-3)
+    # One symbol in the tail of a narrow distribution is known to 1e-5 of its probability only.
+    assert_near(gradients, expected[1], 1e-4)
+    assert all(found.dtype == np.float32 for found in gradients)
     assert_near(of_context, expected[2], 1e-4)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=name)
 def test_compiled_distortion_and_gradients_are_the_definition(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     random = fresh()
-    ys, p, target = latents(random, layout), synthesis(random, layout), single(random.normal(size=layout.shape))
-    expected = pyramid.distortion(double(ys), double(p), layout, target.astype(np.float64))
+    (ys, p, target), expected = clear_case(
+        lambda: (latents(random, layout), synthesis(random, layout), targets(random, layout)), lambda case: distortion_defined(*case, layout)
+    )
     squares, gradients, of_synthesis = poisoned(lambda: pyramid.distortion(ys, p, layout, target, NUMBA), monkeypatch)
     assert squares == pytest.approx(expected[0], rel=1e-5)
     assert_near(gradients, expected[1])
-    assert_synthesis_near(of_synthesis, expected[2], expected[0])
+    assert_near(of_synthesis, expected[2])
     samples = poisoned(lambda: pyramid.synthesise(ys, p, layout, NUMBA), monkeypatch)
     assert_near([samples], [pyramid.synthesise(double(ys), double(p), layout)])
 
 
 def test_wide_layers_and_all_widths_agree() -> None:
     random, layout = fresh(), LAYOUTS[0]
-    ys, target = latents(random, layout), single(random.normal(size=layout.shape))
+    ys, target = latents(random, layout), targets(random, layout)
     for thin, thick in ((24, 16), (4, 32), (32, 4)):
-        p, q = context(random, layout, thin), synthesis(random, layout, thin, thick)
-        expected = pyramid.rate(double(ys), double(p), layout, LEAST)
+        p, expected = clear_case(lambda thin=thin: context(random, layout, thin), lambda p: rate_defined(ys, p, layout))  # type: ignore[misc]
         assert_near(pyramid.rate(ys, p, layout, LEAST, NUMBA)[2], expected[2], 1e-4)
-        wanted = pyramid.distortion(double(ys), double(q), layout, target.astype(np.float64))
-        assert_synthesis_near(pyramid.distortion(ys, q, layout, target, NUMBA)[2], wanted[2], wanted[0])
+        q, expected = clear_case(
+            lambda widths=(thin, thick): synthesis(random, layout, *widths),  # type: ignore[misc]
+            lambda q: distortion_defined(ys, q, target, layout),
+        )
+        assert_near(pyramid.distortion(ys, q, layout, target, NUMBA)[2], expected[2])
 
 
 def test_clamped_scales_have_no_gradient_and_far_symbols_no_infinity() -> None:
@@ -268,9 +299,11 @@ def test_compiled_weighted_distortion_is_the_definition(
     layout: Layout, same: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = fresh()
-    ys, p, target = latents(random, layout), synthesis(random, layout), single(random.normal(size=layout.shape))
     counted = weights(random, layout.shape, same)
-    expected = pyramid.distortion(double(ys), double(p), layout, target.astype(np.float64), weights=counted.astype(np.float64))
+    (ys, p, target), expected = clear_case(
+        lambda: (latents(random, layout), synthesis(random, layout), targets(random, layout)),
+        lambda case: distortion_defined(*case, layout, counted),
+    )
     squares, gradients, of_synthesis = poisoned(
         lambda: pyramid.distortion(ys, p, layout, target, NUMBA, counted), monkeypatch
     )

@@ -18,13 +18,17 @@ from ..test_pyramid import (
     SAME,
     SMALL,
     assert_near,
+    clear_case,
     context,
+    distortion_defined,
     double,
     fresh,
     latents,
     name,
+    rate_defined,
     single,
     synthesis,
+    targets,
     weights,
 )
 from .device import DEVICE
@@ -54,9 +58,8 @@ def down(values: Any) -> Any:
 @pytest.mark.parametrize("layout", [layout for layout in SMALL if not layout.above], ids=name)
 def test_rate_is_the_definition(layout: Layout) -> None:
     random = fresh()
-    ys, p = latents(random, layout), context(random, layout, 4)
+    (ys, p), expected = clear_case(lambda: (latents(random, layout), context(random, layout, 4)), lambda case: rate_defined(*case, layout))
     bits, gradients, of_context = pyramid.rate(ys, p, layout, LEAST, TRITON)
-    expected = reference.rate(double(ys), double(p), layout, LEAST)
     assert bits.dtype == np.float64 and isinstance(of_context, Context)
     assert_near([bits], [expected[0]])
     assert_near(gradients, expected[1])
@@ -66,9 +69,10 @@ def test_rate_is_the_definition(layout: Layout) -> None:
 @pytest.mark.parametrize("layout", SMALL, ids=name)
 def test_distortion_is_the_definition(layout: Layout) -> None:
     random = fresh()
-    ys, p, target = latents(random, layout), synthesis(random, layout, 4, 4), single(random.normal(size=layout.shape))
+    (ys, p, target), expected = clear_case(
+        lambda: (latents(random, layout), synthesis(random, layout, 4, 4), targets(random, layout)), lambda case: distortion_defined(*case, layout)
+    )
     squares, gradients, of_synthesis = pyramid.distortion(ys, p, layout, target, TRITON)
-    expected = reference.distortion(double(ys), double(p), layout, target.astype(np.float64))
     assert isinstance(squares, float) and isinstance(of_synthesis, Synthesis)
     assert squares == pytest.approx(expected[0], rel=1e-5)
     assert_near(gradients, expected[1])
@@ -79,9 +83,11 @@ def test_distortion_is_the_definition(layout: Layout) -> None:
 @pytest.mark.parametrize("layout", SMALL[:3], ids=name)
 def test_weighted_distortion_is_the_definition(layout: Layout, same: tuple[int, ...]) -> None:
     random = fresh()
-    ys, p, target = latents(random, layout), synthesis(random, layout, 4, 4), single(random.normal(size=layout.shape))
     counted = weights(random, layout.shape, same)
-    expected = reference.distortion(double(ys), double(p), layout, target.astype(np.float64), counted.astype(np.float64))
+    (ys, p, target), expected = clear_case(
+        lambda: (latents(random, layout), synthesis(random, layout, 4, 4), targets(random, layout)),
+        lambda case: distortion_defined(*case, layout, counted),
+    )
     squares, gradients, of_synthesis = pyramid.distortion(up(ys), p, layout, up([target])[0], TRITON, up([counted])[0])
     assert_near(down([squares, *gradients, *of_synthesis]), [expected[0], *expected[1], *expected[2]])
 
@@ -97,13 +103,12 @@ def short_spans(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_spans_and_tensors() -> None:
     """Layers of several widths, in spans; of tensors."""
     random, layout = fresh(), Layout((2, 1, 4, 5), ((True, False, True, True), (False, False, True, True)))
-    ys, p, q = latents(random, layout), context(random, layout, 12), synthesis(random, layout, 4, 20)
-    target = single(random.normal(size=layout.shape))
+    ys, target = latents(random, layout), targets(random, layout)
+    p, expected = clear_case(lambda: context(random, layout, 12), lambda p: rate_defined(ys, p, layout))
     bits, gradients, of_context = pyramid.rate(up(ys), p, layout, LEAST, TRITON)
-    expected = reference.rate(double(ys), double(p), layout, LEAST)
     assert_near(down([bits, *gradients, *of_context]), [expected[0], *expected[1], *expected[2]])
+    q, expected = clear_case(lambda: synthesis(random, layout, 4, 20), lambda q: distortion_defined(ys, q, target, layout))
     squares, gradients, of_synthesis = pyramid.distortion(up(ys), q, layout, up([target])[0], TRITON)
-    expected = reference.distortion(double(ys), double(q), layout, target.astype(np.float64))
     assert_near(down([squares, *gradients, *of_synthesis]), [expected[0], *expected[1], *expected[2]])
 
 
