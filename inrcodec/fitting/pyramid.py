@@ -40,8 +40,8 @@ latents are zero; a coarser step with cheaper bits makes a little less error of 
 _MORE_BITS, _MORE_ERROR = 0.45, 0.42
 """How much more bits, where nothing better is known, and error there are at the beginning than at the end; on the way
 it is that times the square of what is left."""
-_TELLING = 1 << 14
-"""Samples of a fit from which on others take its course."""
+TELLING = 1 << 14
+"""Samples of a fit from which on others take its course, and compare costs with it."""
 _FAR = 3.0
 """Factor by which bits and errors on the way are off those of the end at most, for what is believed of a course."""
 _SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
@@ -117,7 +117,7 @@ class Course(NamedTuple):
     def of(cls, fit: PyramidFit) -> Course:
         """That of a fit which has ended; the usual one where it had so few samples that another one would go another way."""
         costs, end = fit.costs, fit.cost()
-        if fit.samples < _TELLING or not costs or end.bits <= 0:
+        if fit.samples < TELLING or not costs or end.bits <= 0:
             return USUAL
         parts = np.array([part for part, _ in costs])
         ways = np.array([(cost.bits, cost.error) for _, cost in costs]).reshape(-1, 2)
@@ -328,7 +328,7 @@ class PyramidFit:
         return Cost(float(bits.sum()), self._squares(whole, inside) / max(counted, 1.0))
 
     def _squares(self, latents: list[Any], weights: Any) -> float:
-        """The first of `_errors`; on the host by a synthesis, a fifth of the work of gradients."""
+        """The first of `_errors`; on the host by a synthesis, a quarter of the work of gradients."""
         if self._displaced is not None or on_device(self._backend):
             return float(self._errors(latents, weights)[0])
         rest = synthesise(latents, self.synthesis, self.layout.kernel, self._backend)

@@ -19,7 +19,7 @@ from inrcodec_kernels.pyramid import Context, Synthesis
 
 from ..models.pyramid import MOST_ABOVE, PyramidLayout
 from .goal import Goal
-from .pyramid import FAIR, Course, PyramidFit, Schedule
+from .pyramid import FAIR, TELLING, Course, PyramidFit, Schedule
 from .pyramid_start import Differences, cut_weights, middle_box, typical_boxes
 
 Floats = NDArray[np.float32]
@@ -32,8 +32,6 @@ BITS_PER_PARAMETER = 7.0
 _LEAST_SAMPLES, _MOST_SAMPLES = 1 << 15, 1 << 18
 _PART = 8
 """A sample is at most the signal over this, or the least."""
-_WORTH = 1 << 14
-"""Samples of a sample from which on finest levels are compared."""
 _MOST_OFF = 4.0
 """Factor by which the guess of a step is corrected at most."""
 _NEAR = 1.3
@@ -90,6 +88,8 @@ class Trials:
     ----------
     volume : ndarray
     offset : float
+    known : Differences
+        Of the signal.
     full : PyramidLayout
         With latents on the signal's lattice.
     networks : callable
@@ -109,6 +109,7 @@ class Trials:
         self,
         volume: np.ndarray,
         offset: float,
+        known: Differences,
         full: PyramidLayout,
         networks: Callable[[PyramidLayout], Pair],
         stored: Callable[[PyramidLayout, Context, Synthesis], Stored],
@@ -119,10 +120,10 @@ class Trials:
         weights: Floats | None,
         note: Callable[[float, str], None],
     ) -> None:
-        whole, first, most = Differences(volume, offset, full, weights), goal(full), min(max(volume.size // _PART, _LEAST_SAMPLES), _MOST_SAMPLES)
-        self._whole, self._first_step = whole, whole.step(first, GUESS if first.bits is not None else GUESS_OF_ERROR)
+        first, most = goal(full), min(max(volume.size // _PART, _LEAST_SAMPLES), _MOST_SAMPLES)
+        self._whole, self._first_step = known, known.step(first, GUESS if first.bits is not None else GUESS_OF_ERROR)
         if weights is None:
-            self._boxes = typical_boxes(volume.shape, most, lambda part: whole.density(self._first_step, part))
+            self._boxes = typical_boxes(volume.shape, most, lambda part: known.density(self._first_step, part))
         else:
             self._boxes = [middle_box(volume.shape, most, weights)]
         self._part = np.concatenate([volume[box] for box in self._boxes], _longest(volume.shape))
@@ -140,7 +141,7 @@ class Trials:
             Lattices that are to hold no latents, if that is not to be found out.
         """
         step = self._first_step
-        if above is not None or self._part.size < _WORTH or self._full.levels < 3:
+        if above is not None or self._part.size < TELLING or self._full.levels < 3:
             best = self._tried(self._without(above or 0), step)
         else:
             best = self._better(self._tried(self._without(1), step))

@@ -18,10 +18,19 @@ from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
-from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Stored, Trials
+from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Stored, Trials
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
-from ..models.pyramid import AXES, PyramidLayout, initial_networks, integer_context, joined, parted, stored_places
+from ..models.pyramid import (
+    AXES,
+    Flags,
+    PyramidLayout,
+    initial_networks,
+    integer_context,
+    joined,
+    parted,
+    stored_places,
+)
 from ..models.shipped import first_shipped
 from ..payload import motion as payload_motion
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
@@ -103,21 +112,25 @@ class PyramidSystem:
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
         measured = self.task.timed("motion", self._stilled)
-        volume, backend, seed = self.volume, self.backend, self.task.options.seed
         halved = pyramid_start.choose_halvings(measured, self.options.levels, channels=self.task.channels)
-        context, synthesis = self._widths(PyramidLayout(volume.shape, halved), goal)
-        full, steps = PyramidLayout(volume.shape, halved, context, synthesis), self.task.options.pyramid_steps
-        trials = Trials(
-            volume, self.offset, full, lambda layout: self._first_networks(layout)[0], self._as_stored,
-            lambda layout: self._first_goal(goal, layout), steps, seed, backend, self._weights, self.task.note("trial"),
-        )  # fmt: skip
-        guess = self.task.timed("trial", lambda: trials.guess(self.options.above))
+        guess = self.task.timed("trial", lambda: self._guessed(halved, goal))
         self.layout, self._goal, self._course, self._network_bits = guess.layout, goal, guess.course, guess.network_bits
         self._fit_at(guess.step, goal)
         self.choices.update(
-            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=steps,
+            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self.task.options.pyramid_steps,
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
+
+    def _guessed(self, halved: tuple[Flags, ...], goal: Goal) -> Guess:
+        """Where to begin."""
+        known = pyramid_start.Differences(self.volume, self.offset, PyramidLayout(self.volume.shape, halved), self._weights)
+        full, options = PyramidLayout(self.volume.shape, halved, *self._widths(known, goal)), self.task.options
+        trials = Trials(
+            self.volume, self.offset, known, full, lambda layout: self._first_networks(layout)[0], self._as_stored,
+            lambda layout: self._first_goal(goal, layout), options.pyramid_steps, options.seed, self.backend, self._weights,
+            self.task.note("trial"),
+        )  # fmt: skip
+        return trials.guess(self.options.above)
 
     @property
     def measures(self) -> Measures:
@@ -197,11 +210,10 @@ class PyramidSystem:
         counted = pyramid_start.level_weights(self._weights, self.layout)
         return [bent * w for bent, w in zip(curvature, counted, strict=False)]
 
-    def _widths(self, layout: PyramidLayout, goal: Goal) -> tuple[int, tuple[int, int]]:
+    def _widths(self, known: pyramid_start.Differences, goal: Goal) -> tuple[int, tuple[int, int]]:
         """Widths of both networks: those asked for, or those that the stream's size can feed."""
         bits = goal.bits
         if bits is None:
-            known = pyramid_start.Differences(self.volume, self.offset, layout, self._weights)
             bits = GUESS * known.bits(known.step(goal, 1.0))
         context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
         return self.options.context or context, self.options.synthesis or synthesis

@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
 def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None) -> Guess:
     full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
     trials = Trials(
-        volume, 0.0, full, lambda layout: initial_networks(layout, 0), lambda layout, *pair: Stored(*pair, 0.0), lambda layout: goal, steps, 0, choose("cpu"), None, quiet
+        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda layout, *pair: Stored(*pair, 0.0), lambda layout: goal, steps, 0, choose("cpu"), None, quiet
     )
     return trials.guess(above)
 

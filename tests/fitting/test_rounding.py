@@ -18,13 +18,13 @@ from samples import tissue
 
 
 class Fitted:
-    """A fit with rounded networks, and what trimming takes."""
+    """A fit that has come to its end, with rounded networks, and what trimming takes: before the end, fewer latents may mean less error."""
 
     def __init__(self) -> None:
         volume, backend = tissue((16, 20, 24)), choose("cpu")
         layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
         self.fit = PyramidFit(volume, 0.0, 20.0, layout, initial_networks(layout, 0), 0, backend)
-        self.fit.run(80, None, Schedule(), lambda fraction, note: None)
+        self.fit.run(300, None, Schedule(), lambda fraction, note: None)
         exact = joined(self.fit.context, self.fit.synthesis)
         held = {n: QuantisedTensor.of(v, -STORED_PLACES[n]).dequantised() for n, v in exact.items()}
         self.fit.set_networks(*parted(held))

@@ -18,7 +18,7 @@ from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.payload.sections import MAX_STEP
 from inrcodec.systems.pyramid import PyramidSystem
 from inrcodec_formats.container.header import Quality
-from samples import psnr_db, scan
+from samples import psnr_db, scan, tissue
 
 SMALL = PyramidOptions(levels=4, context=8, synthesis=(4, 4), tile_edge=8, warm_start=False)
 """Networks of some hundred parameters: those of the defaults would be most of a tiny stream."""
@@ -211,12 +211,22 @@ def test_the_command_line(volume: np.ndarray, tmp_path: Path, capsys: pytest.Cap
     assert psnr_db(volume, decoded) >= 20
 
 
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_lattices_without_latents_are_as_many_as_were_asked_for(above: int) -> None:
+    volume = tissue((20, 24, 28))
+    blob = encode(volume, bits_per_voxel=0.8, pyramid=replace(SMALL, above=above))
+    finest = inrcodec.info(blob).details["lattices"][0]
+    assert finest == ["20x24x28", "10x12x14", "5x6x7"][above]
+    assert 0.9 * 0.8 * volume.size / 8 <= len(blob) <= 0.8 * volume.size / 8
+    assert psnr_db(volume, inrcodec.decode(blob).samples) > 20
+
+
 @pytest.mark.parametrize(
     "choices",
     [
         {"levels": 0}, {"levels": 9}, {"levels": 2.0}, {"context": 0}, {"context": 6}, {"context": 36}, {"context": True},
         {"synthesis": (16,)}, {"synthesis": [16, 16]}, {"synthesis": (16, 18)}, {"synthesis": (64, 16)}, {"tile_edge": 7},
-        {"tile_edge": 257}, {"warm_start": 1},
+        {"tile_edge": 257}, {"warm_start": 1}, {"above": -1}, {"above": 3}, {"above": True}, {"part_samples": 1023}, {"part_samples": 2e6},
     ],
     ids=str,
 )  # fmt: skip
