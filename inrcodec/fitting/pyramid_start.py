@@ -118,7 +118,7 @@ def middle_box(shape: tuple[int, ...], most: int, weights: Floats | None) -> tup
     return box_around([n // 2 if m == 1 else p for n, m, p in zip(shape, weights.shape, place, strict=True)], extent, shape)
 
 
-def typical_boxes(shape: tuple[int, ...], most: int, density: Callable[[Box], float]) -> list[Box]:
+def typical_boxes(shape: tuple[int, ...], most: int, density: Callable[[Box], float], turn: int = 0) -> list[Box]:
     """Boxes of at most so many samples together: of some all over a signal those that stand for as many of them each.
 
     Parameters
@@ -127,6 +127,8 @@ def typical_boxes(shape: tuple[int, ...], most: int, density: Callable[[Box], fl
     most : int
     density : callable
         ``density(box)``: what boxes differ by. A signal is dense in few places, and those take most of its bits.
+    turn : int
+        Further turns find the next denser ones.
     """
     if math.prod(shape) <= 2 * most:
         return [middle_box(shape, most, None)]
@@ -134,7 +136,7 @@ def typical_boxes(shape: tuple[int, ...], most: int, density: Callable[[Box], fl
     places = [sorted({(n - e) * i // (_PLACES - 1) for i in range(_PLACES)}) for n, e in zip(shape, extent, strict=True)]
     boxes = [tuple(slice(p, p + e) for p, e in zip(place, extent, strict=True)) for place in itertools.product(*places)]
     ordered = sorted(boxes, key=density)
-    return [ordered[(2 * i + 1) * len(ordered) // (2 * _BOXES)] for i in range(_BOXES)]
+    return [ordered[min((2 * i + 1) * len(ordered) // (2 * _BOXES) + turn, len(ordered) - 1)] for i in range(_BOXES)]
 
 
 _BOXES, _PLACES = 4, 5

@@ -1,7 +1,10 @@
-"""Whole fits of a sample: from them come the finest level, the step to begin with, and how bits and errors fall on the way.
+"""Whole fits of a sample: from them come the finest level, the step and the networks to begin with, and how bits and errors fall on the way.
 
 Where a stream is small, latents on the lattice of the signal are all zero in the end, and what noise they carry until then disturbs the
 others. So a pyramid without them is tried first, which takes half the time, and whatever seems to be better after that, at the same step.
+
+Networks learn more slowly than latents. So those of the trial go on with another sample, a lesson, and the signal's own fit begins with what
+they are then.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from inrcodec_kernels.pyramid import Context, Synthesis
 from ..models.pyramid import MOST_ABOVE, PyramidLayout
 from .goal import Goal
 from .pyramid import FAIR, TELLING, Course, PyramidFit, Schedule
-from .pyramid_start import Differences, cut_weights, middle_box, typical_boxes
+from .pyramid_start import Box, Differences, cut_weights, middle_box, typical_boxes
 
 Floats = NDArray[np.float32]
 Pair = tuple[Context, Synthesis]
@@ -51,13 +54,23 @@ class Guess(NamedTuple):
     course : Course
         How bits and errors of a fit fall to those of its end.
     network_bits : float
-        What the networks of the trial took.
+        What the networks took.
+    networks : tuple of Context and Synthesis
+        Those to begin with.
     """
 
     layout: PyramidLayout
     step: float
     course: Course
     network_bits: float
+    networks: Pair
+
+
+class _Sample(NamedTuple):
+    """Boxes of a signal, and all of them side by side."""
+
+    boxes: list[Box]
+    samples: np.ndarray
 
 
 class Stored(NamedTuple):
@@ -70,7 +83,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class _Trial:
-    """A fit of the sample at a step: squared error and bits of a sample, those of networks too, and the step that the signal needs then."""
+    """A fit of boxes at a step: squared error and bits of a sample, those of networks too, and the step that the signal needs then."""
 
     layout: PyramidLayout
     step: float
@@ -79,6 +92,8 @@ class _Trial:
     finest: float
     course: Course
     needed: float
+    networks: Pair
+    network_bits: float
 
 
 class Trials:
@@ -122,15 +137,20 @@ class Trials:
     ) -> None:
         first, most = goal(full), min(max(volume.size // _PART, _LEAST_SAMPLES), _MOST_SAMPLES)
         self._whole, self._first_step = known, known.step(first, GUESS if first.bits is not None else GUESS_OF_ERROR)
-        if weights is None:
-            self._boxes = typical_boxes(volume.shape, most, lambda part: known.density(self._first_step, part))
-        else:
-            self._boxes = [middle_box(volume.shape, most, weights)]
-        self._part = np.concatenate([volume[box] for box in self._boxes], _longest(volume.shape))
-        self._weights = cut_weights(weights, self._boxes[0])
+        self._volume, self._most = volume, most
+        self._first = self._sample(0) if weights is None else self._of_boxes([middle_box(volume.shape, most, weights)])
+        self._weights = cut_weights(weights, self._first.boxes[0])
         self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
         self._steps, self._seed, self._backend, self._note, self._stored = steps, seed, backend, note, stored
-        self._network_bits: dict[PyramidLayout, float] = {}
+
+    def _sample(self, turn: int) -> _Sample:
+        """Boxes of all densities; other ones at each turn."""
+        return self._of_boxes(
+            typical_boxes(self._volume.shape, self._most, lambda part: self._whole.density(self._first_step, part), turn)
+        )
+
+    def _of_boxes(self, boxes: list[Box]) -> _Sample:
+        return _Sample(boxes, np.concatenate([self._volume[box] for box in boxes], _longest(self._volume.shape)))
 
     def guess(self, above: int | None) -> Guess:
         """Find out where to begin.
@@ -141,11 +161,13 @@ class Trials:
             Lattices that are to hold no latents, if that is not to be found out.
         """
         step = self._first_step
-        if above is not None or self._part.size < TELLING or self._full.levels < 3:
+        if above is not None or self._first.samples.size < TELLING or self._full.levels < 3:
             best = self._tried(self._without(above or 0), step)
         else:
             best = self._better(self._tried(self._without(1), step))
-        return Guess(best.layout, best.needed, best.course, self._network_bits[best.layout])
+        if len(self._first.boxes) > 1:
+            best = self._trial(best.layout, best.needed, best.networks, self._sample(1))
+        return Guess(best.layout, best.needed, best.course, best.network_bits, best.networks)
 
     def _without(self, above: int) -> PyramidLayout:
         """The layout with so many lattices without latents, or as many as it can spare."""
@@ -180,31 +202,36 @@ class Trials:
             return replace(second, needed=step * math.exp(lacks * lacks / (lacks - more)))
         return second
 
-    def _trial(self, layout: PyramidLayout, step: float) -> _Trial:
-        sketch = replace(layout, shape=self._part.shape)
+    def _trial(self, layout: PyramidLayout, step: float, networks: Pair | None = None, sample: _Sample | None = None) -> _Trial:
+        """Fit the first sample with untaught networks, or another one with those that are given."""
+        boxes, samples = sample or self._first
         fit = PyramidFit(
-            self._part, self._offset, step, sketch, self._networks(layout), self._seed, self._backend, self._weights
-        )
+            samples, self._offset, step, replace(layout, shape=samples.shape), networks or self._networks(layout), self._seed,
+            self._backend, self._weights,
+        )  # fmt: skip
         fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None)
         fit.run(self._steps, None, Schedule(), self._note, lambda: self._settle(fit))
-        of_levels, cost, size = fit.level_bits(fit.rounded), fit.cost(), self._part.size
-        self._network_bits[layout] = networks = self._stored(layout, fit.context, fit.synthesis).bits
-        error, bits = fit.squares(fit.rounded) * step**2 / size, cost.bits / size + networks / self._samples
-        course, finest = Course.of(fit), float(of_levels[0]) / max(cost.bits, 1e-9)
-        return _Trial(layout, step, error, bits, finest, course, self._needed(layout, step, cost.bits, cost.error * step**2))
+        of_levels, cost = fit.level_bits(fit.rounded), fit.cost()
+        network_bits = self._stored(layout, fit.context, fit.synthesis).bits
+        error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
+        # The fewer bits there are beside those of networks, the more of these networks only know the boxes.
+        course = Course.of(fit).believed(cost.bits / (cost.bits + network_bits))
+        finest = float(of_levels[0]) / max(cost.bits, 1e-9)
+        needed = self._needed(layout, step, boxes, cost.bits / samples.size, cost.error * step**2)
+        return _Trial(layout, step, error, bits, finest, course, needed, (fit.context, fit.synthesis), network_bits)
 
     def _settle(self, fit: PyramidFit) -> None:
         """Go on with what a decoder will have of the networks."""
         held = self._stored(fit.layout, fit.context, fit.synthesis)
         fit.set_networks(held.context, held.synthesis)
 
-    def _needed(self, layout: PyramidLayout, step: float, bits: float, error: float) -> float:
-        """The step at which the signal meets the goal, if it takes as much of its measure as the sample does."""
+    def _needed(self, layout: PyramidLayout, step: float, boxes: list[Box], bits: float, error: float) -> float:
+        """The step at which the signal meets the goal, if it takes as much of its measure as boxes do."""
         goal = self._goal(layout)
         if goal.bits is not None:
-            share = bits / max(sum(self._whole.density(step, box) for box in self._boxes) / len(self._boxes) * self._part.size, 1e-9)
+            share = bits / max(sum(self._whole.density(step, box) for box in boxes) / len(boxes), 1e-9)
         else:
-            share = error / max(sum(self._whole.error(step, box) for box in self._boxes) / len(self._boxes), 1e-9)
+            share = error / max(sum(self._whole.error(step, box) for box in boxes) / len(boxes), 1e-9)
         # Where the measure has run into its limits, its inverse says nothing.
         return min(max(self._whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF)
 

@@ -45,9 +45,8 @@ Parameters = dict[str, NDArray[np.float32]]
 _STILL = 2
 """Samples of all still frames over those of a part, at most."""
 
-_BEYOND = 1.015
-"""Over the bits, or below the error, that are left for the latents: trimming takes off a little of what is too much,
-but nothing puts on what is missing."""
+_BELOW = 0.995
+"""Of the bits, or of the error, that are left for the latents: the middle of what is near enough."""
 _SERIES_EDGE = 32
 """Largest extent of a tile of a series."""
 CHUNK_BYTES = 2000
@@ -64,7 +63,7 @@ _OF_PRICE = 0.18
 """Octaves that a fit loses when bits cost twice as much in its last part."""
 _LEAST_PRICE, _MOST_PRICE = -0.75, 1.5
 """Octaves of the price that this is true for, about."""
-_PRICES = 8
+_PRICES = 16
 """Prices of an octave that are tried."""
 _MOST_TRIMMED = 1.02
 """Factor in bits that single latents are changed for at most: that costs five times the error of another price."""
@@ -115,6 +114,7 @@ class PyramidSystem:
         halved = pyramid_start.choose_halvings(measured, self.options.levels, channels=self.task.channels)
         guess = self.task.timed("trial", lambda: self._guessed(halved, goal))
         self.layout, self._goal, self._course, self._network_bits = guess.layout, goal, guess.course, guess.network_bits
+        self._networks = guess.networks
         self._fit_at(guess.step, goal)
         self.choices.update(
             unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self.task.options.pyramid_steps,
@@ -180,9 +180,9 @@ class PyramidSystem:
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
-        networks, (self._base_name, self._base) = self._first_networks(self.layout)
+        _, (self._base_name, self._base) = self._first_networks(self.layout)
         self.fit = pyramid.PyramidFit(
-            self.volume, self.offset, step, self.layout, networks, seed, backend, self._weights, self._frames
+            self.volume, self.offset, step, self.layout, self._networks, seed, backend, self._weights, self._frames
         )
         self.fit.course = self._course
         steps = task.options.pyramid_steps
@@ -197,6 +197,7 @@ class PyramidSystem:
         self._known = {1.0: self.fit.rounded}
         # Another fit of the same signal knows better than a sample what comes.
         self._course, self._network_bits = pyramid.Course.of(self.fit), 8 * len(self._network_section())
+        self._networks = self.fit.context, self.fit.synthesis
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
         self._curvature = self._weighted(curvatures(self.layout.kernel, self.fit.synthesis, backend))
         self._disturbed = disturbances(
@@ -223,12 +224,12 @@ class PyramidSystem:
         return self._of_latents(goal, BITS_PER_PARAMETER * layout.parameters)
 
     def _of_latents(self, goal: Goal, network_bits: float) -> Goal:
-        """What is left of a goal for the latents, and a little more."""
+        """What is left of a goal for the latents, less a little."""
         network_bits += 8 * sum(len(section.data) for section in self._motion_sections)
         if goal.bits is not None:
-            return Goal(bits=_BEYOND * max(goal.bits - network_bits, goal.bits / 4))
+            return Goal(bits=_BELOW * max(goal.bits - network_bits, goal.bits / 4))
         assert goal.error is not None
-        return Goal(error=goal.error / _BEYOND)
+        return Goal(error=_BELOW * goal.error)
 
     def _first_networks(self, layout: PyramidLayout) -> tuple[tuple[Context, Synthesis], tuple[str, Parameters]]:
         """Those that come with the package, where there are any for such a signal, and what streams hold differences to: a name and parameters."""
@@ -293,12 +294,11 @@ class PyramidSystem:
 
     def _changed(self, fewer: float) -> list[NDArray[np.int32]]:
         """Latents that take the fit's bits over `fewer`, or less where no price makes so many of them."""
-        whole, octaves = self.fit.bits(self._known[1.0]), math.log2(fewer) / _OF_PRICE
-        latents, wanted = self._at_price(octaves), whole / fewer
+        wanted, latents = self.fit.bits(self._known[1.0]) / fewer, self._at_price(self._octaves(fewer))
         before = self.fit.bits(latents)
-        if before > _MOST_TRIMMED * wanted and before < whole:
-            # This signal's bits answer less to their price than others'.
-            latents = self._at_price(octaves * math.log2(fewer) / math.log2(whole / before))
+        if not 1 / _MOST_TRIMMED <= before / wanted <= _MOST_TRIMMED:
+            # How this signal's bits answer their price is known now.
+            latents = self._at_price(self._octaves(fewer))
             before = self.fit.bits(latents)
         found, asked = latents, before - wanted
         for _ in range(_TRIMS if asked > 0 else 0):
@@ -309,6 +309,17 @@ class PyramidSystem:
             # Changes near each other save less than each alone.
             asked *= min(max((before - wanted) / max(saved, 1e-9), 1.2), 3.0)
         return found
+
+    def _octaves(self, fewer: float) -> float:
+        """By how many octaves bits must be dearer for the fit's bits over `fewer`, by the nearest prices that were tried."""
+        whole, wanted = self.fit.bits(self._known[1.0]), math.log2(fewer)
+        # The fit itself is none of them: doing its last part again takes fewer bits even at the same price.
+        tried = [(math.log2(whole / self.fit.bits(y)), math.log2(price)) for price, y in self._known.items() if price != 1.0]
+        if not tried:
+            return wanted / _OF_PRICE
+        (less, dearer), *others = sorted(tried, key=lambda one: abs(one[0] - wanted))
+        slope = (others[0][0] - less) / (others[0][1] - dearer) if others else _OF_PRICE
+        return dearer + (wanted - less) / min(max(slope, _OF_PRICE / 2), 2 * _OF_PRICE)
 
     def _at_price(self, octaves: float) -> list[NDArray[np.int32]]:
         """Latents of the fit, or of its last part done again where bits cost more by so many octaves, which is done once for each price."""

@@ -14,7 +14,7 @@ from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Stored, Trials
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec.region import Region
 from inrcodec_kernels.backend import choose
-from inrcodec_kernels.pyramid import synthesise
+from inrcodec_kernels.pyramid import Context, Synthesis, synthesise
 from samples import tissue
 
 STEPS = 60
@@ -75,8 +75,8 @@ def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None =
 def reached(goal: Goal) -> float:
     """Bits or error of a fit, over its goal."""
     volume = small()
-    layout, step, course, _ = guessed(volume, goal)
-    fit = PyramidFit(volume, 0.0, step, layout, initial_networks(layout, 0), 0, choose("cpu"))
+    layout, step, course, _, networks = guessed(volume, goal)
+    fit = PyramidFit(volume, 0.0, step, layout, networks, 0, choose("cpu"))
     fit.course = course
     fit.run(100, goal, Schedule(), quiet)
     found = fit.cost()
@@ -218,6 +218,31 @@ def test_courses_are_those_of_the_fit() -> None:
     assert USUAL.at(1.0) == (1, 1) and min(USUAL.at(0.2)) > 1
 
 
+def test_a_sample_is_believed_as_far_as_its_bits_are_its_latents() -> None:
+    parts = np.array([0.2, 0.6, 1.0])
+    course = Course(parts, np.array([3.0, 2.0, 1.0]), np.array([1.5, 1.2, 1.0]))
+    usual = np.interp(parts, USUAL.parts, USUAL.bits)
+    none, half, whole = (course.believed(share) for share in (0.0, 0.5, 1.0))
+    assert none.bits[-1] == half.bits[-1] == whole.bits[-1] == 1
+    assert (none.bits[:-1] < usual[:-1]).all() and (whole.bits[:-1] < course.bits[:-1]).all()
+    assert half.bits == pytest.approx(np.sqrt(none.bits * whole.bits))
+    assert whole.errors is course.errors
+
+
+def test_networks_of_a_guess_have_learned() -> None:
+    volume = tissue((48, 56, 56))
+    goal = Goal(bits=20000.0)
+    guess = guessed(volume, goal, 40, 0)
+
+    def cost(networks: tuple[Context, Synthesis]) -> float:
+        fit = PyramidFit(volume, 0.0, guess.step, guess.layout, networks, 0, choose("cpu"))
+        fit.run(20, None, Schedule(), quiet)
+        end = fit.cost()
+        return end.error + FAIR * end.bits / volume.size
+
+    assert cost(guess.networks) < 0.9 * cost(initial_networks(guess.layout, 0))
+
+
 @pytest.mark.parametrize("bits", [600.0, 400000.0])
 def test_finest_levels_are_left_out_where_streams_are_small(bits: float) -> None:
     volume = tissue((48, 56, 56))
@@ -314,4 +339,6 @@ def test_boxes_of_a_sample_stand_for_all_densities() -> None:
     assert 4000 <= sum(sizes) <= 8000 and all(0 <= s.start < s.stop <= n for box in boxes for s, n in zip(box, shape, strict=True))
     starts = [box[0].start for box in boxes]
     assert starts == sorted(starts) and starts[0] < 20 < 35 < starts[-1]
+    others = typical_boxes(shape, 8000, lambda box: float(box[0].start), 1)
+    assert [box[0].start for box in others] >= starts and not any(box in boxes for box in others)
     assert typical_boxes(shape, 300_000, lambda box: 0.0) == [tuple(slice(0, n) for n in shape)]
