@@ -15,8 +15,16 @@ _UNIT = 1 << 20
 """Shares are rounded to 1/2**20 bit: sums of such numbers are exact in float64."""
 
 
-def draw_partition(image: Image, report: InfoReport, path: str | os.PathLike[str]) -> None:
+def draw_partition(image: Image, report: InfoReport, path: str | os.PathLike[str], shown: str = "") -> None:
     """Write the picture of a stream's partition; decodes the middle slices only.
+
+    Parameters
+    ----------
+    image : Image
+    report : InfoReport
+    path : path
+    shown : str, optional
+        What of the stream that the report is about the image is.
 
     Raises
     ------
@@ -37,7 +45,7 @@ def draw_partition(image: Image, report: InfoReport, path: str | os.PathLike[str
         axes="".join(order.to_coded(header.axes)),
         spacing=order.to_coded(header.spacing),
         units=order.to_coded(header.units),
-        title=partition_title(report),
+        title="   ".join(filter(None, (partition_title(report), shown))),
     )
 
 

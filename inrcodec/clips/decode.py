@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from inrcodec_formats.errors import ContainerError, OptionError
+from inrcodec_formats.errors import ContainerError
 from inrcodec_formats.signal import Signal, SignalHeader
 from inrcodec_formats.video.write import write_clip
 from inrcodec_kernels.backend import Backend
 
+from ..block_bits import draw_partition
 from ..decoder import MEMORY_LIMIT, count_weights
 from ..image import Source
 from ..reports import DecodeReport, InfoReport, VerifyReport
@@ -99,38 +100,49 @@ def _reported(
         progress("decode", done / count, f"frame {done} of {count}")
 
 
-def clip_info(source: Source, picture: object = None) -> InfoReport:
-    """Tell what the stream of a clip holds; decodes the integers of the readouts."""
-    if picture is not None:
-        raise OptionError(
-            "expected a picture of a volume's partition, found a clip, which has one a group; leave the picture out"
-        )
+def clip_info(source: Source, picture: str | os.PathLike[str] | None = None) -> InfoReport:
+    """Tell what the stream of a clip holds; decodes the integers of the readouts, and samples for a picture only."""
     with Clip(source) as clip:
-        header, container, front = clip.header, clip.container, clip.container.header
-        blocks, constant, weights = _counts(clip)
-        samples = len(clip) * sum(height * width for height, width in header.plane_shapes)
-        raw = samples * header.dtype.itemsize
-        return InfoReport(
-            path=os.fspath(source) if isinstance(source, (str, os.PathLike)) else None,
-            bytes=container.size,
-            shape=front.shape,
-            axes=front.axes,
-            dtype=front.dtype,
-            file_dtype=front.file_dtype,
-            spacing=front.spacing,
-            units=front.units,
-            source_format=front.source_format,
-            method=front.method,
-            target={front.quality.kind: front.quality.value},
-            ratio=raw / container.size,
-            bits_per_voxel=8 * container.size / samples,
-            blocks=blocks,
-            constant_blocks=constant,
-            chunks=len(container.chunks),
-            weights=weights,
-            parts=container.parts(),
-            details=_details(clip),
-        )
+        report = _told(clip, source)
+        if picture is not None:
+            _draw(clip, report, picture)
+        return report
+
+
+def _told(clip: Clip, source: Source) -> InfoReport:
+    header, container, front = clip.header, clip.container, clip.container.header
+    blocks, constant, weights = _counts(clip)
+    samples = len(clip) * sum(height * width for height, width in header.plane_shapes)
+    raw = samples * header.dtype.itemsize
+    return InfoReport(
+        path=os.fspath(source) if isinstance(source, (str, os.PathLike)) else None,
+        bytes=container.size,
+        shape=front.shape,
+        axes=front.axes,
+        dtype=front.dtype,
+        file_dtype=front.file_dtype,
+        spacing=front.spacing,
+        units=front.units,
+        source_format=front.source_format,
+        method=front.method,
+        target={front.quality.kind: front.quality.value},
+        ratio=raw / container.size,
+        bits_per_voxel=8 * container.size / samples,
+        blocks=blocks,
+        constant_blocks=constant,
+        chunks=len(container.chunks),
+        weights=weights,
+        parts=container.parts(),
+        details=_details(clip),
+    )
+
+
+def _draw(clip: Clip, report: InfoReport, picture: str | os.PathLike[str]) -> None:
+    """Draw the blocks of the group in the middle, of its first planes: luma, or all three of RGB."""
+    number = next(number for number, group in enumerate(clip.groups) if len(clip) // 2 in group)
+    frames = clip.groups[number]
+    with clip.image(number, 0) as image:
+        draw_partition(image, report, picture, f"{clip.parts[0].name} of frames {frames.start + 1} to {frames.stop}")
 
 
 def _details(clip: Clip) -> dict[str, object]:

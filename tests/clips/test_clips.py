@@ -22,6 +22,7 @@ from clips.cases import (
     squares,
     two_scenes,
 )
+from inrcodec import block_bits
 from inrcodec.clips import encode as clip_encode
 from inrcodec.clips.sources import SignalFrames
 from inrcodec.clips.view import Clip
@@ -259,6 +260,22 @@ def test_progress_tells_frames_and_the_time_that_is_left(encoded):
     assert any("frames 10 to 20" in note and "s to go" in note for note in notes)
 
 
+def test_a_picture_shows_the_group_in_the_middle(encoded, tmp_path, monkeypatch):
+    shown = []
+    blob = encoded[0]
+    monkeypatch.setattr(block_bits, "save_partition", lambda path, blocks, read, **told: shown.append((blocks, read, told)))
+    inrcodec.info(blob, picture=tmp_path / "p.png")
+    monkeypatch.undo()
+    (blocks, read, told), = shown
+    assert told["title"].startswith("TINC ") and told["title"].endswith("Y of frames 10 to 20") and told["axes"] == "tyx"
+    with inrcodec.open(blob) as clip:
+        frames = clip.read(9, 20)[0]
+    assert told["shape"] == frames.shape and blocks.extent.prod(axis=1).sum() == frames.size
+    assert np.array_equal(read(np.zeros(3, int), np.array(frames.shape)), frames)
+    report = inrcodec.info(blob, picture=tmp_path / "p.png")
+    assert report == inrcodec.info(blob) and (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_what_cannot_be_is_one_line(cut_signal, tmp_path):
     with pytest.raises(TargetError, match="at least"):
         inrcodec.encode(cut_signal, ratio=1000, **FAST)
@@ -268,8 +285,6 @@ def test_what_cannot_be_is_one_line(cut_signal, tmp_path):
         inrcodec.decode(inrcodec.encode(np.zeros((3, 4, 5), np.uint8), psnr_db=30, **FAST), tmp_path / "a.npy", codec="h264")
     with pytest.raises(SignalError, match="expected planes"):
         inrcodec.encode(signal_of(clip_header(frames=3), cut_signal.planes), ratio=4)
-    with pytest.raises(OptionError, match="leave the picture out"):
-        inrcodec.info(inrcodec.encode(clip_signal(frames=1, height=8, width=8), psnr_db=10, **FAST), picture=tmp_path / "p.png")
 
 
 def clip_options(bits=None, psnr=None):
