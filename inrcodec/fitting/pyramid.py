@@ -44,7 +44,7 @@ TELLING = 1 << 14
 """Samples of a fit from which on others take its course, and compare costs with it."""
 _FAR = 3.0
 """Factor by which bits and errors on the way are off those of the end at most, for what is believed of a course."""
-_DEARER = 0.05
+_DEARER = 0.03
 """Networks that know a sample have it end with fewer bits than a signal, by this."""
 _SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
 """Parts of the steps, and least numbers of them, between which the step changes; afterwards it is the price of bits."""

@@ -215,7 +215,7 @@ class Trials:
         network_bits = self._stored(layout, fit.context, fit.synthesis).bits
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
         # The fewer bits there are beside those of networks, the more of these networks only know the boxes.
-        course = Course.of(fit).believed(cost.bits / (cost.bits + network_bits))
+        course = Course.of(fit).believed(min(cost.bits / max(network_bits, 1.0), 1.0))
         finest = float(of_levels[0]) / max(cost.bits, 1e-9)
         needed = self._needed(layout, step, boxes, cost.bits / samples.size, cost.error * step**2)
         return _Trial(layout, step, error, bits, finest, course, needed, (fit.context, fit.synthesis), network_bits)

@@ -65,8 +65,8 @@ _LEAST_PRICE, _MOST_PRICE = -0.75, 1.5
 """Octaves of the price that this is true for, about."""
 _PRICES = 16
 """Prices of an octave that are tried."""
-_MOST_TRIMMED = 1.02
-"""Factor in bits that single latents are changed for at most: that costs five times the error of another price."""
+_MOST_TRIMMED, _JUST_TRIMMED = 1.02, 1.012
+"""Factors in bits that single latents are changed for at most, which costs five times the error of another price, and for which nothing else is tried."""
 _TRIMS = 4
 
 
@@ -312,6 +312,8 @@ class PyramidSystem:
 
     def _octaves(self, fewer: float) -> float:
         """By how many octaves bits must be dearer for the fit's bits over `fewer`, by the nearest prices that were tried."""
+        if 1 <= fewer <= _JUST_TRIMMED:
+            return 0.0
         whole, wanted = self.fit.bits(self._known[1.0]), math.log2(fewer)
         # The fit itself is none of them: doing its last part again takes fewer bits even at the same price.
         tried = [(math.log2(whole / self.fit.bits(y)), math.log2(price)) for price, y in self._known.items() if price != 1.0]
