@@ -36,6 +36,7 @@ ALLOWED = {
         FORMATS,
         "inrcodec.encoder",
         "inrcodec.decoder",
+        "inrcodec.block_bits",
         "inrcodec.image",
         "inrcodec.backends",
         "inrcodec.fitting",

@@ -56,7 +56,7 @@ class Guess(NamedTuple):
     network_bits : float
         What the networks took.
     networks : tuple of Context and Synthesis
-        Those to begin with.
+        Those to begin with: taught, if the signal has more than one box.
     """
 
     layout: PyramidLayout
@@ -165,9 +165,11 @@ class Trials:
             best = self._tried(self._without(above or 0), step)
         else:
             best = self._better(self._tried(self._without(1), step))
+        networks = self._networks(best.layout)
         if len(self._first.boxes) > 1:
             best = self._trial(best.layout, best.needed, best.networks, self._sample(1))
-        return Guess(best.layout, best.needed, best.course, best.network_bits, best.networks)
+            networks = best.networks
+        return Guess(best.layout, best.needed, best.course, best.network_bits, networks)
 
     def _without(self, above: int) -> PyramidLayout:
         """The layout with so many lattices without latents, or as many as it can spare."""
@@ -214,8 +216,10 @@ class Trials:
         of_levels, cost = fit.level_bits(fit.rounded), fit.cost()
         network_bits = self._stored(layout, fit.context, fit.synthesis).bits
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
-        # The fewer bits there are beside those of networks, the more of these networks only know the boxes.
-        course = Course.of(fit).believed(min(cost.bits / max(network_bits, 1.0), 1.0))
+        course = Course.of(fit)
+        if sample is not None:
+            # The fewer bits there are beside those of networks, the more of these networks only know the boxes.
+            course = course.believed(min(cost.bits / max(network_bits, 1.0), 1.0))
         finest = float(of_levels[0]) / max(cost.bits, 1e-9)
         needed = self._needed(layout, step, boxes, cost.bits / samples.size, cost.error * step**2)
         return _Trial(layout, step, error, bits, finest, course, needed, (fit.context, fit.synthesis), network_bits)

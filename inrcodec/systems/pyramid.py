@@ -198,7 +198,6 @@ class PyramidSystem:
         self._known = {1.0: self.fit.rounded}
         # Another fit of the same signal knows better than a sample what comes.
         self._course, self._network_bits = pyramid.Course.of(self.fit), 8 * len(self._network_section())
-        self._networks = self.fit.context, self.fit.synthesis
         self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
         self._curvature = self._weighted(curvatures(self.layout.kernel, self.fit.synthesis, backend))
         self._disturbed = disturbances(
