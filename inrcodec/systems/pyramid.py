@@ -81,7 +81,7 @@ class PyramidSystem:
     name: ClassVar[str] = "pyramid"
     step_bounds: ClassVar[tuple[float, float]] = (1 / 64, 64.0)
     size_slope: ClassVar[float] = -1.0
-    size_window: ClassVar[float] = 0.965
+    size_window: ClassVar[float] = 0.97
     restorable: ClassVar[bool] = False
     psnr_slope: ClassVar[float] = -2.5
     shared_bytes: ClassVar[int] = 2400
