@@ -127,7 +127,7 @@ class PyramidSystem:
         known = pyramid_start.Differences(self.volume, self.offset, PyramidLayout(self.volume.shape, halved), self._weights)
         full, options = PyramidLayout(self.volume.shape, halved, *self._widths(known, goal)), self.task.options
         trials = Trials(
-            self.volume, self.offset, known, full, lambda layout: self._first_networks(layout)[0], self._as_stored,
+            self.volume, self.offset, known, full, self._first_networks, self._as_stored,
             lambda layout: self._first_goal(goal, layout), options.pyramid_steps, options.seed, self.backend, self._weights,
             self.task.note("trial"),
         )  # fmt: skip
@@ -181,7 +181,7 @@ class PyramidSystem:
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
-        _, (self._base_name, self._base) = self._first_networks(self.layout)
+        self._base_name, self._base = self._shipped(self.layout)
         self.fit = pyramid.PyramidFit(
             self.volume, self.offset, step, self.layout, self._networks, seed, backend, self._weights, self._frames
         )
@@ -231,13 +231,15 @@ class PyramidSystem:
         assert goal.error is not None
         return Goal(error=_LESS_ERROR * goal.error)
 
-    def _first_networks(self, layout: PyramidLayout) -> tuple[tuple[Context, Synthesis], tuple[str, Parameters]]:
-        """Those that come with the package, where there are any for such a signal, and what streams hold differences to: a name and parameters."""
+    def _shipped(self, layout: PyramidLayout) -> tuple[str, Parameters]:
+        """Name and parameters of the networks that come with the package for such a signal, to which streams hold differences."""
         found = first_shipped(layout) if self.options.warm_start else None
-        if found is None:
-            return initial_networks(layout, self.task.options.seed), ("", {})
-        base = found.fitted_to(layout) or {}
-        return parted(base), (found.name, base)
+        return ("", {}) if found is None else (found.name, found.fitted_to(layout) or {})
+
+    def _first_networks(self, layout: PyramidLayout) -> tuple[Context, Synthesis]:
+        """Untaught ones: those that come with the package, or random ones."""
+        _, base = self._shipped(layout)
+        return parted(base) if base else initial_networks(layout, self.task.options.seed)
 
     def _round_networks(self) -> None:
         """Round both networks to what a stream holds, and go on with those."""
@@ -246,7 +248,7 @@ class PyramidSystem:
 
     def _as_stored(self, layout: PyramidLayout, context: Context, synthesis: Synthesis) -> Stored:
         """Networks as a decoder will have them."""
-        _, (name, base) = self._first_networks(layout)
+        name, base = self._shipped(layout)
         parameters, held, _ = _rounded(context, synthesis, base, self.task.volume.size)
         return Stored(*parted(held), 8 * len(network_section(parameters, name)))
 
@@ -315,7 +317,7 @@ class PyramidSystem:
         if 1 <= fewer <= _JUST_TRIMMED:
             return 0.0
         whole, wanted = self.fit.bits(self._known[1.0]), math.log2(fewer)
-        # The fit itself is none of them: doing its last part again takes fewer bits even at the same price.
+        # The fit itself is none of them: doing its last part again changes bits even at the same price.
         tried = [(math.log2(whole / self.fit.bits(y)), math.log2(price)) for price, y in self._known.items() if price != 1.0]
         if not tried:
             return wanted / _OF_PRICE

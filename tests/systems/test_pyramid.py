@@ -123,10 +123,10 @@ def test_steps_stay_such_as_a_stream_can_hold(monkeypatch: pytest.MonkeyPatch) -
     assert tried == [MAX_STEP]
 
 
-@pytest.mark.parametrize(("start", "slope"), [(0.0, 0.18), (0.1, 0.18), (0.0, 0.3), (0.06, 0.12)], ids=str)
+@pytest.mark.parametrize(("start", "slope"), [(0.0, 0.18), (0.1, 0.18), (0.0, 0.3), (0.06, 0.12), (-0.07, 0.18)], ids=str)
 @pytest.mark.parametrize("fewer", [1.05, 1.12])
 def test_prices_that_were_tried_tell_the_next(start: float, slope: float, fewer: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signals answer a price in their own way, and doing the last part again alone takes bits off."""
+    """Signals answer a price in their own way, and doing the last part again alone changes its bits."""
     monkeypatch.setattr(PyramidSystem, "task", SimpleNamespace(timed=lambda name, work: work(), note=lambda name: None), raising=False)
     system, again = PyramidSystem.__new__(PyramidSystem), []
 
