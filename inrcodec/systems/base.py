@@ -89,8 +89,6 @@ class System(Protocol):
     step_bounds : tuple of float
     size_slope : float
         Octaves by which the size falls when the step doubles, negative.
-    size_window : float
-        Least size that is near enough, over the one that is asked for.
     psnr_slope : float
         dB by which the PSNR falls when the step doubles, negative.
     shared_bytes : int
@@ -111,7 +109,6 @@ class System(Protocol):
     name: ClassVar[str]
     step_bounds: ClassVar[tuple[float, float]]
     size_slope: ClassVar[float]
-    size_window: ClassVar[float]
     psnr_slope: ClassVar[float]
     shared_bytes: ClassVar[int]
     restorable: ClassVar[bool]

@@ -106,7 +106,6 @@ class PartedPyramidSystem:
     name: ClassVar[str] = PyramidSystem.name
     step_bounds: ClassVar[tuple[float, float]] = PyramidSystem.step_bounds
     size_slope: ClassVar[float] = PyramidSystem.size_slope
-    size_window: ClassVar[float] = PyramidSystem.size_window
     psnr_slope: ClassVar[float] = PyramidSystem.psnr_slope
     shared_bytes: ClassVar[int] = PyramidSystem.shared_bytes
     restorable: ClassVar[bool] = PyramidSystem.restorable

@@ -45,8 +45,8 @@ Parameters = dict[str, NDArray[np.float32]]
 _STILL = 2
 """Samples of all still frames over those of a part, at most."""
 
-_LESS_BITS, _LESS_ERROR = 0.985, 0.99
-"""Of the bits and of the error that are left for the latents: the middle of what is near enough."""
+_BELOW = 0.995
+"""Of the bits, or of the error, that are left for the latents: what is near enough lies below a goal."""
 _SERIES_EDGE = 32
 """Largest extent of a tile of a series."""
 CHUNK_BYTES = 2000
@@ -81,7 +81,6 @@ class PyramidSystem:
     name: ClassVar[str] = "pyramid"
     step_bounds: ClassVar[tuple[float, float]] = (1 / 64, 64.0)
     size_slope: ClassVar[float] = -1.0
-    size_window: ClassVar[float] = 0.97
     restorable: ClassVar[bool] = False
     psnr_slope: ClassVar[float] = -2.5
     shared_bytes: ClassVar[int] = 2400
@@ -227,9 +226,9 @@ class PyramidSystem:
         """What is left of a goal for the latents, less a little."""
         network_bits += 8 * sum(len(section.data) for section in self._motion_sections)
         if goal.bits is not None:
-            return Goal(bits=_LESS_BITS * max(goal.bits - network_bits, goal.bits / 4))
+            return Goal(bits=_BELOW * max(goal.bits - network_bits, goal.bits / 4))
         assert goal.error is not None
-        return Goal(error=_LESS_ERROR * goal.error)
+        return Goal(error=_BELOW * goal.error)
 
     def _shipped(self, layout: PyramidLayout) -> tuple[str, Parameters]:
         """Name and parameters of the networks that come with the package for such a signal, to which streams hold differences."""

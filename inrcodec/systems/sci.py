@@ -74,7 +74,6 @@ class SciSystem:
     name: ClassVar[str] = "sci"
     step_bounds: ClassVar[tuple[float, float]] = (1e-4, 1e9)
     size_slope: ClassVar[float] = -0.2
-    size_window: ClassVar[float] = 0.985
     restorable: ClassVar[bool] = True
     psnr_slope: ClassVar[float] = -4.0
     shared_bytes: ClassVar[int] = 1000

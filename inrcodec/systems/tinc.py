@@ -69,7 +69,6 @@ class TincSystem:
     name: ClassVar[str] = "tinc"
     step_bounds: ClassVar[tuple[float, float]] = tinc.STEP_BOUNDS
     size_slope: ClassVar[float] = -1.0
-    size_window: ClassVar[float] = 0.985
     restorable: ClassVar[bool] = True
     psnr_slope: ClassVar[float] = -4.0
     shared_bytes: ClassVar[int] = 1000

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import inrcodec
-from inrcodec import OptionError
+from inrcodec import OptionError, encoder
 from inrcodec.fitting.goal import Goal
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.region import Region
@@ -210,7 +210,7 @@ def peak_of_encoding(volume: np.ndarray, options: PyramidOptions) -> int:
 def test_memory_is_that_of_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as many parts take no more, but for the signal and its stream; a fit of all takes as much as all."""
     monkeypatch.setattr(EncodeOptions, "pyramid_steps", 8)
-    monkeypatch.setattr(PartedPyramidSystem, "size_window", 0.1)
+    monkeypatch.setattr(encoder, "SIZE_WINDOW", 0.1)
     volume, part = scan((64, 40, 40)), replace(SMALL, part_samples=16 * 40 * 40)
     encode(volume[:32], bits_per_voxel=2, pyramid=part)  # compiled, and what is kept from fit to fit is there
     two, four = (peak_of_encoding(volume[:n], part) for n in (32, 64))
