@@ -32,7 +32,8 @@ GUESS, GUESS_OF_ERROR = 0.8, 0.5
 """Part of `Differences.bits`, and of its error, that a fit takes."""
 BITS_PER_PARAMETER = 7.0
 """Of both networks, about, as they are stored."""
-_LEAST_SAMPLES, _MOST_SAMPLES = 1 << 15, 1 << 18
+_LEAST_SAMPLES, _TRIAL_SAMPLES, _LESSON_SAMPLES = 1 << 15, 1 << 18, 1 << 20
+"""Of a sample at least; of one that is tried on, and of one that networks are taught with, at most."""
 _PART = 8
 """A sample is at most the signal over this, or the least."""
 _MOST_OFF = 4.0
@@ -135,19 +136,18 @@ class Trials:
         weights: Floats | None,
         note: Callable[[float, str], None],
     ) -> None:
-        first, most = goal(full), min(max(volume.size // _PART, _LEAST_SAMPLES), _MOST_SAMPLES)
+        first, most = goal(full), min(max(volume.size // _PART, _LEAST_SAMPLES), _TRIAL_SAMPLES)
         self._whole, self._first_step = known, known.step(first, GUESS if first.bits is not None else GUESS_OF_ERROR)
-        self._volume, self._most = volume, most
-        self._first = self._sample(0) if weights is None else self._of_boxes([middle_box(volume.shape, most, weights)])
+        self._volume = volume
+        self._first = self._sample(most) if weights is None else self._of_boxes([middle_box(volume.shape, most, weights)])
         self._weights = cut_weights(weights, self._first.boxes[0])
         self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
         self._steps, self._seed, self._backend, self._note, self._stored = steps, seed, backend, note, stored
 
-    def _sample(self, turn: int) -> _Sample:
-        """Boxes of all densities; other ones at each turn."""
-        return self._of_boxes(
-            typical_boxes(self._volume.shape, self._most, lambda part: self._whole.density(self._first_step, part), turn)
-        )
+    def _sample(self, most: int, turn: int = 0) -> _Sample:
+        """Boxes of all densities, of at most so many samples; other ones at each turn."""
+        density = lambda part: self._whole.density(self._first_step, part)  # noqa: E731
+        return self._of_boxes(typical_boxes(self._volume.shape, most, density, turn))
 
     def _of_boxes(self, boxes: list[Box]) -> _Sample:
         return _Sample(boxes, np.concatenate([self._volume[box] for box in boxes], _longest(self._volume.shape)))
@@ -167,7 +167,8 @@ class Trials:
             best = self._better(self._tried(self._without(1), step))
         networks = self._networks(best.layout)
         if len(self._first.boxes) > 1:
-            best = self._trial(best.layout, best.needed, best.networks, self._sample(1))
+            taught = self._sample(min(max(self._samples // _PART, _LEAST_SAMPLES), _LESSON_SAMPLES), 1)
+            best = self._trial(best.layout, best.needed, best.networks, taught)
             networks = best.networks
         return Guess(best.layout, best.needed, best.course, best.network_bits, networks)
 
