@@ -231,19 +231,28 @@ def _psnr_cell(value: float | None, best: float | None) -> str:
 
 def _points_table(signal: str, rows: Sequence[Row]) -> list[str]:
     """Every measured point of a signal, folded away."""
+    measured = [row for row in rows if row["signal"] == signal and row["status"] == "ok"]
+    frames = int(measured[0]["shape"].partition("x")[0]) if measured[0]["kind"] == "clip" else None
+    speed = "encode s | decode s" if frames is None else "encode frames/s | decode frames/s"
     lines = ["<details><summary>Measured points</summary>", ""]
-    lines += ["| codec | settings | quality | bytes | bits/voxel | PSNR dB | SSIM | max error | encode s | decode s |"]
+    lines += [f"| codec | settings | quality | bytes | bits/voxel | PSNR dB | SSIM | max error | {speed} |"]
     lines += ["|---|---|---|--:|--:|--:|--:|--:|--:|--:|"]
     mappings = {}
-    for row in rows:
-        if row["signal"] == signal and row["status"] == "ok":
-            mappings[row["peer"]] = row["mapping"]
-            cells = [title_of(row["peer"]), row["settings"], row["quality"], row["bytes"], f"{float(row['bits_per_voxel']):.4f}"]
-            cells += [f"{float(row['psnr_db']):.2f}", _rounded(row["ssim"], 4), f"{float(row['max_abs_error']):g}"]
-            cells += [_rounded(row["encode_s"], 1), _rounded(row["decode_s"], 2)]
-            lines.append("| " + " | ".join(cells) + " |")
+    for row in measured:
+        mappings[row["peer"]] = row["mapping"]
+        cells = [title_of(row["peer"]), row["settings"], row["quality"], row["bytes"], f"{float(row['bits_per_voxel']):.4f}"]
+        cells += [f"{float(row['psnr_db']):.2f}", _rounded(row["ssim"], 4), f"{float(row['max_abs_error']):g}"]
+        cells += [_speed(row["encode_s"], frames, 1), _speed(row["decode_s"], frames, 2)]
+        lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Values as the codecs see them: " + "; ".join(f"{title_of(p)}: {m}" for p, m in mappings.items()) + "."]
     return [*lines, "", "</details>"]
+
+
+def _speed(seconds: str, frames: int | None, digits: int) -> str:
+    """Seconds, or frames of a clip in each of them."""
+    if frames is None or not seconds:
+        return _rounded(seconds, digits)
+    return f"{frames / max(float(seconds), 1e-9):.3g}"
 
 
 def _rounded(text: str, digits: int) -> str:

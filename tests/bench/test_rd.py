@@ -192,6 +192,15 @@ def test_the_report_leaves_nothing_out(tmp_path: Path) -> None:
     assert "- unsupported: b, AV1 (SVT-AV1), preset 2: no yuv444p" in text
 
 
+def test_clips_have_frames_a_second_where_volumes_have_seconds(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    speed = {"encode_s": "24", "decode_s": "0.5"}
+    rows = [made_row("a", "tinc", 0.5, 30, **speed), made_row("c", "tinc", 0.5, 30, kind="clip", shape="120x8x8", **speed)]
+    volume, clip = write_report(tmp_path, rows, []).read_text().split("## c, 120x8x8")
+    assert "| encode s | decode s |" in volume and "| 24.0 | 0.50 |" in volume
+    assert "| encode frames/s | decode frames/s |" in clip and "| 5 | 240 |" in clip
+
+
 def test_a_remeasured_row_replaces_the_old_one() -> None:
     old, new = made_row("a", "sz3", 1.0, 30, commit="1"), made_row("a", "sz3", 1.0, 31, commit="2")
     assert latest([old, new]) == [new]
