@@ -216,7 +216,10 @@ def test_slices_are_a_mask() -> None:
     assert inrcodec.encode(volume, ratio=10, region=mask) == inrcodec.encode(volume, ratio=10, region=[slice(5, 15), slice(0, 9)])
 
 
-@pytest.mark.parametrize(("method", "target"), [("tinc", "psnr_db"), ("sci", "psnr_db"), ("pyramid", "ratio"), ("auto", "ratio")])
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("tinc", "psnr_db"), ("sci", "psnr_db"), ("pyramid", "ratio"), pytest.param("auto", "ratio", marks=pytest.mark.slow)],
+)
 def test_a_psnr_is_that_of_the_region(method: str, target: str, tmp_path: Path) -> None:
     volume, mask = tissue((8, 20, 20)), np.zeros((20, 20), bool)
     mask[5:15, 3:13] = True

@@ -11,3 +11,8 @@ pytest.importorskip("triton")
 
 def test_interpreted() -> None:
     run_cases("chains.py")
+
+
+@pytest.mark.slow
+def test_many_samples_interpreted() -> None:
+    run_cases("chains.py", options=("-m", "slow"))

@@ -12,3 +12,9 @@ pytest.importorskip("triton")
 @pytest.mark.timeout(900)
 def test_interpreted() -> None:
     run_cases("pyramid.py", "pyramid_fit.py")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_more_weights_interpreted() -> None:
+    run_cases("pyramid_fit.py", options=("-m", "slow"))

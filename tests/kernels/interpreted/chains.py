@@ -14,7 +14,7 @@ from .device import DEVICE
 TRITON = Backend("triton", DEVICE)
 
 
-@pytest.mark.parametrize("case", cases.CLASSES, ids=str)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case[3] == 300)) for case in cases.CLASSES], ids=str)
 def test_moments_and_all_gradients(case: tuple[int, tuple[int, ...], tuple[bool, ...], int, int, int]) -> None:
     cases.check_moments(TRITON, *case)
 

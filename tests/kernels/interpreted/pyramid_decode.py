@@ -102,12 +102,12 @@ def test_a_box_comes_in_parts_and_in_halves(pair: tuple[Made, Image, Image], mon
 
 
 def test_channels_have_an_offset_each() -> None:
-    of = made((3, 3, 5), ((False, True, True),), 4, widths=(4, 4, 4), further_offsets=(200, -300))
-    for axes, shape in (("cyx", (3, 3, 5)), ("yxc", (3, 5, 3))):
+    of = made((3, 2, 4), ((False, True, True),), 4, widths=(4, 4, 4), further_offsets=(200, -300))
+    for axes, shape in (("cyx", (3, 2, 4)), ("yxc", (2, 4, 3))):
         blob = of.blob(axes=axes, shape=shape)
         with Image(blob, HERE) as there, Image(blob, best_on_cpu()) as here:
             assert few_differ(there[...], here[...]) and there.shape == shape
-            assert few_differ(there[1:3, 2:, 1:], here[1:3, 2:, 1:])
+            assert few_differ(there[1:3, 1:, 1:], here[1:3, 1:, 1:])
 
 
 def test_only_what_is_seen_is_decoded_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_distortion_is_the_definition(layout: Layout) -> None:
 
 
 @SAME
-@pytest.mark.parametrize("layout", SMALL[:3], ids=name)
+@pytest.mark.parametrize("layout", [pytest.param(SMALL[0], marks=pytest.mark.slow), *SMALL[1:3]], ids=name)
 def test_weighted_distortion_is_the_definition(layout: Layout, same: tuple[int, ...]) -> None:
     random = fresh()
     counted = weights(random, layout.shape, same)
