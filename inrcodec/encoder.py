@@ -96,8 +96,8 @@ class Encoder:
         if self.options.restoration and self.system.restorable and self._timed("restore", lambda: self._fit_restoration(result)):
             result = self._timed("code", lambda: self._restored(result))
         self.result = result
-        error = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
-        return result.blob, self._report(result, error)
+        self.errors = result.error or self._timed("verify", lambda: self._decoded_error(result.blob))
+        return result.blob, self._report(result, self.errors)
 
     def _signal_mask(self, region: Region) -> NDArray[np.bool_]:
         """What of the signal is inside; masks are of the last axes as they are coded, where channels come first."""
@@ -183,7 +183,7 @@ class Encoder:
                 steps=options.restoration_steps,
                 seed=options.seed,
                 backend=self.backend,
-                inside=self.inside,
+                inside=None if self.inside is None else self.signal.header.order.coded_view(self.inside),
                 note=lambda fraction, text: self.progress("restore", fraction, text),
             )
         if found is None:

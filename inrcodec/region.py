@@ -84,6 +84,13 @@ class Region:
         part = mask[box[len(shape) - mask.ndim :]]
         return Region(part, self.emphasis) if part.any() else None
 
+    def bounds(self, shape: tuple[int, ...]) -> tuple[slice, ...]:
+        """The smallest box of a signal's last axes, as many as the mask has, with everything inside."""
+        mask = self._of_last_axes(shape)
+        along = ([other for other in range(mask.ndim) if other != axis] for axis in range(mask.ndim))
+        held = [np.flatnonzero(mask.any(axis=tuple(others))) for others in along]
+        return tuple(slice(int(places[0]), int(places[-1]) + 1) for places in held)
+
     def resampled(self, shape: tuple[int, ...], smaller: tuple[int, ...]) -> Region:
         """The region of a signal whose samples stand for several of this one's, like chroma of half the size.
 

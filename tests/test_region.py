@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import inrcodec
+from inrcodec import encoder
 from inrcodec.fitting.pyramid_start import cut_weights, level_weights, middle_box
 from inrcodec.masks import as_region, read_mask
 from inrcodec.models.pyramid import PyramidLayout
@@ -238,3 +239,18 @@ def test_reports_tell_of_a_region_only_where_there_is_one(tmp_path: Path) -> Non
     assert plain.psnr_inside_db is None and plain.psnr_outside_db is None
     everything = inrcodec.encode(volume, tmp_path / "v.inrc", ratio=6, region=np.ones((12, 12)))
     assert everything.psnr_inside_db == everything.psnr_db and everything.psnr_outside_db is None
+
+
+def test_restoration_has_the_region_as_its_channels_are_coded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels come last in a picture, and first where it is coded."""
+    seen: list[tuple[tuple[int, ...], np.ndarray]] = []
+
+    def chosen(read: Any, volume: np.ndarray, *others: Any, inside: np.ndarray, **more: Any) -> None:
+        seen.append((volume.shape, inside))
+
+    monkeypatch.setattr(encoder, "choose_restoration", chosen)
+    picture, mask = np.moveaxis(tissue((3, 64, 72)), 0, -1), np.zeros((64, 72), bool)
+    mask[10:30, 40:] = True
+    inrcodec.encode(picture, ratio=3, method="tinc", effort=1, region=mask, axes="yxc", restoration=True)
+    ((shape, inside),) = seen
+    assert shape == inside.shape == (3, 64, 72) and np.array_equal(inside, np.broadcast_to(mask, shape))

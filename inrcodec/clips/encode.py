@@ -22,7 +22,7 @@ from inrcodec_formats.video.header import ClipHeader
 from inrcodec_formats.video.streams import OtherStream
 
 from ..encoder import Encoder
-from ..metrics import own_range
+from ..metrics import SplitErrors, own_range
 from ..options import EncodeOptions
 from ..region import Region
 from ..reports import ClipEncodeReport, EncodeReport
@@ -37,6 +37,7 @@ __all__ = ["ClipEncoder", "encode_clip", "is_clip_source"]
 
 Progress = Callable[[str, float, str], None]
 Planes = tuple[np.ndarray, ...]
+Coded = tuple[bytes, EncodeReport, SplitErrors]
 T = TypeVar("T")
 
 _INDEX_ROW_BYTES = 9
@@ -75,8 +76,7 @@ class Made(NamedTuple):
     """What became of one stream."""
 
     part: int
-    samples: int
-    squares: float
+    errors: SplitErrors
     report: EncodeReport
 
 
@@ -117,8 +117,8 @@ class ClipEncoder:
     def __init__(self, source: Frames, options: EncodeOptions, audio: bool, progress: Progress) -> None:
         self.source, self.options, self.progress = source, options, progress
         self.header = source.header
-        if options.region is not None and options.target.kind == "psnr_db":
-            raise OptionError("expected ratio= or bits_per_voxel= with a region of a clip, found psnr_db=; ask for a size")
+        for shape in self.header.plane_shapes:
+            self._region(shape)  # refuses what does not fit before the work
         others = source.others()
         self.sections = sections(self.header, others if audio else ())
         self.dropped = () if audio or not others else (f"dropped: {len(others)} audio and data streams, as asked",)
@@ -187,7 +187,11 @@ class ClipEncoder:
         return found
 
     def _spread(self, group: Planes, part: Part) -> Spread:
-        return sum((Spread.of(group[plane]) for plane in part.planes[1:]), Spread.of(group[part.planes[0]]))
+        """Of a part; of what lies around the region where the errors inside are what is shared."""
+        held = [group[plane] for plane in part.planes]
+        if self._target_bytes is None and (region := self._region(held[0].shape[1:])) is not None:
+            held = [plane[:, *region.bounds(plane.shape)] for plane in held]
+        return sum(map(Spread.of, held[1:]), Spread.of(held[0]))
 
     def _groups(self, starts: list[int]) -> Iterator[Planes]:
         """The planes of each group, (frames, height, width); one group is held at a time."""
@@ -202,7 +206,8 @@ class ClipEncoder:
     def _ledger(self, starts: list[int], peak: float, spreads: list[Spread]) -> Ledger:
         size = self._target_bytes
         if size is None:
-            return error_ledger(self._samples * peak**2 / 10 ** (self.options.target.value / 10), spreads)
+            inside = self.header.frames * sum(map(self._inside, self.header.plane_shapes))
+            return error_ledger(inside * peak**2 / 10 ** (self.options.target.value / 10), spreads)
         fixed = self._fixed_bytes(len(starts))
         of_stream = LEAST_STREAM_BYTES[self.options.method]
         least = fixed + of_stream * len(spreads)
@@ -265,22 +270,21 @@ class ClipEncoder:
     def _coded(self, group: int, part: int, samples: np.ndarray) -> bytes:
         where = self._where(group, part)
         try:
-            blob, report = self._within(samples, self.plan.ledger.share(), self._note(where))
+            blob, report, errors = self._within(samples, self.plan.ledger.share(), self._note(where))
         except TargetError as error:
             raise TargetError(f"{where}: {error}") from error
-        squares = samples.size * own_range(samples) ** 2 / 10 ** (report.psnr_db / 10)
-        self.plan.ledger.spend(squares if self._target_bytes is None else len(blob))
-        self.made.append(Made(part, samples.size, squares, report))
+        self.plan.ledger.spend(errors.inside.sum_squares if self._target_bytes is None else len(blob))
+        self.made.append(Made(part, errors, report))
         return blob
 
-    def _within(self, samples: np.ndarray, share: float, note: Progress) -> tuple[bytes, EncodeReport]:
+    def _within(self, samples: np.ndarray, share: float, note: Progress) -> Coded:
         """Encode within a share of the size, or of the squared error."""
         if self._target_bytes is not None:
             return self._of_size(samples, share, note)
-        psnr = 10 * math.log10(own_range(samples) ** 2 * samples.size / max(share, 1e-9))
+        psnr = 10 * math.log10(own_range(samples) ** 2 * self._inside_of(samples) / max(share, 1e-9))
         return self._encoded(samples, Quality("psnr_db", max(psnr, _LEAST_PSNR_DB)), note)
 
-    def _of_size(self, samples: np.ndarray, size: float, note: Progress) -> tuple[bytes, EncodeReport]:
+    def _of_size(self, samples: np.ndarray, size: float, note: Progress) -> Coded:
         """Encode into that many bytes, or as few as it takes."""
         try:
             return self._encoded(samples, Quality("bits_per_voxel", 8 * size / samples.size), note)
@@ -290,14 +294,24 @@ class ClipEncoder:
             least = error.least_bytes / _REACHED
         return self._encoded(samples, Quality("bits_per_voxel", 8 * least / samples.size), note)
 
-    def _encoded(self, samples: np.ndarray, target: Quality, note: Progress) -> tuple[bytes, EncodeReport]:
+    def _encoded(self, samples: np.ndarray, target: Quality, note: Progress) -> Coded:
         options = replace(self.options, target=target, region=self._region(samples.shape[1:3]))
-        return Encoder(_signal(samples), options, note).run()
+        encoder = Encoder(_signal(samples), options, note)
+        return *encoder.run(), encoder.errors
 
     def _region(self, size: tuple[int, ...]) -> Region | None:
         """The region of planes of a size: that of frames, in as many samples."""
         region = self.options.region
         return None if region is None else region.resampled((self.header.height, self.header.width), size)
+
+    def _inside(self, size: tuple[int, ...]) -> int:
+        """Samples of a plane of a size that are inside."""
+        region = self._region(size)
+        return math.prod(size) if region is None else int(np.count_nonzero(region.mask(size)))
+
+    def _inside_of(self, samples: np.ndarray) -> int:
+        """Samples of a stream that are inside."""
+        return self._inside(samples.shape[1:3]) * (samples.size // math.prod(samples.shape[1:3]))
 
     def _where(self, group: int, part: int) -> str:
         starts = [*self.plan.starts, self.header.frames]
@@ -326,14 +340,15 @@ class ClipEncoder:
             )
 
     def _report(self, size: int) -> ClipEncodeReport:
-        reports = [made.report for made in self.made]
+        reports, parted = [made.report for made in self.made], self.options.region is not None
+        errors, peak = self._errors(), self.plan.peak
         weights = sum(report.weights for report in reports)
         return ClipEncodeReport(
             bytes=size,
             raw_bytes=self._raw_bytes,
             ratio=self._raw_bytes / size,
             bits_per_voxel=8 * size / self._samples,
-            psnr_db=self._psnr(self.made),
+            psnr_db=errors.whole.psnr(peak),
             ssim=None,
             max_abs_error=max(report.max_abs_error for report in reports),
             target={self.options.target.kind: self.options.target.value},
@@ -347,20 +362,18 @@ class ClipEncoder:
             seed=self.options.seed,
             effort=self.options.effort,
             choices=self.choices,
+            psnr_inside_db=errors.inside.psnr(peak) if parted else None,
+            psnr_outside_db=errors.outside.psnr(peak) if parted and errors.outside.voxels else None,
             frames=self.header.frames,
             groups=len(self.plan.starts),
-            psnr_parts_db={
-                part.name: self._psnr([made for made in self.made if made.part == number])
-                for number, part in enumerate(self.parts)
-            },
+            psnr_parts_db={part.name: self._errors(n).whole.psnr(peak) for n, part in enumerate(self.parts)},
             carried_bytes=sum(len(section.data) for section in self.sections[1:]),
             notes=(*self.source.notes, *self.dropped),
         )
 
-    def _psnr(self, made: list[Made]) -> float:
-        """Of some streams together, over the range of all."""
-        squares, samples = sum(m.squares for m in made), sum(m.samples for m in made)
-        return 10 * math.log10(self.plan.peak**2 * samples / squares) if squares else math.inf
+    def _errors(self, part: int | None = None) -> SplitErrors:
+        """Of the streams of a part, or of all."""
+        return sum((made.errors for made in self.made if part in (None, made.part)), SplitErrors())
 
 
 def encode_clip(

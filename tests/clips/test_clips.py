@@ -353,8 +353,25 @@ def test_errors_are_moved_out_of_a_region_of_frames() -> None:
     assert found[1] < 0.9 * found[0]
 
 
-def test_a_region_of_a_clip_asks_for_a_size() -> None:
-    with pytest.raises(OptionError, match="expected ratio= or bits_per_voxel= with a region of a clip"):
-        inrcodec.encode(clip_signal(), psnr_db=30, region=(slice(0, 8), slice(0, 8)), **FAST)
+def test_a_psnr_is_that_of_the_region_of_all_planes(tmp_path) -> None:
+    signal, path = clip_signal(height=48, width=64), tmp_path / "c.inrc"
+    region = (slice(12, 36), slice(20, 52))
+    parts = [(slice(None), slice(12 // n, 36 // n), slice(20 // n, 52 // n)) for n in (1, 2, 2)]
+    report = inrcodec.encode(signal, path, psnr_db=38, region=region, emphasis=32, **FAST)
+    planes = inrcodec.decode(path).planes
+    peak = max(int(plane.max()) for plane in signal.planes) - min(int(plane.min()) for plane in signal.planes)
+    inside = [(a[part], b[part]) for a, b, part in zip(signal.planes, planes, parts, strict=True)]
+    expected = 10 * np.log10(peak**2 * sum(a.size for a, _ in inside) / squares(*zip(*inside, strict=True)))
+    assert report.psnr_inside_db == pytest.approx(expected) and 38 <= expected <= 38.1
+    assert report.psnr_db == pytest.approx(psnr_of(signal.planes, planes))
+    assert report.psnr_outside_db < report.psnr_db < report.psnr_inside_db - 2
+
+
+def test_everything_may_be_inside(tmp_path) -> None:
+    report = inrcodec.encode(clip_signal(), tmp_path / "c.inrc", ratio=6, region=(slice(None), slice(None)), **FAST)
+    assert report.psnr_inside_db == pytest.approx(report.psnr_db) and report.psnr_outside_db is None
+
+
+def test_a_mask_is_of_a_frame() -> None:
     with pytest.raises(OptionError, match="expected a mask of shape"):
         inrcodec.encode(clip_signal(), ratio=5, region=np.ones((7, 7)), **FAST)
