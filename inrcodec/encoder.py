@@ -38,8 +38,6 @@ from .systems.auto import trial_part, verdict
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
 
-SIZE_WINDOW = 0.985
-"""A size target is met by files of this part of it up to all of it."""
 PSNR_WINDOW_DB = 0.08
 _LOSSLESS_DB = 160.0
 """More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
@@ -231,7 +229,7 @@ class Encoder:
                 best = result
             return Trial(step, math.log2(size))
 
-        self._search(attempt, first, math.log2(SIZE_WINDOW * limit), math.log2(limit), slope=self.system.size_slope)
+        self._search(attempt, first, math.log2(self.system.size_window * limit), math.log2(limit), slope=self.system.size_slope)
         if best is None:
             smallest = 2 ** attempt(self.system.step_bounds[1]).amount
             if best is None:

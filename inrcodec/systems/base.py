@@ -77,6 +77,10 @@ class Task:
         return lambda fraction, note: self.progress(stage, fraction, note)
 
 
+SIZE_WINDOW = 0.985
+"""A size is met by files of this part of it up to all of it, where coming nearer takes no new fit."""
+
+
 class System(Protocol):
     """One way to code a signal.
 
@@ -89,6 +93,8 @@ class System(Protocol):
     step_bounds : tuple of float
     size_slope : float
         Octaves by which the size falls when the step doubles, negative.
+    size_window : float
+        Least part of a size that is near enough to it.
     psnr_slope : float
         dB by which the PSNR falls when the step doubles, negative.
     shared_bytes : int
@@ -112,6 +118,7 @@ class System(Protocol):
     psnr_slope: ClassVar[float]
     shared_bytes: ClassVar[int]
     restorable: ClassVar[bool]
+    size_window: float
     step: float
     choices: dict[str, object]
     backend: Backend

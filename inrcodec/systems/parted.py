@@ -23,7 +23,7 @@ from ..partition.parted import Cut, cut_of
 from ..payload import parted
 from ..region import Region
 from .base import Draft, Task
-from .pyramid import OF_ERROR, PyramidSystem, scaled
+from .pyramid import OF_ERROR, PyramidSystem, scaled, size_window
 
 _INDEX_BYTES = 8
 """Of a chunk in the container's index."""
@@ -113,6 +113,7 @@ class PartedPyramidSystem:
     def __init__(self, task: Task) -> None:
         self.task, self.backend, self.step, self._reached = task, task.backend, 1.0, 1.0
         self.cut = _checked_cut(task)
+        self.size_window = size_window(task.volume.size)
         self.choices: dict[str, object] = {}
         self._last: PyramidSystem | None = None
 

@@ -35,7 +35,7 @@ from ..models.shipped import first_shipped
 from ..payload import motion as payload_motion
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
 from ..payload.sections import MAX_STEP
-from .base import Draft, Task
+from .base import SIZE_WINDOW, Draft, Task
 
 _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
     (20_000, 24, (16, 16)), (5_000, 16, (8, 8)), (2_500, 8, (8, 4)), (0, 8, (4, 4)),
@@ -45,8 +45,10 @@ Parameters = dict[str, NDArray[np.float32]]
 _STILL = 2
 """Samples of all still frames over those of a part, at most."""
 
-_BELOW = 0.995
-"""Of the bits, or of the error, that are left for the latents: what is near enough lies below a goal."""
+_LARGE, _LARGE_SIZE_WINDOW = 1 << 20, 0.97
+"""Samples from which on a size is less narrow: coming nearer takes minutes, for some hundredths of a dB."""
+_BELOW, _BELOW_LARGE = 0.995, 0.99
+"""Of the bits, or of the error, that are left for the latents: what is near enough lies below a goal; bits of large signals."""
 _SERIES_EDGE = 32
 """Largest extent of a tile of a series."""
 CHUNK_BYTES = 2000
@@ -90,6 +92,7 @@ class PyramidSystem:
         self.backend = task.backend
         self.choices: dict[str, object] = {}
         self.step = self._reached = 1.0
+        self.size_window = size_window(task.volume.size)
         self.offsets = self._typical_values()
         self.volume, self.offset = self._centred()
         region = task.options.region
@@ -226,7 +229,8 @@ class PyramidSystem:
         """What is left of a goal for the latents, less a little."""
         network_bits += 8 * sum(len(section.data) for section in self._motion_sections)
         if goal.bits is not None:
-            return Goal(bits=_BELOW * max(goal.bits - network_bits, goal.bits / 4))
+            below = _BELOW if self.size_window == SIZE_WINDOW else _BELOW_LARGE
+            return Goal(bits=below * max(goal.bits - network_bits, goal.bits / 4))
         assert goal.error is not None
         return Goal(error=_BELOW * goal.error)
 
@@ -350,6 +354,11 @@ def _rounded(
         except ValueError:
             # Weights so large have never been seen; but what is written must be readable.
             limit /= 2
+
+
+def size_window(samples: int) -> float:
+    """Least part of a size that is near enough to it, of a signal of so many samples."""
+    return _LARGE_SIZE_WINDOW if samples >= _LARGE else SIZE_WINDOW
 
 
 def scaled(goal: Goal, fewer: float) -> Goal:

@@ -21,7 +21,7 @@ from ..fitting.goal import Goal
 from ..models.sci import Widths, weight_count
 from ..partition.octree import Octree
 from ..payload.sci import SciStream
-from .base import Draft, Task
+from .base import SIZE_WINDOW, Draft, Task
 
 CHUNK_BYTES = (2000, 4000)
 """Size of a chunk, in bytes: 1/256 of the stream within these limits."""
@@ -75,6 +75,7 @@ class SciSystem:
     step_bounds: ClassVar[tuple[float, float]] = (1e-4, 1e9)
     size_slope: ClassVar[float] = -0.2
     restorable: ClassVar[bool] = True
+    size_window: float = SIZE_WINDOW
     psnr_slope: ClassVar[float] = -4.0
     shared_bytes: ClassVar[int] = 1000
 

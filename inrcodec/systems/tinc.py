@@ -23,7 +23,7 @@ from ..fitting.tinc import QuantisedReadouts
 from ..models.tinc import TincLayout, TincModel, parameter_count
 from ..partition.octree import Octree
 from ..payload.tinc import TincStream, dequantised, network_section
-from .base import Draft, Task
+from .base import SIZE_WINDOW, Draft, Task
 
 CHUNK_BYTES = (1100, 2300)
 """Size of a chunk: 1/256 of the stream within these limits. Small ones for small regions, large ones for small overheads."""
@@ -70,6 +70,7 @@ class TincSystem:
     step_bounds: ClassVar[tuple[float, float]] = tinc.STEP_BOUNDS
     size_slope: ClassVar[float] = -1.0
     restorable: ClassVar[bool] = True
+    size_window: float = SIZE_WINDOW
     psnr_slope: ClassVar[float] = -4.0
     shared_bytes: ClassVar[int] = 1000
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import inrcodec
-from inrcodec import OptionError, encoder
+from inrcodec import OptionError
 from inrcodec.fitting.goal import Goal
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.region import Region
-from inrcodec.systems import PyramidSystem, Task, system_for
+from inrcodec.systems import PyramidSystem, Task, parted, system_for
 from inrcodec.systems.parted import CodedPart, PartedPyramidSystem
 from inrcodec_formats.container.header import Quality
 from inrcodec_kernels.backend import choose
@@ -210,7 +210,7 @@ def peak_of_encoding(volume: np.ndarray, options: PyramidOptions) -> int:
 def test_memory_is_that_of_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as many parts take no more, but for the signal and its stream; a fit of all takes as much as all."""
     monkeypatch.setattr(EncodeOptions, "pyramid_steps", 8)
-    monkeypatch.setattr(encoder, "SIZE_WINDOW", 0.1)
+    monkeypatch.setattr(parted, "size_window", lambda samples: 0.1)
     volume, part = scan((64, 40, 40)), replace(SMALL, part_samples=16 * 40 * 40)
     encode(volume[:32], bits_per_voxel=2, pyramid=part)  # compiled, and what is kept from fit to fit is there
     two, four = (peak_of_encoding(volume[:n], part) for n in (32, 64))
