@@ -225,6 +225,21 @@ def stilled(volume: np.ndarray, field: Field, backend: Backend) -> Still:
     return Still(still, known)
 
 
+def still_weights(weights: Floats, shape: tuple[int, ...], field: Field, backend: Backend) -> Floats:
+    """Weights of still frames, those that most of the frames give to a place; what no frame sees counts least.
+
+    Parameters
+    ----------
+    weights : ndarray of float32, of `shape`, or 1 along some axes
+        Of the frames.
+    """
+    least = weights.min()
+    inside: Floats = (np.broadcast_to(weights, shape) > least).astype(np.float32)
+    seen, share = (adjoint(each, field, backend) for each in (np.ones_like(inside), inside))
+    most = np.minimum(np.maximum(seen / 2, _KNOWN), share.max())  # however small a region is, something of it is left
+    return np.where(share >= most, weights.max(), least).astype(np.float32)
+
+
 def _filled(still: Floats, known: NDArray[np.bool_]) -> Floats:
     """Fill what is not known from the frame before, else from the one after, else by the mean."""
     found, has = still.copy(), known.copy()
@@ -248,12 +263,13 @@ class Displaced:
     field: Field
 
     def __call__(
-        self, latents: list[Any], synthesis: Synthesis, layout: Layout, target: Any, backend: Backend, /
+        self, latents: list[Any], synthesis: Synthesis, layout: Layout, target: Any, backend: Backend, weights: Any = None, /
     ) -> tuple[float, list[Any], Synthesis]:
-        """Sum of squared errors of displaced frames, `target` being the frames, and its gradients."""
+        """Sum of squared errors of displaced frames, `target` being the frames, times their weights, and its gradients."""
         still = synthesise(latents, synthesis, layout, backend).reshape(len(target), *self.field.still)
         rest = _displaced(still, self.field, backend) - target
+        counted = rest if weights is None else rest * weights.reshape(weights.shape[-3:])
         # The gradient of |still - goal|^2 is that of |rest|^2 if the goal is so far off.
-        goal = still - adjoint(rest, self.field, backend)
+        goal = still - adjoint(counted, self.field, backend)
         _, of_latents, of_synthesis = distortion(latents, synthesis, layout, goal.reshape(layout.shape), backend)
-        return float(np.square(rest, dtype=np.float64).sum()), of_latents, of_synthesis
+        return float(np.multiply(rest, counted, dtype=np.float64).sum()), of_latents, of_synthesis

@@ -32,7 +32,7 @@ from .there import down, up
 Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
 Settle = Callable[[], Goal | None]
-Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend], tuple[float, list[Any], Synthesis]]
+Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend, Any], tuple[float, list[Any], Synthesis]]
 
 FAIR = math.log(2) / 12
 """Squared error that a bit is worth, in units of the step: half the slope of ``step^2 / 12`` over the bits it costs. Most
@@ -141,6 +141,22 @@ _PARTS = np.linspace(0, 1, 21)
 USUAL = Course(_PARTS, 1 + _MORE_BITS * (1 - _PARTS) ** 2, 1 + _MORE_ERROR * (1 - _PARTS) ** 2)
 
 
+class Frames(NamedTuple):
+    """Frames of a signal that is fitted as still ones.
+
+    Attributes
+    ----------
+    samples : ndarray
+    error : callable
+        What takes the place of `distortion`, with frames for its target.
+    weights : ndarray of float32, shape of the frames, or 1 along some axes, or None
+    """
+
+    samples: np.ndarray
+    error: Distortion
+    weights: Floats | None
+
+
 class PyramidFit:
     """A pyramid in the making.
 
@@ -160,9 +176,8 @@ class PyramidFit:
         With "triton", lattices are kept on its device.
     weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
         What squared errors count.
-    frames : tuple of ndarray and callable, optional
-        The signal's frames where `volume` are still ones, and what takes the place of `distortion` then; on the CPU only, and
-        without weights.
+    frames : Frames, optional
+        The signal's frames where `volume` are still ones; on the CPU only.
     """
 
     def __init__(
@@ -175,7 +190,7 @@ class PyramidFit:
         seed: int,
         backend: Backend,
         weights: Floats | None = None,
-        frames: tuple[np.ndarray, Distortion] | None = None,
+        frames: Frames | None = None,
     ) -> None:
         self.layout, self.step, self.pressure, self.course = layout, step, 1.0, USUAL
         self.costs: list[tuple[float, Cost]] = []
@@ -185,10 +200,11 @@ class PyramidFit:
         self.set_networks(*networks)
         self._latents = [Moving(up(y, backend)) for y in first_latents(target, layout, networks[1].gains, weights)]
         self._first = self._target = up(target, backend)
-        self._weights = None if weights is None else up(sample_weights(weights), backend)
+        self._weights = self._first_weights = None if weights is None else up(sample_weights(weights), backend)
         self._displaced: Distortion | None = None
         if frames is not None:
-            self._target, self._displaced = _in_steps(frames[0], offset, step), frames[1]
+            self._target, self._displaced = _in_steps(frames.samples, offset, step), frames.error
+            self._weights = None if frames.weights is None else sample_weights(frames.weights)
         self._done = 0
 
     @property
@@ -236,7 +252,7 @@ class PyramidFit:
         first = layout.levels - coarse.levels
         context = self.context._replace(level_bias=self.context.level_bias[first:])
         networks = context, initial_networks(coarse, self._seed)[1]
-        weights = None if self._weights is None else halved(down(self._weights), flags)
+        weights = None if self._first_weights is None else halved(down(self._first_weights), flags)
         half = PyramidFit(means.reshape(coarse.shape), 0.0, unit, coarse, networks, self._seed, self._backend, weights)
         half.run(steps, None, schedule, note)
         for own, found in zip(self._latents[first:], half._latents, strict=True):
@@ -348,9 +364,8 @@ class PyramidFit:
 
     def _errors(self, latents: list[Any], weights: Any) -> tuple[float, list[Any], Synthesis]:
         """Sum of squared errors as they count, in units of the step, and its gradients."""
-        if self._displaced is not None:
-            return self._displaced(latents, self.synthesis, self.layout.kernel, self._target, self._backend)
-        return distortion(latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights)
+        error = self._displaced or distortion
+        return error(latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights)
 
     def _told(self, cost: Cost) -> str:
         return f"{cost.bits / self.samples:.4f} bits/voxel, RMS error {math.sqrt(cost.error) * self.step:.4g}"

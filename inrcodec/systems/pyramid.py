@@ -155,8 +155,6 @@ class PyramidSystem:
         volume, wish = self.task.volume, self.options.motion
         if wish is True and (self.task.channels or volume.ndim != 3):
             raise OptionError(f"expected a signal of 3 axes without channels for motion=True, found {volume.shape}; leave it out")
-        if wish is True and self._weights is not None:
-            raise OptionError("expected motion=True or a region, found both: displaced errors are not weighed; leave one out")
         if wish is False or (wish == "auto" and not self._looks_moved()):
             return self.volume
         field = motion.find_motion(volume)
@@ -166,15 +164,21 @@ class PyramidSystem:
             self.backend = best_on_cpu("displaced frames are fitted on the CPU")
         found = motion.stilled(volume, field, self.backend)
         self._field, self.volume = field, found.samples
+        if self._weights is not None:
+            self._weights = motion.still_weights(self._weights, volume.shape, field, self.backend)
         self.choices.update(motion_spacing=1 << field.shift, still_frames="x".join(map(str, field.still)))
         return np.where(found.known, found.samples, np.float32(np.nan))
 
     def _looks_moved(self) -> bool:
-        return self.task.clip and self._weights is None and motion.pays(self.task.volume)
+        return self.task.clip and motion.pays(self.task.volume)
 
     @property
-    def _frames(self) -> tuple[np.ndarray, motion.Displaced] | None:
-        return None if self._field is None else (self.task.volume, motion.Displaced(self._field))
+    def _frames(self) -> pyramid.Frames | None:
+        if self._field is None:
+            return None
+        region = self.task.options.region
+        weights = None if region is None else region.weights(self.task.volume.shape)
+        return pyramid.Frames(self.task.volume, motion.Displaced(self._field), weights)
 
     @property
     def _motion_sections(self) -> list[Section]:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from inrcodec.fitting import motion
-from inrcodec.fitting.motion import Displaced, find_motion, pays, stilled
+from inrcodec.fitting.motion import Displaced, find_motion, pays, still_weights, stilled
+from inrcodec.fitting.pyramid_start import sample_weights
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec_kernels.backend import REFERENCE, choose
+from inrcodec_kernels.pyramid import distortion
 from inrcodec_kernels.warp import Field, positions
 from pyramid_streams import random_field
 from samples import panned, scan
@@ -65,8 +67,9 @@ def test_still_frames_give_the_frames_back() -> None:
     assert np.sqrt(np.square(np.diff(still.samples, axis=0)).mean()) < 0.2 * np.sqrt(np.square(np.diff(clip.astype(float), axis=0)).mean())
 
 
+@pytest.mark.parametrize("weighed", [None, (1, 9, 10), (3, 9, 10)], ids=str)
 @pytest.mark.parametrize("backend", [REFERENCE, choose("cpu")], ids=str)
-def test_gradients_of_displaced_errors(backend: object) -> None:
+def test_gradients_of_displaced_errors(backend: object, weighed: tuple[int, ...] | None) -> None:
     """Against differences of the squares themselves, along random directions."""
     field: Field = random_field((3, 9, 10), (11, 12), most=20)
     layout = PyramidLayout((3, 11, 12), ((False, True, True),), 8, (4, 4))
@@ -74,18 +77,45 @@ def test_gradients_of_displaced_errors(backend: object) -> None:
     random = np.random.default_rng(1)
     latents = [random.standard_normal(s).astype(np.float32) for s in layout.kernel.shapes]
     target = random.standard_normal((3, 9, 10)).astype(np.float32)
+    weights = None if weighed is None else sample_weights(random.random(weighed).astype(np.float32))
+    given = layout.kernel, target, backend, weights
 
     def squares(by: float, ways: list[np.ndarray], of_skips: float) -> float:
         moved = [(y + np.float32(by) * way).astype(np.float32) for y, way in zip(latents, ways, strict=True)]
         network = synthesis._replace(skips=synthesis.skips + np.float32(by * of_skips))
-        return Displaced(field)(moved, network, layout.kernel, target, backend)[0]  # type: ignore[arg-type]
+        return Displaced(field)(moved, network, *given)[0]  # type: ignore[arg-type]
 
-    _, of_latents, of_synthesis = Displaced(field)(latents, synthesis, layout.kernel, target, backend)  # type: ignore[arg-type]
+    _, of_latents, of_synthesis = Displaced(field)(latents, synthesis, *given)  # type: ignore[arg-type]
     for of_skips in (0.0, 1.0):
         ways = [random.standard_normal(y.shape).astype(np.float32) for y in latents]
         expected = sum(float((g * way).sum()) for g, way in zip(of_latents, ways, strict=True)) + of_skips * of_synthesis.skips.sum()
         found = (squares(1e-2, ways, of_skips) - squares(-1e-2, ways, of_skips)) / 2e-2
         assert found == pytest.approx(expected, rel=1e-2)
+
+
+def test_errors_count_as_much_as_their_weights() -> None:
+    """Of frames that are the still ones, displaced by nothing."""
+    random = np.random.default_rng(0)
+    still = random.standard_normal((2, 12, 12)).astype(np.float32)
+    field = random_field((2, 12, 12), (12, 12), most=0)
+    layout = PyramidLayout((2, 12, 12), (), 8, (4, 4))
+    synthesis, weights = initial_networks(layout, 0)[1], random.random((1, 12, 12)).astype(np.float32)
+    latents = [np.zeros(s, np.float32) for s in layout.kernel.shapes]
+    found, _, _ = Displaced(field)(latents, synthesis, layout.kernel, still, choose("cpu"), sample_weights(weights))
+    expected, _, _ = distortion(latents, synthesis, layout.kernel, still.reshape(layout.kernel.shape), choose("cpu"), sample_weights(weights))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("place", [(slice(2, 4), slice(3, 9)), (slice(0, 1), slice(0, 1))])
+def test_what_is_inside_of_frames_is_inside_of_still_ones(place: tuple[slice, slice]) -> None:
+    clip = panned((6, 64, 80), 5.2)
+    field = find_motion(clip)
+    assert field is not None
+    weights = np.full((1, 64, 80), np.float32(1 / 8))
+    weights[0][place] = 1
+    found = still_weights(weights, clip.shape, field, choose("cpu"))
+    assert found.shape == (6, *field.still) and set(np.unique(found)) == {np.float32(1 / 8), np.float32(1)}
+    assert np.count_nonzero(found == 1) <= 3 * 6 * np.count_nonzero(weights == 1)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (5, 1, 9), (5, 9, 1), (5, 2, 2), (2, 3, 40)])

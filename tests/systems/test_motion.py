@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +46,25 @@ def test_displacements_count_for_the_size() -> None:
     clip = panned((6, 48, 48), 2.5)
     blob = encode(clip, bits_per_voxel=2)
     assert moving(blob) and 0.8 * clip.size / 4 <= len(blob) <= clip.size / 4
+
+
+def test_a_region_of_moving_frames_gains() -> None:
+    """Though it is elsewhere in every still frame."""
+    clip, place = panned((8, 64, 80), 3.4), (slice(16, 48), slice(20, 60))
+    psnrs = []
+    for region in (None, place):
+        blob = encode(clip, region=region, emphasis=region and 32.0)
+        assert moving(blob)
+        psnrs.append(psnr_db(clip[:, *place], inrcodec.decode(blob).samples[:, *place]))
+    assert psnrs[1] > psnrs[0] + 1
+
+
+def test_a_psnr_is_that_of_the_region_of_moving_frames() -> None:
+    clip, place = panned((8, 64, 80), 3.4), (slice(16, 48), slice(20, 60))
+    blob = encode(clip, bits_per_voxel=None, psnr_db=30, region=place, emphasis=math.inf)
+    rest = (clip - inrcodec.decode(blob).samples.astype(int))[:, *place]
+    assert moving(blob)
+    assert 30 <= 10 * math.log10(float(np.ptp(clip)) ** 2 / np.square(rest).mean()) <= 30.2
 
 
 def test_slices_of_volumes_move_only_when_asked_to() -> None:
