@@ -32,14 +32,14 @@ def moving(blob: bytes) -> bool:
 
 
 def test_motion_of_a_pan_pays() -> None:
-    clip = panned((8, 64, 80), 3.4)
+    clip = panned((6, 48, 64), 3.4)
     blobs = {wish: encode(clip, wish, bits_per_voxel=None, psnr_db=30) for wish in ("auto", False)}
     assert moving(blobs["auto"]) and not moving(blobs[False])
     found = {wish: inrcodec.decode(blob).samples for wish, blob in blobs.items()}
     assert all(psnr_db(clip, samples) >= 30 for samples in found.values())
     assert len(blobs["auto"]) < 0.75 * len(blobs[False])
     with inrcodec.open(blobs["auto"]) as image:
-        np.testing.assert_array_equal(image[2:6, 7:30, 20:61], found["auto"][2:6, 7:30, 20:61])
+        np.testing.assert_array_equal(image[2:5, 7:30, 20:61], found["auto"][2:5, 7:30, 20:61])
 
 
 def test_displacements_count_for_the_size() -> None:
@@ -53,10 +53,10 @@ def test_a_region_of_moving_frames_gains() -> None:
     clip, place = panned((6, 48, 64), 3.4), (slice(12, 36), slice(16, 48))
     psnrs = []
     for region in (None, place):
-        blob = encode(clip, region=region, emphasis=region and 32.0)
+        blob = encode(clip, region=region, emphasis=region and 32.0, bits_per_voxel=1)
         assert moving(blob)
         psnrs.append(psnr_db(clip[:, *place], inrcodec.decode(blob).samples[:, *place]))
-    assert psnrs[1] > psnrs[0] + 1
+    assert psnrs[1] > psnrs[0] + 2
 
 
 def test_a_psnr_is_that_of_the_region_of_moving_frames() -> None:
