@@ -14,5 +14,6 @@ def test_fits_of_the_encoder_interpreted() -> None:
     run_cases("pyramid_encode.py", options=("-k", "not streams"))
 
 
+@pytest.mark.slow
 def test_encoding_interpreted() -> None:
     run_cases("pyramid_encode.py", options=("-k", "streams"))
