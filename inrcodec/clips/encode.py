@@ -117,8 +117,7 @@ class ClipEncoder:
     def __init__(self, source: Frames, options: EncodeOptions, audio: bool, progress: Progress) -> None:
         self.source, self.options, self.progress = source, options, progress
         self.header = source.header
-        for shape in self.header.plane_shapes:
-            self._region(shape)  # refuses what does not fit before the work
+        self._regions = self._resampled()
         others = source.others()
         self.sections = sections(self.header, others if audio else ())
         self.dropped = () if audio or not others else (f"dropped: {len(others)} audio and data streams, as asked",)
@@ -189,7 +188,7 @@ class ClipEncoder:
     def _spread(self, group: Planes, part: Part) -> Spread:
         """Of a part; of what lies around the region where the errors inside are what is shared."""
         held = [group[plane] for plane in part.planes]
-        if self._target_bytes is None and (region := self._region(held[0].shape[1:])) is not None:
+        if self._target_bytes is None and (region := self._regions.get(held[0].shape[1:])) is not None:
             held = [plane[:, *region.bounds(plane.shape)] for plane in held]
         return sum(map(Spread.of, held[1:]), Spread.of(held[0]))
 
@@ -295,18 +294,18 @@ class ClipEncoder:
         return self._encoded(samples, Quality("bits_per_voxel", 8 * least / samples.size), note)
 
     def _encoded(self, samples: np.ndarray, target: Quality, note: Progress) -> Coded:
-        options = replace(self.options, target=target, region=self._region(samples.shape[1:3]))
+        options = replace(self.options, target=target, region=self._regions.get(samples.shape[1:3]))
         encoder = Encoder(_signal(samples), options, note)
         return *encoder.run(), encoder.errors
 
-    def _region(self, size: tuple[int, ...]) -> Region | None:
-        """The region of planes of a size: that of frames, in as many samples."""
-        region = self.options.region
-        return None if region is None else region.resampled((self.header.height, self.header.width), size)
+    def _resampled(self) -> dict[tuple[int, ...], Region]:
+        """The region of planes of each size: that of frames, in as many samples; refused before the work if it does not fit."""
+        region, frame = self.options.region, (self.header.height, self.header.width)
+        return {} if region is None else {shape: region.resampled(frame, shape) for shape in self.header.plane_shapes}
 
     def _inside(self, size: tuple[int, ...]) -> int:
         """Samples of a plane of a size that are inside."""
-        region = self._region(size)
+        region = self._regions.get(size)
         return math.prod(size) if region is None else int(np.count_nonzero(region.mask(size)))
 
     def _inside_of(self, samples: np.ndarray) -> int:

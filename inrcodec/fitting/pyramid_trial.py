@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +137,7 @@ class Trials:
         weights: Floats | None,
         note: Callable[[float, str], None],
     ) -> None:
-        first, most = goal(full), min(max(volume.size // _PART, _LEAST_SAMPLES), _TRIAL_SAMPLES)
+        first, most = goal(full), _part_of(volume.size, _TRIAL_SAMPLES)
         self._whole, self._first_step = known, known.step(first, GUESS if first.bits is not None else GUESS_OF_ERROR)
         self._volume = volume
         self._first = self._sample(most) if weights is None else self._of_boxes([middle_box(volume.shape, most, weights)])
@@ -146,8 +147,7 @@ class Trials:
 
     def _sample(self, most: int, turn: int = 0) -> _Sample:
         """Boxes of all densities, of at most so many samples; other ones at each turn."""
-        density = lambda part: self._whole.density(self._first_step, part)  # noqa: E731
-        return self._of_boxes(typical_boxes(self._volume.shape, most, density, turn))
+        return self._of_boxes(typical_boxes(self._volume.shape, most, partial(self._whole.density, self._first_step), turn))
 
     def _of_boxes(self, boxes: list[Box]) -> _Sample:
         return _Sample(boxes, np.concatenate([self._volume[box] for box in boxes], _longest(self._volume.shape)))
@@ -167,7 +167,7 @@ class Trials:
             best = self._better(self._tried(self._without(1), step))
         networks = self._networks(best.layout)
         if len(self._first.boxes) > 1:
-            taught = self._sample(min(max(self._samples // _PART, _LEAST_SAMPLES), _LESSON_SAMPLES), 1)
+            taught = self._sample(_part_of(self._samples, _LESSON_SAMPLES), turn=1)
             best = self._trial(best.layout, best.needed, best.networks, taught)
             networks = best.networks
         return Guess(best.layout, best.needed, best.course, best.network_bits, networks)
@@ -239,6 +239,11 @@ class Trials:
             share = error / max(sum(self._whole.error(step, box) for box in boxes) / len(boxes), 1e-9)
         # Where the measure has run into its limits, its inverse says nothing.
         return min(max(self._whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF)
+
+
+def _part_of(samples: int, most: int) -> int:
+    """Samples to try on, or to teach with."""
+    return min(max(samples // _PART, _LEAST_SAMPLES), most)
 
 
 def _longest(shape: tuple[int, ...]) -> int:

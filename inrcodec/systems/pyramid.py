@@ -47,8 +47,8 @@ _STILL = 2
 
 _LARGE, _LARGE_SIZE_WINDOW = 1 << 20, 0.97
 """Samples from which on a size is less narrow: coming nearer takes minutes, for some hundredths of a dB."""
-_BELOW, _BELOW_LARGE = 0.995, 0.99
-"""Of the bits, or of the error, that are left for the latents: what is near enough lies below a goal; bits of large signals."""
+_BELOW = 0.995
+"""Of the error that is left for the latents: what is near enough lies below a goal."""
 _SERIES_EDGE = 32
 """Largest extent of a tile of a series."""
 CHUNK_BYTES = 2000
@@ -96,7 +96,7 @@ class PyramidSystem:
         self.offsets = self._typical_values()
         self.volume, self.offset = self._centred()
         region = task.options.region
-        self._weights = None if region is None else region.weights(task.volume.shape)
+        self._weights = self._frame_weights = None if region is None else region.weights(task.volume.shape)
         self._field: Field | None = None
 
     def _typical_values(self) -> tuple[int, ...]:
@@ -176,9 +176,7 @@ class PyramidSystem:
     def _frames(self) -> pyramid.Frames | None:
         if self._field is None:
             return None
-        region = self.task.options.region
-        weights = None if region is None else region.weights(self.task.volume.shape)
-        return pyramid.Frames(self.task.volume, motion.Displaced(self._field), weights)
+        return pyramid.Frames(self.task.volume, motion.Displaced(self._field), self._frame_weights)
 
     @property
     def _motion_sections(self) -> list[Section]:
@@ -233,7 +231,8 @@ class PyramidSystem:
         """What is left of a goal for the latents, less a little."""
         network_bits += 8 * sum(len(section.data) for section in self._motion_sections)
         if goal.bits is not None:
-            below = _BELOW if self.size_window == SIZE_WINDOW else _BELOW_LARGE
+            # A third of what is near enough: a little more is trimmed at once.
+            below = 1 - (1 - self.size_window) / 3
             return Goal(bits=below * max(goal.bits - network_bits, goal.bits / 4))
         assert goal.error is not None
         return Goal(error=_BELOW * goal.error)
