@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from bench.peers import METHODS, PEERS, Peer, PeerError, make_peer
 from bench.peers.base import fold, unfold
 from bench.peers.framing import Layout, pack, unpack
+from bench.peers.svtav1 import scheduling_kept
 from bench.quality import check_decoded, measure_psnr, measure_quality
 from bench.signals import BenchSignal
 from small_signals import small_signals
@@ -44,6 +47,17 @@ def test_a_high_quality_comes_back_close(spec: str, name: str) -> None:
         check_decoded(signal, decoded)
         # Ten times better than the limited-range stretch or a shuffled frame order would allow.
         assert measure_psnr(signal, decoded) > 40
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")
+def test_av1_leaves_the_scheduling_as_it_was() -> None:
+    before = os.sched_getscheduler(0)
+    peer = usable("svtav1:8")
+    peer.encode(next(s for s in SIGNALS.values() if not peer.refuses(s)), 40)
+    assert os.sched_getscheduler(0) == before
+    with scheduling_kept():
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize("name", SIGNALS)

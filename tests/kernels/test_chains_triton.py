@@ -14,5 +14,5 @@ def test_interpreted() -> None:
 
 
 @pytest.mark.slow
-def test_many_samples_interpreted() -> None:
+def test_more_samples_interpreted() -> None:
     run_cases("chains.py", options=("-m", "slow"))

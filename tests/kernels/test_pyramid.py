@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,6 +41,11 @@ LAYOUTS = [
     Layout((1, 1, 13, 11), ((NO, NO, YES, YES),) * 2, ((NO, NO, YES, YES),)),
 ]
 SMALL = [layout for layout in LAYOUTS if math.prod(layout.shape) < 2000]
+
+
+def slow_where_large(layouts: Iterable[Layout], samples: int = 800) -> list[Any]:
+    """Layouts as parameters; the interpreter takes seconds for one of so many samples."""
+    return [pytest.param(each, marks=[pytest.mark.slow] * (math.prod(each.shape) > samples)) for each in layouts]
 
 
 def name(layout: Layout) -> str:

@@ -16,5 +16,5 @@ def test_interpreted() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_more_weights_interpreted() -> None:
-    run_cases("pyramid_fit.py", options=("-m", "slow"))
+def test_larger_layouts_interpreted() -> None:
+    run_cases("pyramid.py", "pyramid_fit.py", options=("-m", "slow"))

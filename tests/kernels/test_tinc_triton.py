@@ -11,3 +11,8 @@ pytest.importorskip("triton")
 
 def test_interpreted() -> None:
     run_cases("tinc.py")
+
+
+@pytest.mark.slow
+def test_roots_without_segments_interpreted() -> None:
+    run_cases("tinc.py", options=("-m", "slow"))

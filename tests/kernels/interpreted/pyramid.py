@@ -14,7 +14,7 @@ from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Layout, needed, reference, triton, triton_upsampling
 from inrcodec_kernels.pyramid.reference import Window, upsample
 
-from ..test_pyramid import SMALL, assert_near, double, fresh, latents, name, single, synthesis
+from ..test_pyramid import SMALL, assert_near, double, fresh, latents, name, single, slow_where_large, synthesis
 from .device import DEVICE
 
 TRITON = Backend("triton", DEVICE)
@@ -32,7 +32,7 @@ def up(values: Any) -> Any:
     return [torch.from_numpy(np.ascontiguousarray(v)).to(DEVICE) for v in values]
 
 
-@pytest.mark.parametrize("layout", SMALL, ids=name)
+@pytest.mark.parametrize("layout", slow_where_large(SMALL), ids=name)
 def test_synthesis_is_the_definition(layout: Layout) -> None:
     random = fresh()
     ys, p = latents(random, layout), synthesis(random, layout)
@@ -47,7 +47,7 @@ def whole(layout: Layout, parameters: Any) -> Any:
     return [start] * layout.levels, parameters, layout, (start, layout.shape)
 
 
-@pytest.mark.parametrize("layout", SMALL[:4], ids=name)
+@pytest.mark.parametrize("layout", slow_where_large(SMALL[:4]), ids=name)
 def test_a_box_is_that_part_of_the_whole(layout: Layout) -> None:
     random = fresh()
     ys, p = latents(random, layout), synthesis(random, layout, 12, 20)
@@ -80,8 +80,7 @@ def test_samples_as_they_are_stored(dtype: torch.dtype, low: int, high: int) -> 
         triton.synthesise_box(up(ys), origins, there, layout, box, torch.float64)
 
 
-@pytest.mark.parametrize("shape", [(1, 9, 6, 7), (3, 1, 2, 31), (4, 5, 1, 1)])
-@pytest.mark.parametrize("block", [128, 1024])
+@pytest.mark.parametrize(("shape", "block"), [((1, 9, 6, 7), 1024), ((3, 1, 2, 31), 128), ((4, 5, 1, 1), 128), ((4, 5, 1, 1), 1024)])
 def test_upsampling_and_its_adjoint(
     shape: tuple[int, int, int, int], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

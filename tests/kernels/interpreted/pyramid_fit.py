@@ -27,6 +27,7 @@ from ..test_pyramid import (
     name,
     rate_defined,
     single,
+    slow_where_large,
     synthesis,
     targets,
     weights,
@@ -55,7 +56,7 @@ def down(values: Any) -> Any:
     return [v.cpu().numpy() for v in values]
 
 
-@pytest.mark.parametrize("layout", [layout for layout in SMALL if not layout.above], ids=name)
+@pytest.mark.parametrize("layout", slow_where_large(layout for layout in SMALL if not layout.above), ids=name)
 def test_rate_is_the_definition(layout: Layout) -> None:
     random = fresh()
     (ys, p), expected = clear_case(lambda: (latents(random, layout), context(random, layout, 4)), lambda case: rate_defined(*case, layout))
@@ -66,7 +67,7 @@ def test_rate_is_the_definition(layout: Layout) -> None:
     assert_near(of_context, expected[2])
 
 
-@pytest.mark.parametrize("layout", SMALL, ids=name)
+@pytest.mark.parametrize("layout", slow_where_large(SMALL), ids=name)
 def test_distortion_is_the_definition(layout: Layout) -> None:
     random = fresh()
     (ys, p, target), expected = clear_case(
@@ -80,7 +81,7 @@ def test_distortion_is_the_definition(layout: Layout) -> None:
 
 
 @SAME
-@pytest.mark.parametrize("layout", [pytest.param(SMALL[0], marks=pytest.mark.slow), *SMALL[1:3]], ids=name)
+@pytest.mark.parametrize("layout", slow_where_large([*SMALL[:2], SMALL[4]], 400), ids=name)
 def test_weighted_distortion_is_the_definition(layout: Layout, same: tuple[int, ...]) -> None:
     random = fresh()
     counted = weights(random, layout.shape, same)

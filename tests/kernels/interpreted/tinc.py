@@ -90,7 +90,9 @@ DENSE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", DENSE.values(), ids=DENSE.keys())
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, id=name, marks=[pytest.mark.slow] * ("segments" not in name)) for name, kind in DENSE.items()]
+)
 def test_dense_roots_are_evaluated_on_the_device(kind: dict[str, Any]) -> None:
     options = TincOptions(root="dense", network_share=0.3, starts=1, leaf_edge=4, leaf_levels=1, **kind)
     dense = inrcodec.encode(scan((6, 8, 7)), ratio=2, effort=1, restoration=False, device="cpu", tinc=options)
