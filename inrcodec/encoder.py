@@ -43,8 +43,6 @@ _LOSSLESS_DB = 160.0
 """More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
 _IDENTICAL_DB = 1e3
 """Stands for the infinite PSNR of an identical result."""
-_HEADROOM_BITS = 8 * 420
-"""Header, directory, footer, tree and statistics of a usual stream; only the first guess depends on it."""
 
 
 _LEAST_RESTORATION, _MOST_GAIN_DB = 180, 1.5
@@ -86,10 +84,9 @@ class Encoder:
 
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
-        goal = self._first_goal()
         name = self._timed("trial", self.chosen_method) if self.options.method == "auto" else self.options.method
         self.system = system_for(name, self._task())
-        self._timed("partition", lambda: self.system.prepare(goal))
+        self._timed("partition", lambda: self.system.prepare(self._first_goal()))
         result = self._timed("code", lambda: self._reach_target(self.system.step))
         if self.options.restoration and self.system.restorable and self._timed("restore", lambda: self._fit_restoration(result)):
             result = self._timed("code", lambda: self._restored(result))
@@ -160,7 +157,7 @@ class Encoder:
     def _first_goal(self) -> Goal:
         size = self._target_bytes
         if size is not None:
-            return Goal(bits=max(8 * size - _HEADROOM_BITS, 64.0))
+            return Goal(bits=max(8 * (size - self.system.overhead_bytes), 64.0))
         data_range = max(self.high - self.low, 1)
         return Goal(error=data_range**2 / 10 ** (min(self.options.target.value, _LOSSLESS_DB) / 10))
 

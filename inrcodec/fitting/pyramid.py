@@ -54,8 +54,12 @@ _PATIENT = 0.6
 """Power of what is too much that the price is multiplied by at every check."""
 _WARM = 20
 """Steps until learning rates are whole."""
-_TURN, _SETTLE = 0.6, 0.85
-"""Parts of the steps after which `PyramidFit.again` begins, and networks are settled."""
+_SETTLE = 0.85
+"""Part of the steps after which networks are settled."""
+_TURN, _OCTAVES = 0.6, 0.18
+"""Part of the steps after which `PyramidFit.again` begins, and its `octaves`."""
+_NEAR, _NEAR_TURN, _NEAR_OCTAVES = 1.06, 0.75, 0.08
+"""The same where the bits that are foretold are this near their goal: later is shorter, and better for a small change."""
 _COARSER, _COARSEST = 2.0, 16.0
 """Learning rate of a level's latents, over that of the next finer level, and over the finest at most: coarse ones are larger numbers."""
 LARGEST = float(1 << 19)
@@ -180,6 +184,9 @@ class PyramidFit:
         The signal's frames where `volume` are still ones; on the CPU only.
     """
 
+    octaves: float
+    """How many fewer bits `again` leaves when they cost twice as much, about."""
+
     def __init__(
         self,
         volume: np.ndarray,
@@ -233,7 +240,8 @@ class PyramidFit:
 
     def begin(self, steps: int, schedule: Schedule) -> None:
         """Take up a schedule of so many steps."""
-        self._steps, self._schedule, self._turn = steps, schedule, math.ceil(_TURN * steps)
+        self._steps, self._schedule, self._excess = steps, schedule, math.inf
+        self._before: tuple[list[Moving], int] = [], 0
 
     def share_networks(self, other: PyramidFit) -> None:
         """Move another fit's networks from now on, beside it."""
@@ -277,8 +285,10 @@ class PyramidFit:
         checks = max(5, steps // 25)
         settled = math.ceil(_SETTLE * steps)
         for number in range(steps):
-            if number == self._turn:
-                self._before = [y.copy() for y in self._latents], self._done
+            if number == math.ceil(_TURN * steps):
+                self._keep(number, _OCTAVES)
+            elif number == math.ceil(_NEAR_TURN * steps) and 1 / _NEAR <= self._excess <= _NEAR:
+                self._keep(number, _NEAR_OCTAVES)
             if number == settled and settle is not None:
                 goal = settle()
             self.advance(number, networks=settle is None or number < settled)
@@ -288,6 +298,11 @@ class PyramidFit:
                 if goal is not None:
                     self._follow(goal, cost, part)
                 note(part, self._told(cost))
+
+    def _keep(self, number: int, octaves: float) -> None:
+        """Keep the latents before a step, for `again`."""
+        self._turn, self.octaves = number, octaves
+        self._before = [y.copy() for y in self._latents], self._done
 
     def again(self, pressure: float, note: Note) -> list[NDArray[np.int32]]:
         """Rounded latents of a fit whose last part is done again, with the networks of now and at another price of bits.
@@ -405,6 +420,7 @@ class PyramidFit:
         else:
             assert goal.error is not None
             excess = goal.error * more_error / max(cost.error * self.step**2, 1e-30)
+        self._excess = excess
         first, last = (max(share, min(least / self._steps, 2 * share)) for share, least in zip(_SETTLED, _SETTLED_STEPS, strict=True))
         if part < first:
             return
@@ -420,7 +436,8 @@ class PyramidFit:
         self.step *= factor
         shrink = np.float32(1 / factor)
         self._target *= shrink
-        for y in self._latents:
+        # Of a few steps so many change it that `again` may begin before.
+        for y in (*self._latents, *self._before[0]):
             y.values *= shrink
 
 

@@ -97,6 +97,8 @@ class System(Protocol):
         Least part of a size that is near enough to it.
     psnr_slope : float
         dB by which the PSNR falls when the step doubles, negative.
+    overhead_bytes : int
+        About what the container takes for itself: header, directory, footer, tree and statistics. Only the first guess depends on it.
     shared_bytes : int
         About what networks for the whole signal take.
     restorable : bool
@@ -116,6 +118,7 @@ class System(Protocol):
     step_bounds: ClassVar[tuple[float, float]]
     size_slope: ClassVar[float]
     psnr_slope: ClassVar[float]
+    overhead_bytes: ClassVar[int]
     shared_bytes: ClassVar[int]
     restorable: ClassVar[bool]
     size_window: float

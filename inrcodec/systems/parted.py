@@ -107,6 +107,7 @@ class PartedPyramidSystem:
     step_bounds: ClassVar[tuple[float, float]] = PyramidSystem.step_bounds
     size_slope: ClassVar[float] = PyramidSystem.size_slope
     psnr_slope: ClassVar[float] = PyramidSystem.psnr_slope
+    overhead_bytes: ClassVar[int] = PyramidSystem.overhead_bytes
     shared_bytes: ClassVar[int] = PyramidSystem.shared_bytes
     restorable: ClassVar[bool] = PyramidSystem.restorable
 

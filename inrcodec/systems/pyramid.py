@@ -61,10 +61,8 @@ _OF_STEP, _AS_STEP = 0.8, 0.3
 """Powers of the factor by which bits are too many, and of their price, that the step is multiplied by for a fit anew."""
 OF_ERROR = 0.8
 """Power of the bits, the other way round, that the squared error follows."""
-_OF_PRICE = 0.18
-"""Octaves that a fit loses when bits cost twice as much in its last part."""
 _LEAST_PRICE, _MOST_PRICE = -0.75, 1.5
-"""Octaves of the price that this is true for, about."""
+"""Octaves of the price for which `PyramidFit.octaves` is true, about."""
 _PRICES = 16
 """Prices of an octave that are tried."""
 _MOST_TRIMMED, _JUST_TRIMMED = 1.02, 1.012
@@ -85,6 +83,7 @@ class PyramidSystem:
     size_slope: ClassVar[float] = -1.0
     restorable: ClassVar[bool] = False
     psnr_slope: ClassVar[float] = -2.5
+    overhead_bytes: ClassVar[int] = 220
     shared_bytes: ClassVar[int] = 2400
 
     def __init__(self, task: Task) -> None:
@@ -322,14 +321,15 @@ class PyramidSystem:
         """By how many octaves bits must be dearer for the fit's bits over `fewer`, by the nearest prices that were tried."""
         if 1 <= fewer <= _JUST_TRIMMED:
             return 0.0
-        whole, wanted = self.fit.bits(self._known[1.0]), math.log2(fewer)
+        whole, wanted, usual = self.fit.bits(self._known[1.0]), math.log2(fewer), self.fit.octaves
         # The fit itself is none of them: doing its last part again changes bits even at the same price.
         tried = [(math.log2(whole / self.fit.bits(y)), math.log2(price)) for price, y in self._known.items() if price != 1.0]
         if not tried:
-            return wanted / _OF_PRICE
+            return wanted / usual
         (less, dearer), *others = sorted(tried, key=lambda one: abs(one[0] - wanted))
-        slope = (others[0][0] - less) / (others[0][1] - dearer) if others else _OF_PRICE
-        return dearer + (wanted - less) / min(max(slope, _OF_PRICE / 2), 2 * _OF_PRICE)
+        # Whether the only one tells of such a change or of a price that does more than usual: what lies nearer to it is tried first.
+        slope = (others[0][0] - less) / (others[0][1] - dearer) if others else max(less / dearer, usual)
+        return dearer + (wanted - less) / min(max(slope, usual / 4), 4 * usual)
 
     def _at_price(self, octaves: float) -> list[NDArray[np.int32]]:
         """Latents of the fit, or of its last part done again where bits cost more by so many octaves, which is done once for each price."""

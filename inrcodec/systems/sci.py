@@ -77,6 +77,7 @@ class SciSystem:
     restorable: ClassVar[bool] = True
     size_window: float = SIZE_WINDOW
     psnr_slope: ClassVar[float] = -4.0
+    overhead_bytes: ClassVar[int] = 420
     shared_bytes: ClassVar[int] = 1000
 
     def __init__(self, task: Task) -> None:

@@ -72,6 +72,7 @@ class TincSystem:
     restorable: ClassVar[bool] = True
     size_window: float = SIZE_WINDOW
     psnr_slope: ClassVar[float] = -4.0
+    overhead_bytes: ClassVar[int] = 420
     shared_bytes: ClassVar[int] = 1000
 
     def __init__(self, task: Task) -> None:

@@ -100,6 +100,25 @@ def test_the_last_part_again_at_another_price(fitted: PyramidFit) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(kept, fitted.rounded, strict=True))
 
 
+@pytest.mark.parametrize(("times", "first", "octaves"), [(1, 45, 0.08), (3, 36, 0.18)])
+def test_the_last_part_is_shorter_where_the_goal_is_near(
+    times: float, first: int, octaves: float, fitted: PyramidFit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near by what is foretold; the price moves bits either way, though so few steps leave the step to change meanwhile."""
+    fit, taken = new_fit(small()), []
+    fit.run(STEPS, Goal(bits=times * fitted.cost().bits), Schedule(), quiet)
+    advance = fit.advance
+
+    def noted(number: int, networks: bool = True) -> None:
+        taken.append(number)
+        advance(number, networks)
+
+    monkeypatch.setattr(fit, "advance", noted)
+    dear = fit.again(4.0, quiet)
+    assert taken == [*range(first, STEPS)] and fit.octaves == octaves
+    assert 0.5 * fit.bits(fit.rounded) < fit.bits(dear) < fit.bits(fit.rounded)
+
+
 def test_gradients_are_those_of_squares_and_bits(fitted: PyramidFit) -> None:
     """To the first order, in the direction of the gradients."""
     latents = [y.astype(np.float64) for y in fitted.rounded]

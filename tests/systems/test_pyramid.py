@@ -124,8 +124,9 @@ def test_steps_stay_such_as_a_stream_can_hold(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("start", "slope"), [(0.0, 0.18), (0.1, 0.18), (0.0, 0.3), (0.06, 0.12), (-0.07, 0.18)], ids=str)
+@pytest.mark.parametrize("usual", [0.18, 0.08])
 @pytest.mark.parametrize("fewer", [1.05, 1.12])
-def test_prices_that_were_tried_tell_the_next(start: float, slope: float, fewer: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prices_that_were_tried_tell_the_next(start: float, slope: float, usual: float, fewer: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signals answer a price in their own way, and doing the last part again alone changes its bits."""
     monkeypatch.setattr(PyramidSystem, "task", SimpleNamespace(timed=lambda name, work: work(), note=lambda name: None), raising=False)
     system, again = PyramidSystem.__new__(PyramidSystem), []
@@ -135,7 +136,7 @@ def test_prices_that_were_tried_tell_the_next(start: float, slope: float, fewer:
         return 1000 * 2 ** -(start + slope * np.log2(price))
 
     system._known = {1.0: 1000.0}
-    system.fit = SimpleNamespace(bits=lambda latents: latents, again=done_again)
+    system.fit = SimpleNamespace(bits=lambda latents: latents, again=done_again, octaves=usual)
     found = [system._at_price(system._octaves(fewer)) for _ in range(3)][-1]
     # Of sixteenths of octaves, the one that is not too dear.
     assert 0.999 < found * fewer / 1000 < 2 ** (1.01 * slope / 16)
