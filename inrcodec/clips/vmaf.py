@@ -1,4 +1,4 @@
-"""VMAF of pairs of frames, by FFmpeg's filter libvmaf where the installed build has it.
+"""VMAF of pairs of frames, by FFmpeg's filter libvmaf: in PyAV's build where that has it, otherwise in an ``ffmpeg`` program's.
 
 References
 ----------
@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from typing import IO
 
 import numpy as np
 
@@ -20,21 +25,101 @@ from inrcodec_formats.video.planes import make_frame
 Pair = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
 
 _FILTER = "libvmaf"
+_RATE = 25
+"""Frames a second; nothing but the order counts."""
+_SECONDS = 20
+"""That a program may take to list its filters."""
 
 
 def vmaf(pairs: Iterable[Pair], header: ClipHeader) -> tuple[float | None, str | None]:
     """Mean VMAF of pairs (original, decoded), all of which are taken; None and the reason where it cannot be had."""
     import av
 
-    if _FILTER not in av.filter.filters_available:
-        for _ in pairs:
-            pass
-        return None, f"this build of FFmpeg (PyAV {av.__version__}) has no filter {_FILTER}"
+    inside = _FILTER in av.filter.filters_available
+    program = None if inside else program_with(_FILTER)
     with tempfile.TemporaryDirectory() as folder:
         log = os.path.join(folder, "vmaf.json")
-        through_filter(pairs, header, _FILTER, f"log_fmt=json:log_path={log}")
-        with open(log, encoding="utf-8") as stream:
-            return float(json.load(stream)["pooled_metrics"]["vmaf"]["mean"]), None
+        if inside:
+            through_filter(pairs, header, _FILTER, f"log_fmt=json:log_path={log}")
+        elif program is not None:
+            # A bare name in its own folder: letters of drives and quotes mean something else to filters.
+            arguments = f"log_fmt=json:log_path=vmaf.json:n_threads={os.cpu_count() or 1}"
+            said = through_program(program, pairs, header, _FILTER, arguments, folder)
+        else:
+            for _ in pairs:
+                pass
+        if os.path.exists(log):
+            with open(log, encoding="utf-8") as stream:
+                return float(json.load(stream)["pooled_metrics"]["vmaf"]["mean"]), None
+    if program is None:
+        return None, f"neither PyAV {av.__version__} nor an ffmpeg program here has the filter {_FILTER}; pip install imageio-ffmpeg"
+    return None, f"{program} failed: {said or 'it said nothing'}"
+
+
+@cache
+def program_with(name: str) -> str | None:
+    """An ffmpeg program that has a filter: the one on the path, or the one that imageio-ffmpeg brings."""
+    for program in (shutil.which("ffmpeg"), _packaged()):
+        if program is None:
+            continue
+        try:
+            listed = subprocess.run(
+                [program, "-hide_banner", "-filters"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=True
+            ).stdout
+        except (OSError, subprocess.SubprocessError):
+            continue
+        if any(line.split()[1:2] == [name] for line in listed.splitlines()):
+            return program
+    return None
+
+
+def _packaged() -> str | None:
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        return None
+
+
+def through_program(program: str, pairs: Iterable[Pair], header: ClipHeader, name: str, arguments: str, folder: str) -> str:
+    """Send pairs (original, decoded) through a filter of a program that runs in a folder, decoded first; returns the last line of what it complains of.
+
+    One pipe has the frames of both in turns, so that neither waits for the other.
+    """
+    graph = (
+        f"[0]split[a][b];[a]select=not(mod(n\\,2)),setpts=N/{_RATE}/TB[original];"
+        f"[b]select=mod(n\\,2),setpts=N/{_RATE}/TB[decoded];[decoded][original]{name}={arguments}"
+    )
+    command = [program, "-hide_banner", "-loglevel", "error", "-f", "nut", "-i", "pipe:0", "-lavfi", graph, "-f", "null", "-"]
+    with tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace") as complaints:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints, cwd=folder)
+        assert process.stdin is not None
+        try:
+            _write_in_turns(process.stdin, pairs, header)
+        finally:
+            with suppress(OSError):
+                process.stdin.close()
+            process.wait()
+        complaints.seek(0)
+        return complaints.read().strip().rpartition("\n")[2]
+
+
+def _write_in_turns(stream: IO[bytes], pairs: Iterable[Pair], header: ClipHeader) -> None:
+    """Take all pairs, and write them as long as somebody reads; who stops reading says why."""
+    import av
+
+    container = av.open(stream, "w", format="nut")
+    video = container.add_stream("rawvideo", rate=_RATE)
+    video.width, video.height, video.pix_fmt = header.width, header.height, header.pixel_format
+    for pair in pairs:
+        frames = [make_frame(planes, header.pixel_format, header.pixel_format) for planes in pair]
+        with suppress(OSError):
+            for frame in frames:
+                container.mux(video.encode(frame))
+    with suppress(OSError):
+        container.mux(video.encode(None))
+        container.close()
 
 
 def through_filter(pairs: Iterable[Pair], header: ClipHeader, name: str, arguments: str) -> None:

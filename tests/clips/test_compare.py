@@ -1,16 +1,18 @@
 """Comparing clips: PSNR by plane, SSIM, the picture, and VMAF's way through FFmpeg."""
 
 import re
+import sys
 from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
+from scipy.ndimage import uniform_filter1d
 
 import inrcodec
 from clips.cases import FAST, clip_file, clip_header, clip_signal, moving, psnr_of, signal_of
 from inrcodec.clips import vmaf as vmaf_module
-from inrcodec.clips.vmaf import through_filter, vmaf
+from inrcodec.clips.vmaf import program_with, through_filter, through_program, vmaf
 from inrcodec.reports import json_safe
 from inrcodec_formats.errors import SignalError
 
@@ -64,22 +66,74 @@ def test_clips_that_differ_in_size_or_kind_are_not_compared(pair):
 
 def test_vmaf_is_measured_or_the_reason_is_told(pair):
     report = inrcodec.compare(*pair)
-    if "libvmaf" in av.filter.filters_available:
-        assert 0 <= report.vmaf <= 100
+    if "libvmaf" in av.filter.filters_available or program_with("libvmaf"):
+        assert 0 <= report.vmaf <= 100 and report.vmaf_reason is None
     else:
         assert report.vmaf is None and "libvmaf" in report.vmaf_reason
 
 
-def test_frames_reach_a_filter_that_compares_whole_and_in_order(pair, tmp_path):
+def test_better_copies_have_a_higher_vmaf():
+    """Of frames large enough that their details count."""
+    if not program_with("libvmaf"):
+        pytest.skip("no ffmpeg with libvmaf: pip install imageio-ffmpeg")
+    header, scores = clip_header(frames=4, height=144, width=176), []
+    original = moving(header)
+    for width in (1, 5, 15):
+        copy = tuple(uniform_filter1d(plane, width, axis=-1) for plane in original)
+        score, reason = vmaf(in_pairs(original, copy), header)
+        assert reason is None
+        scores.append(score)
+    assert 95 < scores[0] <= 100 and scores[0] > scores[1] + 3 > scores[2] + 6
+
+
+def in_pairs(original, decoded):
+    return zip(zip(*original, strict=True), zip(*decoded, strict=True), strict=True)
+
+
+@pytest.mark.parametrize("way", ["PyAV", "program"])
+@pytest.mark.parametrize(("pixel_format", "height", "width"), [("yuv420p", 24, 32), ("yuv420p", 23, 35), ("yuv422p10le", 24, 33)])
+def test_frames_reach_a_filter_that_compares_whole_and_in_order(way, pixel_format, height, width, tmp_path):
     """By FFmpeg's filter psnr, which every build has: the same way as VMAF's."""
-    original, decoded = pair
-    pairs = list(zip(zip(*original.planes, strict=True), zip(*decoded.planes, strict=True), strict=True))
-    through_filter(iter(pairs), clip_header(frames=5), "psnr", f"stats_file={tmp_path / 'log'}")
+    header = clip_header(frames=5, height=height, width=width, pixel_format=pixel_format)
+    original, decoded = moving(header), moving(header, seed=1)
+    arguments = header, "psnr", f"stats_file={tmp_path / 'log'}"
+    if way == "PyAV":
+        through_filter(in_pairs(original, decoded), *arguments)
+    elif program := program_with("psnr"):
+        assert through_program(program, in_pairs(original, decoded), *arguments, str(tmp_path)) == ""
+    else:
+        pytest.skip("no ffmpeg program: pip install imageio-ffmpeg")
     lines = (tmp_path / "log").read_text().splitlines()
     assert len(lines) == 5
-    for line, ((y, *_), (other, *_)) in zip(lines, pairs, strict=True):
+    for line, (y, *_), (other, *_) in zip(lines, zip(*original, strict=True), zip(*decoded, strict=True), strict=True):
         error = np.square(y.astype(float) - other).mean()
         assert float(re.search(r"mse_y:(\S+)", line)[1]) == pytest.approx(error, abs=0.006)
+
+
+def test_a_program_that_fails_is_told_and_all_frames_are_measured(pair, monkeypatch):
+    """Python knows none of FFmpeg's options, and reads none of the frames."""
+    monkeypatch.setattr(av.filter, "filters_available", set())
+    monkeypatch.setattr(vmaf_module, "program_with", lambda name: sys.executable)
+    pairs = in_pairs(pair[0].planes, pair[1].planes)
+    score, reason = vmaf(pairs, clip_header(frames=5))
+    assert score is None and reason.startswith(f"{sys.executable} failed: ") and "\n" not in reason
+    assert next(pairs, None) is None
+
+
+def test_without_any_ffmpeg_that_has_it_the_way_to_one_is_told(pair, monkeypatch):
+    monkeypatch.setattr(av.filter, "filters_available", set())
+    monkeypatch.setattr(vmaf_module, "program_with", lambda name: None)
+    report = inrcodec.compare(*pair)
+    assert report.vmaf is None and "pip install imageio-ffmpeg" in report.vmaf_reason and report.frames == 5
+
+
+def test_programs_that_cannot_be_run_are_passed_over(monkeypatch, tmp_path):
+    broken = tmp_path / "ffmpeg"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(vmaf_module, "_packaged", lambda: str(tmp_path / "missing"))
+    assert program_with.__wrapped__("psnr") is None
 
 
 def test_vmaf_reads_what_the_filter_writes(pair, monkeypatch):
