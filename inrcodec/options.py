@@ -188,8 +188,9 @@ class PyramidOptions:
         Widths of the synthesis's hidden layers, multiples of 4; None as before.
     tile_edge : int
         Latents of a tile along each axis: what is coded, and decoded, by itself.
-    warm_start : bool
-        Whether networks begin as those that come with the package, where there are any for such a signal.
+    warm_start : bool or "auto"
+        Whether networks begin as those that come with the package, where there are any for such a signal; auto does it where the
+        signal is too small for them to learn from parts of it, which is better.
     motion : bool or "auto"
         Whether slices along the first of three axes are displaced against each other before they are coded; auto does it to the
         frames of a clip (axes "tyx") that are much more like each other then. Slices of volumes lose by it (docs/pyramid.md).
@@ -204,7 +205,7 @@ class PyramidOptions:
     context: int | None = None
     synthesis: tuple[int, int] | None = None
     tile_edge: int = 64
-    warm_start: bool = True
+    warm_start: bool | Literal["auto"] = "auto"
     motion: bool | Literal["auto"] = "auto"
     above: int | None = None
     part_samples: int = 1 << 25
@@ -215,10 +216,9 @@ class PyramidOptions:
         if self.above is not None:
             _whole("above", self.above, 0, 2)
         _whole("part_samples", self.part_samples, 1 << 10, 1 << 28)
-        if not isinstance(self.warm_start, bool):
-            raise OptionError(f"expected warm_start to be True or False, found {self.warm_start!r}")
-        if not isinstance(self.motion, bool) and self.motion != "auto":
-            raise OptionError(f"expected motion to be True, False or 'auto', found {self.motion!r}")
+        for name, value in (("warm_start", self.warm_start), ("motion", self.motion)):
+            if not isinstance(value, bool) and value != "auto":
+                raise OptionError(f"expected {name} to be True, False or 'auto', found {value!r}")
         if self.synthesis is not None and (not isinstance(self.synthesis, tuple) or len(self.synthesis) != 2):
             raise OptionError(f"expected synthesis to be two widths or None, found {self.synthesis!r}")
         given = [] if self.context is None else [("context", self.context)]

@@ -166,7 +166,7 @@ class Trials:
         else:
             best = self._better(self._tried(self._without(1), step))
         networks = self._networks(best.layout)
-        if len(self._first.boxes) > 1:
+        if teaches(self._samples, self._weights is not None):
             taught = self._sample(_part_of(self._samples, _LESSON_SAMPLES), turn=1)
             best = self._trial(best.layout, best.needed, best.networks, taught)
             networks = best.networks
@@ -239,6 +239,11 @@ class Trials:
             share = error / max(sum(self._whole.error(step, box) for box in boxes) / len(boxes), 1e-9)
         # Where the measure has run into its limits, its inverse says nothing.
         return min(max(self._whole.step(goal, share), step / _MOST_OFF), step * _MOST_OFF)
+
+
+def teaches(samples: int, weighted: bool) -> bool:
+    """Whether networks learn with other boxes of a signal before its own fit."""
+    return not weighted and samples > 2 * _part_of(samples, _TRIAL_SAMPLES)
 
 
 def _part_of(samples: int, most: int) -> int:

@@ -18,7 +18,7 @@ from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
-from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Stored, Trials
+from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Stored, Trials, teaches
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
 from ..models.pyramid import (
@@ -238,7 +238,10 @@ class PyramidSystem:
 
     def _shipped(self, layout: PyramidLayout) -> tuple[str, Parameters]:
         """Name and parameters of the networks that come with the package for such a signal, to which streams hold differences."""
-        found = first_shipped(layout) if self.options.warm_start else None
+        wish = self.options.warm_start
+        if wish == "auto":
+            wish = not teaches(self.volume.size, self._weights is not None)
+        found = first_shipped(layout) if wish else None
         return ("", {}) if found is None else (found.name, found.fitted_to(layout) or {})
 
     def _first_networks(self, layout: PyramidLayout) -> tuple[Context, Synthesis]:

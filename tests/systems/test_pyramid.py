@@ -14,6 +14,7 @@ from PIL import Image as Picture
 import inrcodec
 from inrcodec import OptionError, TargetError, cli, encoder
 from inrcodec.fitting.goal import Goal
+from inrcodec.models.pyramid import PyramidLayout
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.payload.sections import MAX_STEP
 from inrcodec.systems.pyramid import PyramidSystem
@@ -141,6 +142,24 @@ def test_prices_that_were_tried_tell_the_next(start: float, slope: float, usual:
     # Of sixteenths of octaves, the one that is not too dear.
     assert 0.999 < found * fewer / 1000 < 2 ** (1.01 * slope / 16)
     assert len(again) <= 3
+
+
+@pytest.mark.parametrize(
+    ("wish", "samples", "weighted", "warm"),
+    [
+        ("auto", 1 << 16, False, True),
+        ("auto", (1 << 16) + 1, False, False),
+        ("auto", 1 << 20, True, True),
+        (True, 1 << 20, False, True),
+        (False, 100, False, False),
+    ],
+)
+def test_shipped_networks_serve_signals_without_lessons(wish: bool | str, samples: int, weighted: bool, warm: bool) -> None:
+    system = PyramidSystem.__new__(PyramidSystem)
+    system.options, system.volume = PyramidOptions(warm_start=wish), np.broadcast_to(np.int16(0), samples)  # type: ignore[arg-type]
+    system._weights = np.ones(1, np.float32) if weighted else None
+    name, parameters = system._shipped(PyramidLayout((40, 40, 40), ((True, True, True),) * 4, 24, (16, 16)))
+    assert bool(name) == bool(parameters) == warm
 
 
 @pytest.fixture(scope="module")
