@@ -23,7 +23,7 @@ from ..partition.parted import Cut, cut_of
 from ..payload import parted
 from ..region import Region
 from .base import Draft, Task
-from .pyramid import OF_ERROR, PyramidSystem, scaled, size_window
+from .pyramid import OF_ERROR, PyramidSystem, overhead_bytes, scaled, size_window
 
 _INDEX_BYTES = 8
 """Of a chunk in the container's index."""
@@ -107,7 +107,6 @@ class PartedPyramidSystem:
     step_bounds: ClassVar[tuple[float, float]] = PyramidSystem.step_bounds
     size_slope: ClassVar[float] = PyramidSystem.size_slope
     psnr_slope: ClassVar[float] = PyramidSystem.psnr_slope
-    overhead_bytes: ClassVar[int] = PyramidSystem.overhead_bytes
     shared_bytes: ClassVar[int] = PyramidSystem.shared_bytes
     restorable: ClassVar[bool] = PyramidSystem.restorable
 
@@ -132,6 +131,10 @@ class PartedPyramidSystem:
     def decoder_bytes(self) -> int:
         """Of two parts: a decoder keeps those on both sides of a face."""
         return 2 * max(part.decoder_bytes for part in self._coded.values())
+
+    def overhead_bytes(self, size: float) -> float:
+        """See the function."""
+        return overhead_bytes(size)
 
     def prepare(self, goal: Goal) -> None:
         """Measure all parts, then fit and code one after the other."""

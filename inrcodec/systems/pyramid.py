@@ -35,7 +35,7 @@ from ..models.shipped import first_shipped
 from ..payload import motion as payload_motion
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
 from ..payload.sections import MAX_STEP
-from .base import SIZE_WINDOW, Draft, Task
+from .base import OVERHEAD_BYTES, SIZE_WINDOW, Draft, Task
 
 _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
     (20_000, 24, (16, 16)), (5_000, 16, (8, 8)), (2_500, 8, (8, 4)), (0, 8, (4, 4)),
@@ -51,6 +51,8 @@ _BELOW = 0.995
 """Of the error that is left for the latents: what is near enough lies below a goal."""
 _SERIES_EDGE = 32
 """Largest extent of a tile of a series."""
+_OVERHEAD_BYTES, _TINY_BYTES = 220, 2000
+"""What the container takes for itself, and streams for which more is left."""
 CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
@@ -83,7 +85,6 @@ class PyramidSystem:
     size_slope: ClassVar[float] = -1.0
     restorable: ClassVar[bool] = False
     psnr_slope: ClassVar[float] = -2.5
-    overhead_bytes: ClassVar[int] = 220
     shared_bytes: ClassVar[int] = 2400
 
     def __init__(self, task: Task) -> None:
@@ -109,6 +110,10 @@ class PyramidSystem:
         if len(self.offsets) == 1:
             return volume, self.offsets[0]
         return volume - np.array(self.offsets, dtype=np.int32).reshape(-1, *[1] * (volume.ndim - 1)), 0
+
+    def overhead_bytes(self, size: float) -> float:
+        """See the function."""
+        return overhead_bytes(size)
 
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
@@ -365,6 +370,14 @@ def _rounded(
 def size_window(samples: int) -> float:
     """Least part of a size that is near enough to it, of a signal of so many samples."""
     return _LARGE_SIZE_WINDOW if samples >= _LARGE else SIZE_WINDOW
+
+
+def overhead_bytes(size: float) -> float:
+    """What the container takes for itself, about: there are no statistics.
+
+    Networks take most of a tiny stream, and what then turns out too large can hardly be made smaller: such fits aim lower.
+    """
+    return _OVERHEAD_BYTES if size >= _TINY_BYTES else OVERHEAD_BYTES
 
 
 def scaled(goal: Goal, fewer: float) -> Goal:
