@@ -36,7 +36,7 @@ def vmaf(pairs: Iterable[Pair], header: ClipHeader) -> tuple[float | None, str |
     import av
 
     inside = _FILTER in av.filter.filters_available
-    program = None if inside else program_with(_FILTER)
+    program, failed = None if inside else program_with(_FILTER), ""
     with tempfile.TemporaryDirectory() as folder:
         log = os.path.join(folder, "vmaf.json")
         if inside:
@@ -44,16 +44,16 @@ def vmaf(pairs: Iterable[Pair], header: ClipHeader) -> tuple[float | None, str |
         elif program is not None:
             # A bare name in its own folder: letters of drives and quotes mean something else to filters.
             arguments = f"log_fmt=json:log_path=vmaf.json:n_threads={os.cpu_count() or 1}"
-            said = through_program(program, pairs, header, _FILTER, arguments, folder)
+            failed = through_program(program, pairs, header, _FILTER, arguments, folder)
         else:
             for _ in pairs:
                 pass
-        if os.path.exists(log):
+        if not failed and os.path.exists(log):
             with open(log, encoding="utf-8") as stream:
                 return float(json.load(stream)["pooled_metrics"]["vmaf"]["mean"]), None
     if program is None:
         return None, f"neither PyAV {av.__version__} nor an ffmpeg program here has the filter {_FILTER}; pip install imageio-ffmpeg"
-    return None, f"{program} failed: {said or 'it said nothing'}"
+    return None, f"{program} failed: {failed or 'it wrote no score'}"
 
 
 @cache
@@ -83,7 +83,7 @@ def _packaged() -> str | None:
 
 
 def through_program(program: str, pairs: Iterable[Pair], header: ClipHeader, name: str, arguments: str, folder: str) -> str:
-    """Send pairs (original, decoded) through a filter of a program that runs in a folder, decoded first; returns the last line of what it complains of.
+    """Send pairs (original, decoded) through a filter of a program that runs in a folder, decoded first; returns why it failed, or nothing.
 
     One pipe has the frames of both in turns, so that neither waits for the other.
     """
@@ -96,30 +96,38 @@ def through_program(program: str, pairs: Iterable[Pair], header: ClipHeader, nam
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints, cwd=folder)
         assert process.stdin is not None
         try:
-            _write_in_turns(process.stdin, pairs, header)
+            whole = _write_in_turns(process.stdin, pairs, header)
         finally:
             with suppress(OSError):
                 process.stdin.close()
             process.wait()
         complaints.seek(0)
-        return complaints.read().strip().rpartition("\n")[2]
+        last = complaints.read().strip().rpartition("\n")[2]
+        # A filter may write what it has seen though the program fails.
+        return "" if whole and process.returncode == 0 else last or f"exit status {process.returncode}"
 
 
-def _write_in_turns(stream: IO[bytes], pairs: Iterable[Pair], header: ClipHeader) -> None:
-    """Take all pairs, and write them as long as somebody reads; who stops reading says why."""
+def _write_in_turns(stream: IO[bytes], pairs: Iterable[Pair], header: ClipHeader) -> bool:
+    """Take all pairs, and write them as long as somebody reads; whether all were written."""
     import av
 
+    failures = OSError, av.error.FFmpegError
+    taken, written, whole = 0, 0, False
     container = av.open(stream, "w", format="nut")
     video = container.add_stream("rawvideo", rate=_RATE)
     video.width, video.height, video.pix_fmt = header.width, header.height, header.pixel_format
     for pair in pairs:
+        taken += 1
         frames = [make_frame(planes, header.pixel_format, header.pixel_format) for planes in pair]
-        with suppress(OSError):
+        with suppress(*failures):
             for frame in frames:
                 container.mux(video.encode(frame))
-    with suppress(OSError):
+                written += 1
+    with suppress(*failures):
         container.mux(video.encode(None))
         container.close()
+        whole = written == 2 * taken
+    return whole
 
 
 def through_filter(pairs: Iterable[Pair], header: ClipHeader, name: str, arguments: str) -> None:

@@ -1,7 +1,6 @@
 """Comparing clips: PSNR by plane, SSIM, the picture, and VMAF's way through FFmpeg."""
 
 import re
-import sys
 from dataclasses import replace
 
 import av
@@ -110,13 +109,21 @@ def test_frames_reach_a_filter_that_compares_whole_and_in_order(way, pixel_forma
         assert float(re.search(r"mse_y:(\S+)", line)[1]) == pytest.approx(error, abs=0.006)
 
 
-def test_a_program_that_fails_is_told_and_all_frames_are_measured(pair, monkeypatch):
-    """Python knows none of FFmpeg's options, and reads none of the frames."""
+SCORED = '{"pooled_metrics": {"vmaf": {"min": 70.5, "mean": 81.25}}}'
+
+
+@pytest.mark.parametrize("lines", ["exit 0", "echo no such option >&2; exit 3", "exit 3", "cat > /dev/null; echo late >&2; exit 3"])
+def test_a_program_that_fails_is_told_and_all_frames_are_measured(lines, pair, monkeypatch, tmp_path):
+    """Though it reads none of the frames, or all of them, and whatever it leaves behind."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho '{SCORED}' > vmaf.json\n{lines}\n")
+    program.chmod(0o755)
     monkeypatch.setattr(av.filter, "filters_available", set())
-    monkeypatch.setattr(vmaf_module, "program_with", lambda name: sys.executable)
-    pairs = in_pairs(pair[0].planes, pair[1].planes)
-    score, reason = vmaf(pairs, clip_header(frames=5))
-    assert score is None and reason.startswith(f"{sys.executable} failed: ") and "\n" not in reason
+    monkeypatch.setattr(vmaf_module, "program_with", lambda name: str(program))
+    header = clip_header(frames=9, height=120, width=160)  # more than a pipe holds
+    pairs = in_pairs(moving(header), moving(header, seed=1))
+    score, reason = vmaf(pairs, header)
+    assert score is None and reason.startswith(f"{program} failed: ") and "\n" not in reason and len(reason) > len(f"{program} failed: ")
     assert next(pairs, None) is None
 
 
@@ -141,7 +148,7 @@ def test_vmaf_reads_what_the_filter_writes(pair, monkeypatch):
         assert name == "libvmaf" and len(list(pairs)) == 1
         path = re.fullmatch(r"log_fmt=json:log_path=(.*)", arguments)[1]
         with open(path, "w", encoding="utf-8") as log:
-            log.write('{"pooled_metrics": {"vmaf": {"min": 70.5, "mean": 81.25}}}')
+            log.write(SCORED)
 
     monkeypatch.setattr(av.filter, "filters_available", {"libvmaf"})
     monkeypatch.setattr(vmaf_module, "through_filter", filtered)
