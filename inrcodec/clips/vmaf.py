@@ -36,24 +36,23 @@ def vmaf(pairs: Iterable[Pair], header: ClipHeader) -> tuple[float | None, str |
     import av
 
     inside = _FILTER in av.filter.filters_available
-    program, failed = None if inside else program_with(_FILTER), ""
+    program = None if inside else program_with(_FILTER)
+    if not inside and program is None:
+        for _ in pairs:
+            pass
+        return None, f"neither PyAV {av.__version__} nor an ffmpeg program here has the filter {_FILTER}; pip install imageio-ffmpeg"
     with tempfile.TemporaryDirectory() as folder:
         log = os.path.join(folder, "vmaf.json")
-        if inside:
+        if program is None:
             through_filter(pairs, header, _FILTER, f"log_fmt=json:log_path={log}")
-        elif program is not None:
+        else:
             # A bare name in its own folder: letters of drives and quotes mean something else to filters.
             arguments = f"log_fmt=json:log_path=vmaf.json:n_threads={os.cpu_count() or 1}"
             failed = through_program(program, pairs, header, _FILTER, arguments, folder)
-        else:
-            for _ in pairs:
-                pass
-        if not failed and os.path.exists(log):
-            with open(log, encoding="utf-8") as stream:
-                return float(json.load(stream)["pooled_metrics"]["vmaf"]["mean"]), None
-    if program is None:
-        return None, f"neither PyAV {av.__version__} nor an ffmpeg program here has the filter {_FILTER}; pip install imageio-ffmpeg"
-    return None, f"{program} failed: {failed or 'it wrote no score'}"
+            if failed or not os.path.exists(log):
+                return None, f"{program} failed: {failed or 'it wrote no score'}"
+        with open(log, encoding="utf-8") as stream:
+            return float(json.load(stream)["pooled_metrics"]["vmaf"]["mean"]), None
 
 
 @cache

@@ -112,8 +112,8 @@ def test_frames_reach_a_filter_that_compares_whole_and_in_order(way, pixel_forma
 SCORED = '{"pooled_metrics": {"vmaf": {"min": 70.5, "mean": 81.25}}}'
 
 
-@pytest.mark.parametrize("lines", ["exit 0", "echo no such option >&2; exit 3", "exit 3", "cat > /dev/null; echo late >&2; exit 3"])
-def test_a_program_that_fails_is_told_and_all_frames_are_measured(lines, pair, monkeypatch, tmp_path):
+@pytest.mark.parametrize("lines", ["exit 0", "echo no such option >&2; exit 3", "exit 3", "cat > /dev/null; echo late >&2; exit 3", "cat > /dev/null; rm vmaf.json"])
+def test_a_program_that_fails_is_told_and_all_frames_are_measured(lines, monkeypatch, tmp_path):
     """Though it reads none of the frames, or all of them, and whatever it leaves behind."""
     program = tmp_path / "ffmpeg"
     program.write_text(f"#!/bin/sh\necho '{SCORED}' > vmaf.json\n{lines}\n")

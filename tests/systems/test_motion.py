@@ -48,7 +48,6 @@ def test_displacements_count_for_the_size() -> None:
     assert moving(blob) and 0.8 * clip.size / 4 <= len(blob) <= clip.size / 4
 
 
-@pytest.mark.slow
 def test_a_region_of_moving_frames_gains() -> None:
     """Though it is elsewhere in every still frame."""
     clip, place = panned((6, 48, 64), 3.4), (slice(12, 36), slice(16, 48))

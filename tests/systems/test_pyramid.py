@@ -250,7 +250,7 @@ def test_the_command_line(volume: np.ndarray, tmp_path: Path, capsys: pytest.Cap
     assert psnr_db(volume, decoded) >= 20
 
 
-@pytest.mark.parametrize("above", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("above", [0, 1, 2])
 def test_lattices_without_latents_are_as_many_as_were_asked_for(above: int) -> None:
     volume = tissue((20, 24, 28))
     blob = encode(volume, bits_per_voxel=0.8, pyramid=replace(SMALL, above=above))
