@@ -157,7 +157,7 @@ class Encoder:
     def _first_goal(self) -> Goal:
         size = self._target_bytes
         if size is not None:
-            return Goal(bits=max(8 * (size - self.system.overhead_bytes(size)), 64.0))
+            return Goal(bits=max(8 * (size - self.system.overhead_bytes), 64.0))
         data_range = max(self.high - self.low, 1)
         return Goal(error=data_range**2 / 10 ** (min(self.options.target.value, _LOSSLESS_DB) / 10))
 

@@ -77,8 +77,6 @@ class Task:
         return lambda fraction, note: self.progress(stage, fraction, note)
 
 
-OVERHEAD_BYTES = 420
-"""See `System.overhead_bytes`, of a usual stream."""
 SIZE_WINDOW = 0.985
 """A size is met by files of this part of it up to all of it, where coming nearer takes no new fit."""
 
@@ -99,6 +97,8 @@ class System(Protocol):
         Least part of a size that is near enough to it.
     psnr_slope : float
         dB by which the PSNR falls when the step doubles, negative.
+    overhead_bytes : int
+        About what the container takes for itself: header, directory, footer, tree and statistics.
     shared_bytes : int
         About what networks for the whole signal take.
     restorable : bool
@@ -118,6 +118,7 @@ class System(Protocol):
     step_bounds: ClassVar[tuple[float, float]]
     size_slope: ClassVar[float]
     psnr_slope: ClassVar[float]
+    overhead_bytes: ClassVar[int]
     shared_bytes: ClassVar[int]
     restorable: ClassVar[bool]
     size_window: float
@@ -135,10 +136,6 @@ class System(Protocol):
     def extents(self) -> tuple[int, ...]: ...
 
     def __init__(self, task: Task) -> None: ...
-
-    def overhead_bytes(self, size: float) -> float:
-        """What the container takes for itself of a stream of so many bytes, about: header, directory, footer, tree and statistics. Only the first guess depends on it."""
-        ...
 
     def prepare(self, goal: Goal) -> None:
         """Partition and fit: everything that does not depend on the exact step."""

@@ -23,7 +23,7 @@ from ..partition.parted import Cut, cut_of
 from ..payload import parted
 from ..region import Region
 from .base import Draft, Task
-from .pyramid import OF_ERROR, PyramidSystem, overhead_bytes, scaled, size_window
+from .pyramid import OF_ERROR, PyramidSystem, scaled, size_window
 
 _INDEX_BYTES = 8
 """Of a chunk in the container's index."""
@@ -107,6 +107,7 @@ class PartedPyramidSystem:
     step_bounds: ClassVar[tuple[float, float]] = PyramidSystem.step_bounds
     size_slope: ClassVar[float] = PyramidSystem.size_slope
     psnr_slope: ClassVar[float] = PyramidSystem.psnr_slope
+    overhead_bytes: ClassVar[int] = PyramidSystem.overhead_bytes
     shared_bytes: ClassVar[int] = PyramidSystem.shared_bytes
     restorable: ClassVar[bool] = PyramidSystem.restorable
 
@@ -132,10 +133,6 @@ class PartedPyramidSystem:
         """Of two parts: a decoder keeps those on both sides of a face."""
         return 2 * max(part.decoder_bytes for part in self._coded.values())
 
-    def overhead_bytes(self, size: float) -> float:
-        """See the function."""
-        return overhead_bytes(size)
-
     def prepare(self, goal: Goal) -> None:
         """Measure all parts, then fit and code one after the other."""
         self._goal = unrounded(goal)
@@ -150,7 +147,7 @@ class PartedPyramidSystem:
             self._fit(scaled(self._goal, step))
             self._reached, fewer = step, 1.0
         assert self._last is not None
-        found = CodedPart.of(self._last, self._last.draft(self._last_step * fewer, pressure))
+        found = CodedPart.of(self._last, self._last.draft(self._last_step * self._last.of_all(fewer), pressure))
         parts = [found if n == self._order[-1] else self._coded[n] for n in range(self.cut.count)]
         self.choices.update(units=[part.step for part in parts])
         extents = np.diff(self.cut.edges).tolist()

@@ -35,7 +35,7 @@ from ..models.shipped import first_shipped
 from ..payload import motion as payload_motion
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
 from ..payload.sections import MAX_STEP
-from .base import OVERHEAD_BYTES, SIZE_WINDOW, Draft, Task
+from .base import SIZE_WINDOW, Draft, Task
 
 _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
     (20_000, 24, (16, 16)), (5_000, 16, (8, 8)), (2_500, 8, (8, 4)), (0, 8, (4, 4)),
@@ -51,8 +51,6 @@ _BELOW = 0.995
 """Of the error that is left for the latents: what is near enough lies below a goal."""
 _SERIES_EDGE = 32
 """Largest extent of a tile of a series."""
-_OVERHEAD_BYTES, _TINY_BYTES = 220, 2000
-"""What the container takes for itself, and streams for which more is left."""
 CHUNK_BYTES = 2000
 """Tiles are put into chunks of at least so many bytes."""
 CHUNK_TILES = 256
@@ -61,6 +59,8 @@ _LEAST_CHANGE, _MOST_CHANGE = 0.94, 1.16
 """Bits of the fit over those that are wanted, within which its latents are changed; beyond, all is fitted anew with another step."""
 _OF_STEP, _AS_STEP = 0.8, 0.3
 """Powers of the factor by which bits are too many, and of their price, that the step is multiplied by for a fit anew."""
+_LEAST_LATENTS = 16
+"""A stream's bits over those of its latents at most, whatever the networks take."""
 OF_ERROR = 0.8
 """Power of the bits, the other way round, that the squared error follows."""
 _LEAST_PRICE, _MOST_PRICE = -0.75, 1.5
@@ -73,7 +73,7 @@ _TRIMS = 4
 
 
 class PyramidSystem:
-    """See `base.System`; its step is about the bits of the first fit over those of a draft.
+    """See `base.System`; its step is about the bytes of the first fit, all of them, over those of a draft.
 
     Parameters
     ----------
@@ -85,6 +85,7 @@ class PyramidSystem:
     size_slope: ClassVar[float] = -1.0
     restorable: ClassVar[bool] = False
     psnr_slope: ClassVar[float] = -2.5
+    overhead_bytes: ClassVar[int] = 220
     shared_bytes: ClassVar[int] = 2400
 
     def __init__(self, task: Task) -> None:
@@ -110,10 +111,6 @@ class PyramidSystem:
         if len(self.offsets) == 1:
             return volume, self.offsets[0]
         return volume - np.array(self.offsets, dtype=np.int32).reshape(-1, *[1] * (volume.ndim - 1)), 0
-
-    def overhead_bytes(self, size: float) -> float:
-        """See the function."""
-        return overhead_bytes(size)
 
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
@@ -183,6 +180,10 @@ class PyramidSystem:
         return pyramid.Frames(self.task.volume, motion.Displaced(self._field), self._frame_weights)
 
     @property
+    def _motion_bits(self) -> int:
+        return 8 * sum(len(section.data) for section in self._motion_sections)
+
+    @property
     def _motion_sections(self) -> list[Section]:
         return [] if self._field is None else [Section(payload_motion.TAG, payload_motion.pack(self._field))]
 
@@ -233,11 +234,11 @@ class PyramidSystem:
 
     def _of_latents(self, goal: Goal, network_bits: float) -> Goal:
         """What is left of a goal for the latents, less a little."""
-        network_bits += 8 * sum(len(section.data) for section in self._motion_sections)
+        network_bits += self._motion_bits
         if goal.bits is not None:
             # A third of what is near enough: a little more is trimmed at once.
             below = 1 - (1 - self.size_window) / 3
-            return Goal(bits=below * max(goal.bits - network_bits, goal.bits / 4))
+            return Goal(bits=below * max(goal.bits - network_bits, goal.bits / _LEAST_LATENTS))
         assert goal.error is not None
         return Goal(error=_BELOW * goal.error)
 
@@ -295,17 +296,37 @@ class PyramidSystem:
         return PyramidStream(self.layout, self._edge, step, first, self.task.low, self.task.high, tuple(further))
 
     def draft(self, step: float, pressure: float) -> Draft:
-        """Change the latents until they take the fit's bits over the step, about, and code them."""
-        if not _LEAST_CHANGE <= step / self._reached <= _MOST_CHANGE:
-            nearer = self.fit.step * self.fit.pressure**_AS_STEP * (step / self._reached) ** _OF_STEP
+        """Change the latents until the stream takes the fit's bytes over the step, about, and code them."""
+        fewer = self._of_latents_alone(step / self._reached)
+        if not _LEAST_CHANGE <= fewer <= _MOST_CHANGE:
+            nearer = self.fit.step * self.fit.pressure**_AS_STEP * fewer**_OF_STEP
             # Where no step makes a stream as small as is asked, each try would go further.
             self._fit_at(min(nearer, MAX_STEP), scaled(self._goal, step))
-            self._reached = step
-        stream, latents = self._stream, self._changed(step / self._reached)
+            self._reached, fewer = step, 1.0
+        stream, latents = self._stream, self._changed(fewer)
         tiles = _coded(stream, latents, self._coder)
         sections = [Section("TREE", stream.tree_section()), Section("NETW", self._network_section()), *self._motion_sections]
         weights = self.layout.parameters + sum(int(np.count_nonzero(y)) for y in latents)
         return Draft(sections, _chunks(tiles), weights, None)
+
+    def of_all(self, fewer: float) -> float:
+        """The factor in the fit's bytes, all of them, that one in its latents' bits makes."""
+        latents, rest = self._latent_bits, self._other_bits
+        return (latents + rest) / (latents / fewer + rest)
+
+    def _of_latents_alone(self, fewer: float) -> float:
+        """The other way round, as far as it can be."""
+        latents, rest = self._latent_bits, self._other_bits
+        whole = (latents + rest) / fewer
+        return latents / max(whole - rest, whole / _LEAST_LATENTS)
+
+    @property
+    def _latent_bits(self) -> float:
+        return max(self.fit.bits(self._known[1.0]), 1.0)
+
+    @property
+    def _other_bits(self) -> float:
+        return self._network_bits + 8 * self.overhead_bytes + self._motion_bits
 
     def _changed(self, fewer: float) -> list[NDArray[np.int32]]:
         """Latents that take the fit's bits over `fewer`, or less where no price makes so many of them."""
@@ -370,14 +391,6 @@ def _rounded(
 def size_window(samples: int) -> float:
     """Least part of a size that is near enough to it, of a signal of so many samples."""
     return _LARGE_SIZE_WINDOW if samples >= _LARGE else SIZE_WINDOW
-
-
-def overhead_bytes(size: float) -> float:
-    """What the container takes for itself, about: there are no statistics.
-
-    Networks take most of a tiny stream, and what then turns out too large can hardly be made smaller: such fits aim lower.
-    """
-    return _OVERHEAD_BYTES if size >= _TINY_BYTES else OVERHEAD_BYTES
 
 
 def scaled(goal: Goal, fewer: float) -> Goal:

@@ -21,7 +21,7 @@ from ..fitting.goal import Goal
 from ..models.sci import Widths, weight_count
 from ..partition.octree import Octree
 from ..payload.sci import SciStream
-from .base import OVERHEAD_BYTES, SIZE_WINDOW, Draft, Task
+from .base import SIZE_WINDOW, Draft, Task
 
 CHUNK_BYTES = (2000, 4000)
 """Size of a chunk, in bytes: 1/256 of the stream within these limits."""
@@ -77,6 +77,7 @@ class SciSystem:
     restorable: ClassVar[bool] = True
     size_window: float = SIZE_WINDOW
     psnr_slope: ClassVar[float] = -4.0
+    overhead_bytes: ClassVar[int] = 420
     shared_bytes: ClassVar[int] = 1000
 
     def __init__(self, task: Task) -> None:
@@ -85,10 +86,6 @@ class SciSystem:
         self.step = 1.0
         self.offset = start.typical_value(task.volume)
         self.seed = task.options.seed % 2**32
-
-    def overhead_bytes(self, size: float) -> float:
-        """Of a usual stream."""
-        return OVERHEAD_BYTES
 
     def prepare(self, goal: Goal) -> None:
         """Partition, size the networks and fit them."""

@@ -23,7 +23,7 @@ from ..fitting.tinc import QuantisedReadouts
 from ..models.tinc import TincLayout, TincModel, parameter_count
 from ..partition.octree import Octree
 from ..payload.tinc import TincStream, dequantised, network_section
-from .base import OVERHEAD_BYTES, SIZE_WINDOW, Draft, Task
+from .base import SIZE_WINDOW, Draft, Task
 
 CHUNK_BYTES = (1100, 2300)
 """Size of a chunk: 1/256 of the stream within these limits. Small ones for small regions, large ones for small overheads."""
@@ -72,16 +72,13 @@ class TincSystem:
     restorable: ClassVar[bool] = True
     size_window: float = SIZE_WINDOW
     psnr_slope: ClassVar[float] = -4.0
+    overhead_bytes: ClassVar[int] = 420
     shared_bytes: ClassVar[int] = 1000
 
     def __init__(self, task: Task) -> None:
         self.task, self.options, self.backend = task, task.options.tinc, task.backend
         self.choices: dict[str, object] = {}
         self.step = 1.0
-
-    def overhead_bytes(self, size: float) -> float:
-        """Of a usual stream."""
-        return OVERHEAD_BYTES
 
     def prepare(self, goal: Goal) -> None:
         """Choose leaves, fit segments where there are any to fit, and solve all readouts."""
