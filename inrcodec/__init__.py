@@ -86,6 +86,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     audio: bool = True,
     region: RegionSource | None = None,
     emphasis: float | None = None,
+    motion: bool | str = "auto",
     tinc: TincOptions | None = None,
     sci: SciOptions | None = None,
     pyramid: PyramidOptions | None = None,
@@ -131,6 +132,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     emphasis : float, optional
         How many times a squared error inside the region counts, over one outside, from 1 on; 8 by default, and infinity
         leaves the outside to chance.
+    motion : bool or "auto"
+        Whether frames are displaced against each other before they are coded; auto does it to those of clips where it pays.
     tinc : TincOptions, optional
         How TINC partitions and shares.
     sci : SciOptions, optional
@@ -168,7 +171,7 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
 
     wanted = one_target(ratio=ratio, bits_per_voxel=bits_per_voxel, psnr_db=psnr_db)
     options = EncodeOptions(
-        wanted, method, effort, device, seed, restoration, as_region(region, emphasis),  # type: ignore[arg-type]
+        wanted, method, effort, device, seed, restoration, as_region(region, emphasis), motion,  # type: ignore[arg-type]
         tinc=tinc or TincOptions(), sci=sci or SciOptions(), pyramid=pyramid or PyramidOptions(),
     )  # fmt: skip
     if target is not None:

@@ -84,6 +84,9 @@ def encode(
     emphasis: Annotated[
         float | None, typer.Option(help="How many times errors inside the region count, over those outside; 8 by default.")
     ] = None,
+    motion: Annotated[
+        bool | None, typer.Option(help="Displace frames against each other before they are coded; of clips where it pays, unless said.", show_default=False)
+    ] = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -115,6 +118,7 @@ def encode(
             audio=audio,
             region=chosen,
             emphasis=emphasis,
+            motion="auto" if motion is None else motion,
             progress=progress,
         )
     _emit(report, console.show_encode, as_json, quiet)

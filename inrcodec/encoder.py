@@ -157,7 +157,7 @@ class Encoder:
     def _first_goal(self) -> Goal:
         size = self._target_bytes
         if size is not None:
-            return Goal(bits=max(8 * (size - self.system.overhead_bytes), 64.0))
+            return Goal(bits=max(8 * (size - self.system.overhead_bytes - self.system.task.motion_bytes), 64.0))
         data_range = max(self.high - self.low, 1)
         return Goal(error=data_range**2 / 10 ** (min(self.options.target.value, _LOSSLESS_DB) / 10))
 
@@ -284,7 +284,7 @@ class Encoder:
 
     def _estimated_psnr(self, draft: Draft) -> str:
         """PSNR where the system knows its error, border samples beyond the signal included; the report measures it."""
-        if draft.error is None or self.inside is not None:
+        if draft.error is None or self.inside is not None or self.system.task.moving is not None:
             return ""
         error = draft.error / self.signal.header.voxels
         return f", PSNR {10 * math.log10(own_range(self.volume) ** 2 / max(error, 1e-9)):.2f} dB"
@@ -292,7 +292,9 @@ class Encoder:
     def _assemble(self, step: float, pressure: float) -> Result:
         """Quantise at a step and write the whole stream."""
         draft = self.system.draft(step, pressure)
-        sections = [s for s in (metadata_section(self.signal.header), *draft.sections, *self.extra) if s is not None]
+        moving = self.system.task.moving
+        moved = [] if moving is None else [moving.section]
+        sections = [s for s in (metadata_section(self.signal.header), *draft.sections, *moved, *self.extra) if s is not None]
         out = io.BytesIO()
         write_container(out, self._header(), sections, iter(draft.chunks))
         return Result(out.getvalue(), draft, step, None)
@@ -323,6 +325,7 @@ class Encoder:
 
     def _report(self, result: Result, error: SplitErrors) -> EncodeReport:
         data_range, parted = own_range(self.volume), self.inside is not None
+        moved = {} if self.system.task.moving is None else self.system.task.moving.choices
         header, size, weights = self.signal.header, len(result.blob), result.draft.weights
         return EncodeReport(
             bytes=size,
@@ -344,7 +347,7 @@ class Encoder:
             effort=self.options.effort,
             psnr_inside_db=error.inside.psnr(data_range) if parted else None,
             psnr_outside_db=error.outside.psnr(data_range) if parted and error.outside.voxels else None,
-            choices={**self.system.choices, **self.choices, "step": float(np.float32(result.step))},
+            choices={**self.system.choices, **moved, **self.choices, "step": float(np.float32(result.step))},
         )
 
     def _reasons(self) -> list[str]:

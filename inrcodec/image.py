@@ -183,12 +183,13 @@ class Image:
             return torch.from_numpy(self.header.order.coded_view(box)).to(self.backend.device)
         around = (first, last) if self.restorer is None else self.restorer.ringed(first, last)
         kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
-        return boxes.integers(first, last, self._coded(*around), kind, self.restorer)
+        return boxes.integers(first, last, self._coded(boxes.leaves(*around)), kind, self.restorer)
 
     def read_plain_box(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float32]:
         """Samples of a box, axes as they are coded, as the networks give them: not restored, rounded or clipped."""
-        if self.blocks.on_device is not None:
-            samples = self.blocks.on_device.samples(start, stop, self._coded(start, stop), torch.float32)
+        boxes = self.blocks.on_device
+        if boxes is not None:
+            samples = boxes.samples(start, stop, self._coded(boxes.leaves(start, stop)), torch.float32)
             return np.asarray(samples.cpu().numpy(), dtype=np.float32)
         return self.blocks.box(start, stop, self._chunks)
 
@@ -206,9 +207,9 @@ class Image:
         halves = [self._halved_where_too_large(start, before), self._halved_where_too_large(after, stop)]
         return np.concatenate(halves, axis=axis)
 
-    def _coded(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> CodedChunks:
-        """The chunks that hold the blocks of a box, as they lie in the stream."""
-        chunks, leaves = self.container.chunks, self.blocks.tree.overlapping(start, stop)
+    def _coded(self, leaves: NDArray[np.int64]) -> CodedChunks:
+        """The chunks that hold blocks, as they lie in the stream."""
+        chunks = self.container.chunks
         numbers = np.unique(np.searchsorted(chunks.first, leaves, side="right") - 1)
         first = np.asarray(chunks.first, dtype=np.int64)[numbers]
         bodies = [self.container.read_chunk(number) for number in numbers.tolist()]

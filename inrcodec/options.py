@@ -191,9 +191,6 @@ class PyramidOptions:
     warm_start : bool or "auto"
         Whether networks begin as those that come with the package, where there are any for such a signal; auto does it where the
         signal is too small for them to learn from parts of it, which is better.
-    motion : bool or "auto"
-        Whether slices along the first of three axes are displaced against each other before they are coded; auto does it to the
-        frames of a clip (axes "tyx") that are much more like each other then. Slices of volumes lose by it (docs/pyramid.md).
     above : int or None
         Lattices, from the signal's own on, that hold no latents: none, one or two; None finds out what is best.
     part_samples : int
@@ -206,7 +203,6 @@ class PyramidOptions:
     synthesis: tuple[int, int] | None = None
     tile_edge: int = 64
     warm_start: bool | Literal["auto"] = "auto"
-    motion: bool | Literal["auto"] = "auto"
     above: int | None = None
     part_samples: int = 1 << 25
 
@@ -216,9 +212,7 @@ class PyramidOptions:
         if self.above is not None:
             _whole("above", self.above, 0, 2)
         _whole("part_samples", self.part_samples, 1 << 10, 1 << 28)
-        for name, value in (("warm_start", self.warm_start), ("motion", self.motion)):
-            if not isinstance(value, bool) and value != "auto":
-                raise OptionError(f"expected {name} to be True, False or 'auto', found {value!r}")
+        _wish("warm_start", self.warm_start)
         if self.synthesis is not None and (not isinstance(self.synthesis, tuple) or len(self.synthesis) != 2):
             raise OptionError(f"expected synthesis to be two widths or None, found {self.synthesis!r}")
         given = [] if self.context is None else [("context", self.context)]
@@ -255,6 +249,9 @@ class EncodeOptions:
         Whether to fit a small network that corrects the decoded samples; it is kept only where it is worth its bytes.
     region : Region or None
         Where errors count more. A PSNR target then is that of the region.
+    motion : bool or "auto"
+        Whether slices along the first of three axes are displaced against each other before they are coded; auto does it to the
+        frames of a clip (axes "tyx") that are much more like each other then. Slices of volumes lose by it (docs/motion.md).
     tinc : TincOptions
     sci : SciOptions
     pyramid : PyramidOptions
@@ -267,6 +264,7 @@ class EncodeOptions:
     seed: int = 0
     restoration: bool = True
     region: Region | None = None
+    motion: bool | Literal["auto"] = "auto"
     tinc: TincOptions = field(default_factory=TincOptions)
     sci: SciOptions = field(default_factory=SciOptions)
     pyramid: PyramidOptions = field(default_factory=PyramidOptions)
@@ -279,6 +277,7 @@ class EncodeOptions:
             raise OptionError(f"expected restoration to be True or False, found {self.restoration!r}")
         if self.region is not None and not isinstance(self.region, Region):
             raise OptionError(f"expected region to be a Region or None, found {self.region!r}")
+        _wish("motion", self.motion)
         if not isinstance(self.tinc, TincOptions):
             raise OptionError(f"expected tinc to be TincOptions, found {self.tinc!r}")
         if not isinstance(self.sci, SciOptions):
@@ -368,6 +367,11 @@ def check_device(device: str) -> None:
 def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise OptionError(f"expected {name} to be one of {', '.join(choices)}, found {value!r}")
+
+
+def _wish(name: str, value: object) -> None:
+    if not isinstance(value, bool) and value != "auto":
+        raise OptionError(f"expected {name} to be True, False or 'auto', found {value!r}")
 
 
 def _is_whole(value: object) -> bool:

@@ -183,7 +183,7 @@ def test_encode_passes_every_option(codec, volume, capsys):
     )  # fmt: skip
     assert code == 0
     expected = {"psnr_db": 40.0, "method": "sci", "effort": 3, "device": "cpu", "seed": 7, "quantise_step": None, "axes": "zyx", "restoration": True, "audio": True}
-    expected |= {"region": None, "emphasis": None}
+    expected |= {"region": None, "emphasis": None, "motion": "auto"}
     assert codec.calls == [expected]
     assert "PSNR 34.1 dB" in err
     assert "infinite" in out

@@ -10,7 +10,7 @@ import pytest
 import inrcodec
 from golden.make import stored_integers
 from inrcodec.options import SciOptions
-from page.motion import displaced, read_motion
+from page.motion import displaced, motion_of
 from page.parted import read_parts
 from page.pyramid import read_latents, read_networks, read_pyramid, synthesised
 from page.restoration import read_restoration, restored
@@ -40,7 +40,7 @@ def check(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> None:
     assert np.count_nonzero(difference) <= 1 + difference.size // 1000
 
 
-@pytest.mark.parametrize("name", ["sci", "sci_series", "sci_channels"])
+@pytest.mark.parametrize("name", ["sci", "sci_series", "sci_channels", "sci_clip"])
 def test_golden_sci_streams_decode_by_the_page(name: str) -> None:
     expected = np.load(GOLDEN / f"{name}.npz")
     check((GOLDEN / f"{name}.inrc").read_bytes(), expected["integers"], expected["samples"])
@@ -70,8 +70,7 @@ def decoded_pyramid(stream: Stream) -> tuple[np.ndarray, list[int], tuple[int, i
         values, latents, ranges = zip(*map(decoded_pyramid, parts), strict=True)
         assert len(set(ranges)) == 1
         return np.concatenate(values, axis), [y for part in latents for y in part], ranges[0]
-    motion = read_motion(stream.sections["MOVE"], stream.shape) if "MOVE" in stream.sections else None
-    shape = (stream.shape[0], *motion.still) if motion else stream.shape
+    motion, shape = motion_of(stream)
     tree = read_pyramid(stream.sections["TREE"], shape, stream.channels)
     context, synthesis = read_networks(stream.sections["NETW"], tree)
     latents, listed = read_latents(stream, tree, context)

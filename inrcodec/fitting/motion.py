@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import Backend, in_threads
 from inrcodec_kernels.pyramid import Layout, Synthesis, distortion, synthesise
 from inrcodec_kernels.warp import NODE_LIMIT, Field, adjoint, nodes_of, warp
 
 Floats = NDArray[np.float32]
 
-SHIFT = 5
-"""Of fields: a node at every 32nd sample. At every 16th, displacements take some three times the bits."""
+SHIFTS = (5, 6)
+"""Of fields: a node at every 32nd sample, or, where those would take too much of a size, at every 64th. At every 16th, displacements take some three times the bits."""
 _LEVELS, _ROUNDS = 4, 6
 """Halvings of resolution, and corrections at each."""
 _TOGETHER = 20.0
@@ -38,7 +38,7 @@ _PAIRS, _PAYS = 4, 0.4
 _LEAST_EXTENT, _LEAST_FRAMES = 32, 4
 _MOST_STILL = 2.5
 """Samples of a still frame over those of a frame: a fit takes that much longer."""
-_SWEEPS, _KNOWN = 8, 0.3
+_SWEEPS, _KNOWN = 3, 0.3
 """Corrections of still frames, and the weight from which on a sample of them is known."""
 
 
@@ -50,29 +50,34 @@ def pays(volume: np.ndarray) -> bool:
     plain = moved = 0.0
     for number in np.unique(np.linspace(1, count - 1, _PAIRS).astype(int)).tolist():
         before, after = _eight_bit(volume[number - 1 : number + 1])
-        found = _registered(after, before, None)
+        found = _registered(after, before, None, SHIFTS[0])
         plain += float(np.square(after - before).mean())
-        moved += _difference(after, before, found)
+        moved += _difference(after, before, found, SHIFTS[0])
     return moved < _PAYS * plain
 
 
-def find_motion(volume: np.ndarray) -> Field | None:
+def find_motion(volume: np.ndarray, shift: int = SHIFTS[0]) -> Field | None:
     """Displacements of all frames against the middle one; None where nothing can move, or still frames would be too large.
 
     Parameters
     ----------
     volume : ndarray, shape (n, h, w)
+    shift : int
+        A node is at every 2^shift-th sample.
     """
     count, frame = len(volume), volume.shape[1:]
     if min(volume.shape) < 2:
         return None
-    grid = tuple(nodes_of(n, SHIFT) for n in frame)
+    grid = tuple(nodes_of(n, shift) for n in frame)
     found, frames = np.zeros((count, 2, *grid), dtype=np.float32), _eight_bit(volume)
-    for way in (1, -1):
+
+    def outwards(way: int) -> None:
         last: Floats | None = None
         for number in range(count // 2 + way, count if way > 0 else -1, way):
-            last = _registered(frames[number], frames[number - way], last)
-            found[number] = _continued(last, found[number - way])
+            last = _registered(frames[number], frames[number - way], last, shift)
+            found[number] = _continued(last, found[number - way], shift)
+
+    in_threads(outwards, [1, -1])
     nodes = np.rint(8 * found).astype(np.int64)
     # Still frames begin where the first sample of any frame lies.
     corner = np.minimum(nodes.min(axis=(0, 2, 3)), 0)
@@ -80,7 +85,7 @@ def find_motion(volume: np.ndarray) -> Field | None:
     still = [n + int(-(-most // 8)) for n, most in zip(frame, nodes.max(axis=(0, 2, 3)), strict=True)]
     if np.prod(still) > _MOST_STILL * np.prod(frame) or nodes.max() >= NODE_LIMIT:
         return None
-    return Field(nodes.astype(np.int32), SHIFT, (frame[0], frame[1]), (still[0], still[1]))
+    return Field(nodes.astype(np.int32), shift, (frame[0], frame[1]), (still[0], still[1]))
 
 
 def _eight_bit(volume: np.ndarray) -> Floats:
@@ -89,14 +94,14 @@ def _eight_bit(volume: np.ndarray) -> Floats:
     return ((volume - np.float32(low)) * np.float32(255 / max(high - low, 1e-9))).astype(np.float32)
 
 
-def _registered(after: Floats, before: Floats, guess: Floats | None) -> Floats:
+def _registered(after: Floats, before: Floats, guess: Floats | None, shift: int) -> Floats:
     """Displacements m at the nodes, shape (2, K_y, K_x): ``after(p)`` is like ``before(p + m(p))``."""
-    grid = tuple(nodes_of(n, SHIFT) for n in after.shape)
+    grid = tuple(nodes_of(n, shift) for n in after.shape)
     still = np.zeros((2, *grid), dtype=np.float32)
     guesses = [still, still + _shift(after, before)[:, None, None], *([] if guess is None else [guess])]
-    found = min(guesses, key=lambda m: _difference(after, before, m))
-    finer = _refined(after, before, found)
-    return min(finer, found, key=lambda m: _difference(after, before, m))
+    found = min(guesses, key=lambda m: _difference(after, before, m, shift))
+    finer = _refined(after, before, found, shift)
+    return min(finer, found, key=lambda m: _difference(after, before, m, shift))
 
 
 def _shift(after: Floats, before: Floats) -> Floats:
@@ -109,19 +114,19 @@ def _shift(after: Floats, before: Floats) -> Floats:
     return np.array([p if 2 * p < n else p - n for p, n in zip(place, after.shape, strict=True)], dtype=np.float32)
 
 
-def _refined(after: Floats, before: Floats, nodes: Floats) -> Floats:
+def _refined(after: Floats, before: Floats, nodes: Floats, shift: int) -> Floats:
     """Corrected displacements, coarse to fine."""
     pyramid = [(after, before)]
     while len(pyramid) < _LEVELS and min(pyramid[-1][0].shape) >= 2 * _LEAST_EXTENT:
         pyramid.append(tuple(map(_halved, pyramid[-1])))  # type: ignore[arg-type]
     for level in reversed(range(len(pyramid))):
-        nodes = _corrected(*pyramid[level], nodes, level)
+        nodes = _corrected(*pyramid[level], nodes, shift, level)
     return nodes
 
 
-def _corrected(after: Floats, before: Floats, nodes: Floats, level: int) -> Floats:
+def _corrected(after: Floats, before: Floats, nodes: Floats, shift: int, level: int) -> Floats:
     """Displacements corrected by Gauss-Newton steps on frames at half the resolution, `level` times over."""
-    scale, hats = np.float32(1 << level), _Hats(after.shape, nodes.shape[1:], SHIFT - level)
+    scale, hats = np.float32(1 << level), _Hats(after.shape, nodes.shape[1:], shift - level)
     slopes, places = [np.asarray(slope) for slope in np.gradient(before)], np.indices(after.shape, dtype=np.float32)
     for _ in range(_ROUNDS):
         at = places + hats.dense(nodes) / scale
@@ -187,15 +192,15 @@ def _halved(frame: Floats) -> Floats:
     return means
 
 
-def _difference(after: Floats, before: Floats, nodes: Floats) -> float:
+def _difference(after: Floats, before: Floats, nodes: Floats, shift: int) -> float:
     """Mean squared difference of displaced frames."""
-    moved = _Hats(after.shape, nodes.shape[1:], SHIFT).dense(nodes)
+    moved = _Hats(after.shape, nodes.shape[1:], shift).dense(nodes)
     return float(np.square(after - _sampled(before, np.indices(after.shape, dtype=np.float32) + moved)).mean())
 
 
-def _continued(step: Floats, nodes: Floats) -> Floats:
+def _continued(step: Floats, nodes: Floats, shift: int) -> Floats:
     """Displacements against the middle frame: those to the neighbour, and the neighbour's where they lead to."""
-    at = np.indices(step.shape[1:], dtype=np.float32) + step / np.float32(1 << SHIFT)
+    at = np.indices(step.shape[1:], dtype=np.float32) + step / np.float32(1 << shift)
     return step + np.stack([_sampled(nodes[axis], at) for axis in (0, 1)])
 
 
@@ -225,19 +230,12 @@ def stilled(volume: np.ndarray, field: Field, backend: Backend) -> Still:
     return Still(still, known)
 
 
-def still_weights(weights: Floats, shape: tuple[int, ...], field: Field, backend: Backend) -> Floats:
-    """Weights of still frames, those that most of the frames give to a place; what no frame sees counts least.
-
-    Parameters
-    ----------
-    weights : ndarray of float32, of `shape`, or 1 along some axes
-        Of the frames.
-    """
-    least = weights.min()
-    inside: Floats = (np.broadcast_to(weights, shape) > least).astype(np.float32)
-    seen, share = (adjoint(each, field, backend) for each in (np.ones_like(inside), inside))
+def inside_of_still(inside: NDArray[np.bool_], field: Field, backend: Backend) -> NDArray[np.bool_]:
+    """What of still frames is inside of what most of the frames say is, a mask of all of them; what no frame sees is not."""
+    seen, share = (adjoint(each.astype(np.float32), field, backend) for each in (np.ones_like(inside), inside))
     most = np.minimum(np.maximum(seen / 2, _KNOWN), share.max())  # however small a region is, something of it is left
-    return np.where(share >= most, weights.max(), least).astype(np.float32)
+    found: NDArray[np.bool_] = share >= most
+    return found
 
 
 def _filled(still: Floats, known: NDArray[np.bool_]) -> Floats:

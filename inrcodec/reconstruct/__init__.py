@@ -8,10 +8,9 @@ from inrcodec_formats.container import Container
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
 
-from ..payload import motion
 from ..payload.parted import TAG as IN_PARTS
 from .base import Chunk, Reconstruction
-from .moved import MovedPyramid
+from .moved import Moved, field_of
 from .parted import PartedPyramid
 from .pyramid import PyramidReconstruction
 from .restored import Restorer
@@ -21,14 +20,11 @@ from .tinc import TincReconstruction
 __all__ = ["Chunk", "Reconstruction", "Restorer", "reconstruction_of"]
 
 
-def _pyramid(container: Container, backend: Backend) -> Reconstruction:
-    if IN_PARTS in container.sections:
-        return PartedPyramid.of(container, backend)
-    return (MovedPyramid if motion.TAG in container.sections else PyramidReconstruction).of(container, backend)
+Make = Callable[[Container, tuple[int, ...], Backend], Reconstruction]
+"""Reads a stream's sections, of a signal of a shape."""
 
-
-_SYSTEMS: dict[str, Callable[[Container, Backend], Reconstruction]] = {
-    "pyramid": _pyramid,
+_SYSTEMS: dict[str, Make] = {
+    "pyramid": PyramidReconstruction.of,
     "sci": SciReconstruction.of,
     "tinc": TincReconstruction.of,
 }
@@ -46,4 +42,9 @@ def reconstruction_of(container: Container, backend: Backend) -> Reconstruction:
     if method not in _SYSTEMS:
         known = ", ".join(_SYSTEMS)
         raise ContainerError(f"expected the method {known}, found {method!r}; get a newer inrcodec")
-    return _SYSTEMS[method](container, backend)
+    if method == "pyramid" and IN_PARTS in container.sections:
+        return PartedPyramid.of(container, backend)
+    make, shape, field = _SYSTEMS[method], container.header.coded_shape, field_of(container)
+    if field is None:
+        return make(container, shape, backend)
+    return Moved(make(container, (len(field.nodes), *field.still), backend), field)

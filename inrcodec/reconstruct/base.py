@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,8 +81,35 @@ class CodedChunks(NamedTuple):
     stop: NDArray[np.int64]
 
 
-class DeviceBoxes(Protocol):
-    """Decodes boxes on a GPU, from compressed bytes to samples that stay there."""
+class DeviceBoxes(ABC):
+    """Decodes boxes on a GPU, from compressed bytes to samples that stay there.
+
+    Parameters
+    ----------
+    low, high : int
+        Smallest and largest sample.
+    backend : Backend
+        ``"triton"``.
+    """
+
+    def __init__(self, low: int, high: int, backend: Backend) -> None:
+        self.low, self.high, self.backend = low, high, backend
+
+    @abstractmethod
+    def leaves(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The blocks that the box [start, stop) is made of."""
+
+    @abstractmethod
+    def samples(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], coded: CodedChunks, dtype: torch.dtype
+    ) -> Tensor:
+        """Samples of a box before correction: floats, or integers rounded and clipped; `coded` holds all its blocks.
+
+        Raises
+        ------
+        ContainerError
+            If a chunk cannot have been written by the encoder.
+        """
 
     def integers(
         self,
@@ -91,20 +119,14 @@ class DeviceBoxes(Protocol):
         dtype: torch.dtype,
         restorer: Restorer | None,
     ) -> Tensor:
-        """Samples of the box [start, stop), corrected, rounded and clipped; `coded` holds all blocks of it and its ring.
-
-        Raises
-        ------
-        ContainerError
-            If a chunk cannot have been written by the encoder.
-        """
-        ...
-
-    def samples(
-        self, start: NDArray[np.int64], stop: NDArray[np.int64], coded: CodedChunks, dtype: torch.dtype
-    ) -> Tensor:
-        """Samples of a box before correction: floats, or integers rounded and clipped."""
-        ...
+        """Samples of the box [start, stop), corrected, rounded and clipped; `coded` holds all blocks of it and its ring."""
+        if restorer is None:
+            return self.samples(start, stop, coded, dtype)
+        first, last = restorer.ringed(start, stop)
+        box = self.samples(first, last, coded, torch.float32)
+        out = torch.empty(tuple((stop - start).tolist()), dtype=dtype, device=self.backend.device)
+        restorer.write(box, (start - first).tolist(), out, self.low, self.high)
+        return out
 
 
 class Reconstruction(Protocol):
@@ -134,9 +156,13 @@ class Reconstruction(Protocol):
     low: int
     high: int
     extents: tuple[int, ...]
-    evaluated: int
     shared_weights: int
-    backend: Backend
+
+    @property
+    def evaluated(self) -> int: ...
+
+    @property
+    def backend(self) -> Backend: ...
 
     @property
     def tree(self) -> Octree | TilePyramid | PartedTiles: ...

@@ -16,13 +16,12 @@ from ..coding.lanes import impossible
 from ..coding.readouts import ReadoutCoder
 from ..models.tinc import TincModel
 from ..payload.tinc import TincStream
-from .base import CodedChunks, unsound_refused
-from .restored import Restorer
+from .base import CodedChunks, DeviceBoxes, unsound_refused
 
 IntArray = NDArray[np.int64]
 
 
-class TincBoxes:
+class TincBoxes(DeviceBoxes):
     """See `base.DeviceBoxes`. One launch decodes all chunks, two for each level write its leaves, one corrects them.
 
     Parameters
@@ -44,21 +43,14 @@ class TincBoxes:
         backend: Backend,
         evaluated: Callable[[int], None],
     ) -> None:
-        self.stream, self.model, self.coder, self.backend = stream, model, coder, backend
+        super().__init__(stream.low, stream.high, backend)
+        self.stream, self.model, self.coder = stream, model, coder
         self.device, self._evaluated = backend.device, evaluated
         self._code = device_coder().DeviceCode.of(coder.code, self.device)
 
-    def integers(
-        self, start: IntArray, stop: IntArray, coded: CodedChunks, dtype: torch.dtype, restorer: Restorer | None
-    ) -> Tensor:
-        """Samples of the box [start, stop), corrected, rounded and clipped."""
-        if restorer is None:
-            return self.samples(start, stop, coded, dtype)
-        first, last = restorer.ringed(start, stop)
-        box = self.samples(first, last, coded, torch.float32)
-        out = torch.empty(tuple((stop - start).tolist()), dtype=dtype, device=self.device)
-        restorer.write(box, (start - first).tolist(), out, self.stream.low, self.stream.high)
-        return out
+    def leaves(self, start: IntArray, stop: IntArray) -> IntArray:
+        """The leaves that a box cuts."""
+        return self.stream.tree.overlapping(start, stop)
 
     def samples(self, start: IntArray, stop: IntArray, coded: CodedChunks, dtype: torch.dtype) -> Tensor:
         """Samples of a box before correction: floats, or integers rounded and clipped."""

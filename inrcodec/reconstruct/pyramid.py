@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -25,12 +23,10 @@ from ..payload.sections import needed
 from .base import UNSOUND, BlockCosts, Chunks, rounded
 from .between import at_points, on_grid
 from .latents import Latents
+from .pieces import in_parts
 from .pyramid_there import PyramidBoxes, extents_there
 
 Tiles = list[tuple[int, NDArray[np.uint8]]]
-
-_SAMPLES = 1 << 22
-"""Samples synthesised at a time."""
 
 
 class PyramidReconstruction:
@@ -55,11 +51,10 @@ class PyramidReconstruction:
         self.shared_weights = stream.layout.parameters
 
     @classmethod
-    def of(cls, container: Container, backend: Backend) -> PyramidReconstruction:
-        """Read the sections TREE and NETW."""
+    def of(cls, container: Container, shape: tuple[int, ...], backend: Backend) -> PyramidReconstruction:
+        """Read the sections TREE and NETW of a signal of a shape."""
         tree, networks = needed(container, ("TREE", "NETW"))
-        header = container.header
-        stream = PyramidStream.from_section(tree, header.coded_shape, container.chunks.blocks, CHANNEL in header.axes)
+        stream = PyramidStream.from_section(tree, shape, container.chunks.blocks, CHANNEL in container.header.axes)
         return cls(stream, *networks_from_section(networks, stream.layout), backend)
 
     @cached_property
@@ -158,23 +153,3 @@ def costs_of(stream: PyramidStream, tiles: Tiles, first: int, stop: int) -> Bloc
     size = np.array([len(body) for _, body in tiles])
     latents = [math.prod(b - a for a, b in zip(*stream.tiles.box(tile), strict=True)) for tile in range(first, stop)]
     return BlockCosts(8.0 * size, size == 0, np.where(size > 0, latents, 0))
-
-
-def in_parts(
-    start: NDArray[np.int64], stop: NDArray[np.int64], make: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """A box, made part by part."""
-    found = np.empty(tuple((stop - start).tolist()), dtype=np.float32)
-    for part in _parts(found.shape):
-        found[part] = make(start + [s.start for s in part], start + [s.stop for s in part])
-    return found
-
-
-def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Cut a box into parts of at most `_SAMPLES`, along its first axes."""
-    cuts, left = [], _SAMPLES
-    for n, rest in zip(shape, [math.prod(shape[axis + 1 :]) for axis in range(len(shape))], strict=True):
-        length = min(n, max(1, left // max(rest, 1)))
-        cuts.append([slice(a, min(a + length, n)) for a in range(0, n, max(length, 1))])
-        left = max(left // length, 1) if rest > left else _SAMPLES
-    yield from itertools.product(*cuts)

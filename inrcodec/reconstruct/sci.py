@@ -62,10 +62,10 @@ class SciReconstruction:
         self.shared_weights = 0
 
     @classmethod
-    def of(cls, container: Container, backend: Backend) -> SciReconstruction:
-        """Read the sections TREE and STAT."""
+    def of(cls, container: Container, shape: tuple[int, ...], backend: Backend) -> SciReconstruction:
+        """Read the sections TREE and STAT of a signal of a shape."""
         tree, packed = needed(container, ("TREE", "STAT"))
-        stream = SciStream.from_section(tree, container.header.coded_shape, container.chunks.blocks)
+        stream = SciStream.from_section(tree, shape, container.chunks.blocks)
         statistics = decompress_bounded(packed, STATISTICS_LIMIT)
         return cls(stream, NetworkStatistics.from_bytes(statistics, stream.shapes), backend)
 

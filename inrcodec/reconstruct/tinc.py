@@ -52,10 +52,10 @@ class TincReconstruction:
         self.shared_weights = sum(p.numel() for p in model.parameters.values())
 
     @classmethod
-    def of(cls, container: Container, backend: Backend) -> TincReconstruction:
-        """Read the sections TREE, NETW and STAT."""
+    def of(cls, container: Container, shape: tuple[int, ...], backend: Backend) -> TincReconstruction:
+        """Read the sections TREE, NETW and STAT of a signal of a shape."""
         tree, packed = needed(container, ("TREE", "STAT"))
-        stream = TincStream.from_section(tree, container.header.coded_shape, container.chunks.blocks)
+        stream = TincStream.from_section(tree, shape, container.chunks.blocks)
         network = container.sections.read("NETW") if "NETW" in container.sections else None
         model = model_from_section(network, stream.layout)
         statistics = decompress_bounded(packed, STATISTICS_LIMIT)

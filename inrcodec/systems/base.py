@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
 from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.warp import Field
 
 from ..fitting.goal import Goal
 from ..options import EncodeOptions
+from ..payload import motion
+from ..region import Region
 
 Progress = Callable[[str, float, str], None]
 Timed = Callable[[str, Callable[[], Any]], Any]
@@ -43,6 +48,38 @@ class Draft:
     detail: Any = None
 
 
+@dataclass(frozen=True, eq=False)
+class Moving:
+    """A clip whose still frames are coded in the place of its own.
+
+    Attributes
+    ----------
+    field : Field
+        Where samples of frames lie in still frames.
+    frames : ndarray, shape (n, h, w)
+        The clip.
+    known : ndarray of bool, shape (n, H, W)
+        What of the still frames the clip has seen.
+    region : Region or None
+        Of the frames.
+    """
+
+    field: Field
+    frames: np.ndarray
+    known: NDArray[np.bool_]
+    region: Region | None
+
+    @cached_property
+    def section(self) -> Section:
+        """What a decoder must know to displace still frames."""
+        return Section(motion.TAG, motion.pack(self.field))
+
+    @property
+    def choices(self) -> dict[str, object]:
+        """What was decided, for the report."""
+        return {"motion_spacing": 1 << self.field.shift, "still_frames": "x".join(map(str, self.field.still))}
+
+
 @dataclass(frozen=True)
 class Task:
     """What a system works on.
@@ -60,6 +97,8 @@ class Task:
         Whether axis 0 holds channels: those are neither halved nor, where they are few, cut apart.
     clip : bool
         Whether the axes are time, y and x.
+    moving : Moving or None
+        Where the volume is still frames of a clip.
     """
 
     volume: np.ndarray
@@ -71,6 +110,12 @@ class Task:
     timed: Timed
     channels: bool = False
     clip: bool = False
+    moving: Moving | None = None
+
+    @property
+    def motion_bytes(self) -> int:
+        """What displacements take of the file."""
+        return 0 if self.moving is None else len(self.moving.section.data)
 
     def note(self, stage: str) -> Callable[[float, str], None]:
         """Progress of one stage."""
@@ -86,6 +131,8 @@ class System(Protocol):
 
     Attributes
     ----------
+    task : Task
+        What it works on.
     name : str
         As the container's header has it.
     step : float
@@ -98,7 +145,7 @@ class System(Protocol):
     psnr_slope : float
         dB by which the PSNR falls when the step doubles, negative.
     overhead_bytes : int
-        About what the container takes for itself: header, directory, footer, tree and statistics.
+        About what the container takes for itself: header, directory, footer, tree and statistics; displacements come besides.
     shared_bytes : int
         About what networks for the whole signal take.
     restorable : bool
@@ -121,6 +168,7 @@ class System(Protocol):
     overhead_bytes: ClassVar[int]
     shared_bytes: ClassVar[int]
     restorable: ClassVar[bool]
+    task: Task
     size_window: float
     step: float
     choices: dict[str, object]

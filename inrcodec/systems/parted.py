@@ -207,7 +207,7 @@ class PartedPyramidSystem:
     def _task_of(self, number: int) -> Task:
         """The work on a part, whose errors count alike where it has nothing of the region."""
         task, count, options = self.task, self.cut.count, self.task.options
-        alone = replace(options, region=self._region_of(number), pyramid=replace(options.pyramid, motion=False))
+        alone = replace(options, region=self._region_of(number), motion=False)
 
         def progress(stage: str, fraction: float, note: str) -> None:
             task.progress(stage, fraction, f"part {number + 1} of {count}{note and ': '}{note}")
@@ -218,7 +218,7 @@ class PartedPyramidSystem:
 def _checked_cut(task: Task) -> Cut:
     """Where a task's signal is cut."""
     options, shape = task.options.pyramid, task.volume.shape
-    if options.motion is True:
+    if task.options.motion is True:
         raise OptionError(
             f"expected at most {options.part_samples} samples for motion=True, found {task.volume.size}; leave motion out, or raise part_samples"
         )

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
-from inrcodec_formats.errors import OptionError
-from inrcodec_kernels.backend import best_on_cpu, in_threads
+from inrcodec_kernels.backend import best_on_cpu, in_threads, on_device
 from inrcodec_kernels.pyramid import Context, IntegerContext, Synthesis, check_context
-from inrcodec_kernels.warp import Field
 
 from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
@@ -32,7 +30,6 @@ from ..models.pyramid import (
     stored_places,
 )
 from ..models.shipped import first_shipped
-from ..payload import motion as payload_motion
 from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
 from ..payload.sections import MAX_STEP
 from .base import SIZE_WINDOW, Draft, Task
@@ -42,8 +39,6 @@ _WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
 )  # fmt: skip
 """Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
 Parameters = dict[str, NDArray[np.float32]]
-_STILL = 2
-"""Samples of all still frames over those of a part, at most."""
 
 _LARGE, _LARGE_SIZE_WINDOW = 1 << 20, 0.97
 """Samples from which on a size is less narrow: coming nearer takes minutes, for some hundredths of a dB."""
@@ -90,15 +85,15 @@ class PyramidSystem:
 
     def __init__(self, task: Task) -> None:
         self.task, self.options = task, task.options.pyramid
-        self.backend = task.backend
+        moved = task.moving is not None and on_device(task.backend)
+        self.backend = best_on_cpu("displaced frames are fitted on the CPU") if moved else task.backend
         self.choices: dict[str, object] = {}
         self.step = self._reached = 1.0
         self.size_window = size_window(task.volume.size)
         self.offsets = self._typical_values()
         self.volume, self.offset = self._centred()
         region = task.options.region
-        self._weights = self._frame_weights = None if region is None else region.weights(task.volume.shape)
-        self._field: Field | None = None
+        self._weights = None if region is None else region.weights(task.volume.shape)
 
     def _typical_values(self) -> tuple[int, ...]:
         """Of each channel; of all samples where there are none."""
@@ -114,8 +109,7 @@ class PyramidSystem:
 
     def prepare(self, goal: Goal) -> None:
         """Fit latents and networks."""
-        measured = self.task.timed("motion", self._stilled)
-        halved = pyramid_start.choose_halvings(measured, self.options.levels, channels=self.task.channels)
+        halved = pyramid_start.choose_halvings(self._seen, self.options.levels, channels=self.task.channels)
         guess = self.task.timed("trial", lambda: self._guessed(halved, goal))
         self.layout, self._goal, self._course, self._network_bits = guess.layout, goal, guess.course, guess.network_bits
         self._networks = guess.networks
@@ -151,41 +145,20 @@ class PyramidSystem:
         """Mean squared error of the fit where samples count 1."""
         return self.fit.cost().error * self.fit.step**2
 
-    def _stilled(self) -> np.ndarray:
-        """Find motion where it pays, and go on with still frames; returns them with NaN where no frame says anything."""
-        volume, wish = self.task.volume, self.options.motion
-        if wish is True and (self.task.channels or volume.ndim != 3):
-            raise OptionError(f"expected a signal of 3 axes without channels for motion=True, found {volume.shape}; leave it out")
-        if wish is False or (wish == "auto" and not self._looks_moved()):
-            return self.volume
-        field = motion.find_motion(volume)
-        if field is None or len(volume) * math.prod(field.still) > _STILL * self.options.part_samples:
-            return self.volume
-        if self.backend.name == "triton":
-            self.backend = best_on_cpu("displaced frames are fitted on the CPU")
-        found = motion.stilled(volume, field, self.backend)
-        self._field, self.volume = field, found.samples
-        if self._weights is not None:
-            self._weights = motion.still_weights(self._weights, volume.shape, field, self.backend)
-        self.choices.update(motion_spacing=1 << field.shift, still_frames="x".join(map(str, field.still)))
-        return np.where(found.known, found.samples, np.float32(np.nan))
-
-    def _looks_moved(self) -> bool:
-        return self.task.clip and motion.pays(self.task.volume)
+    @property
+    def _seen(self) -> np.ndarray:
+        """The volume, with NaN where no frame of a clip says anything."""
+        moving = self.task.moving
+        return self.volume if moving is None else np.where(moving.known, self.volume, np.float32(np.nan))
 
     @property
     def _frames(self) -> pyramid.Frames | None:
-        if self._field is None:
+        """What a fit is to match in the place of still frames."""
+        moving = self.task.moving
+        if moving is None:
             return None
-        return pyramid.Frames(self.task.volume, motion.Displaced(self._field), self._frame_weights)
-
-    @property
-    def _motion_bits(self) -> int:
-        return 8 * sum(len(section.data) for section in self._motion_sections)
-
-    @property
-    def _motion_sections(self) -> list[Section]:
-        return [] if self._field is None else [Section(payload_motion.TAG, payload_motion.pack(self._field))]
+        weights = None if moving.region is None else moving.region.weights(moving.frames.shape)
+        return pyramid.Frames(moving.frames, motion.Displaced(moving.field), weights)
 
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
@@ -234,7 +207,6 @@ class PyramidSystem:
 
     def _of_latents(self, goal: Goal, network_bits: float) -> Goal:
         """What is left of a goal for the latents, less a little."""
-        network_bits += self._motion_bits
         if goal.bits is not None:
             # A third of what is near enough: a little more is trimmed at once.
             below = 1 - (1 - self.size_window) / 3
@@ -301,11 +273,11 @@ class PyramidSystem:
         if not _LEAST_CHANGE <= fewer <= _MOST_CHANGE:
             nearer = self.fit.step * self.fit.pressure**_AS_STEP * fewer**_OF_STEP
             # Where no step makes a stream as small as is asked, each try would go further.
-            self._fit_at(min(nearer, MAX_STEP), scaled(self._goal, step))
+            self._fit_at(min(nearer, MAX_STEP), scaled(self._goal, step, 8 * self.task.motion_bytes))
             self._reached, fewer = step, 1.0
         stream, latents = self._stream, self._changed(fewer)
         tiles = _coded(stream, latents, self._coder)
-        sections = [Section("TREE", stream.tree_section()), Section("NETW", self._network_section()), *self._motion_sections]
+        sections = [Section("TREE", stream.tree_section()), Section("NETW", self._network_section())]
         weights = self.layout.parameters + sum(int(np.count_nonzero(y)) for y in latents)
         return Draft(sections, _chunks(tiles), weights, None)
 
@@ -326,7 +298,7 @@ class PyramidSystem:
 
     @property
     def _other_bits(self) -> float:
-        return self._network_bits + 8 * self.overhead_bytes + self._motion_bits
+        return self._network_bits + 8 * (self.overhead_bytes + self.task.motion_bytes)
 
     def _changed(self, fewer: float) -> list[NDArray[np.int32]]:
         """Latents that take the fit's bits over `fewer`, or less where no price makes so many of them."""
@@ -393,10 +365,10 @@ def size_window(samples: int) -> float:
     return _LARGE_SIZE_WINDOW if samples >= _LARGE else SIZE_WINDOW
 
 
-def scaled(goal: Goal, fewer: float) -> Goal:
-    """The goal of a fit that is to take fewer bits by a factor."""
+def scaled(goal: Goal, fewer: float, besides: int = 0) -> Goal:
+    """The goal of a fit that, with what is there `besides`, is to take fewer bits by a factor."""
     if goal.bits is not None:
-        return Goal(bits=goal.bits / fewer)
+        return Goal(bits=max((goal.bits + besides) / fewer - besides, goal.bits / fewer / _LEAST_LATENTS))
     assert goal.error is not None
     return Goal(error=goal.error * fewer**OF_ERROR)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inrcodec.fitting import motion
-from inrcodec.fitting.motion import Displaced, find_motion, pays, still_weights, stilled
+from inrcodec.fitting.motion import Displaced, find_motion, inside_of_still, pays, stilled
 from inrcodec.fitting.pyramid_start import sample_weights
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec_kernels.backend import REFERENCE, choose
@@ -111,11 +111,11 @@ def test_what_is_inside_of_frames_is_inside_of_still_ones(place: tuple[slice, sl
     clip = panned((6, 64, 80), 5.2)
     field = find_motion(clip)
     assert field is not None
-    weights = np.full((1, 64, 80), np.float32(1 / 8))
-    weights[0][place] = 1
-    found = still_weights(weights, clip.shape, field, choose("cpu"))
-    assert found.shape == (6, *field.still) and set(np.unique(found)) == {np.float32(1 / 8), np.float32(1)}
-    assert np.count_nonzero(found == 1) <= 3 * 6 * np.count_nonzero(weights == 1)
+    inside = np.zeros(clip.shape, dtype=bool)
+    inside[:, *place] = True
+    found = inside_of_still(inside, field, choose("cpu"))
+    assert found.shape == (6, *field.still) and found.dtype == bool
+    assert 0 < np.count_nonzero(found) <= 3 * np.count_nonzero(inside)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (5, 1, 9), (5, 9, 1), (5, 2, 2), (2, 3, 40)])

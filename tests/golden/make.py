@@ -21,6 +21,7 @@ from inrcodec.coding.networks import BlockNetworks  # noqa: E402
 from inrcodec.image import Image  # noqa: E402
 from inrcodec.options import PyramidOptions, SciOptions, TincOptions  # noqa: E402
 from inrcodec.reconstruct.base import Chunks  # noqa: E402
+from inrcodec.reconstruct.moved import Moved  # noqa: E402
 from inrcodec.reconstruct.parted import PartedPyramid  # noqa: E402
 from inrcodec.reconstruct.pyramid import PyramidReconstruction  # noqa: E402
 from inrcodec_formats.signal import Signal  # noqa: E402
@@ -51,6 +52,8 @@ CASES: dict[str, tuple[np.ndarray | Signal, dict[str, object]]] = {
         colours((8, 20, 13)),
         {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": replace(SMALL, part_samples=2500)},
     ),
+    "tinc_clip": (panned((6, 33, 40), 3), {"bits_per_voxel": 2, "axes": "tyx"}),
+    "sci_clip": (panned((6, 33, 40), 3), {"bits_per_voxel": 2, "axes": "tyx", "method": "sci"}),
     "constant": (np.full((5, 6, 7), -1000, "int16"), {"psnr_db": 60}),
     "clip": (two_scenes(8, 9, height=15, width=18), {"bits_per_voxel": 2, **FAST}),
 }
@@ -65,11 +68,12 @@ def stored_integers(image: Image | Clip) -> np.ndarray:
     """All entropy-decoded integers of the readouts, leaf by leaf, or of the latents, tile by tile; of a clip group by group."""
     if isinstance(image, Clip):
         return np.concatenate([_of_part(image, group, part) for group in range(len(image.groups)) for part in (0, 1)])
-    if isinstance(image.blocks, PyramidReconstruction):
-        return _latents(image.blocks, image._chunks)
-    if isinstance(image.blocks, PartedPyramid):
-        parts = range(image.blocks.cut.count)
-        return np.concatenate([_latents(image.blocks.part(n), image.blocks.chunks_of(n, image._chunks)) for n in parts])
+    blocks = image.blocks.still if isinstance(image.blocks, Moved) else image.blocks
+    if isinstance(blocks, PyramidReconstruction):
+        return _latents(blocks, image._chunks)
+    if isinstance(blocks, PartedPyramid):
+        parts = range(blocks.cut.count)
+        return np.concatenate([_latents(blocks.part(n), blocks.chunks_of(n, image._chunks)) for n in parts])
     chunks = map(image.decoded_chunk, range(len(image.container.chunks)))
     parts = [part for chunk in chunks for part in _integers(chunk)]
     return np.concatenate(parts).astype(np.int32)

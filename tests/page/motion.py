@@ -1,4 +1,4 @@
-"""A second decoder, written from docs/container.md alone: the section MOVE of the method `pyramid`."""
+"""A second decoder, written from docs/container.md alone: the section MOVE."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 
 from .restoration import read_tensor
-from .stream import Bytes, Index, RangeDecoder
+from .stream import Bytes, Index, RangeDecoder, Stream
 
-# ---- MOVE of the pyramid
+# ---- MOVE
 
 WEIGHTS = [
     [0, 0, 256, 0, 0, 0], [3, -12, 255, 14, -4, 0], [5, -22, 250, 31, -8, 0], [7, -29, 240, 49, -12, 1],
@@ -45,6 +45,14 @@ def read_motion(body: bytes, shape: Index) -> Motion:
         elif v or u:
             d[:, :, v, u] += d[:, :, v, u - 1] if u else d[:, :, v - 1, u]
     return Motion(size, tuple(still), np.cumsum(d, axis=0).astype(np.int64))
+
+
+def motion_of(stream: Stream) -> tuple[Motion | None, Index]:
+    """Displacements, where there are any, and the shape that is coded."""
+    if "MOVE" not in stream.sections:
+        return None, stream.shape
+    motion = read_motion(stream.sections["MOVE"], stream.shape)
+    return motion, (stream.shape[0], *motion.still)
 
 
 def place(motion: Motion, d: np.ndarray, y: int, x: int, axis: int) -> int:

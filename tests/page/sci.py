@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .motion import displaced, motion_of
 from .restoration import read_restoration, restored
 from .stream import (
     MODULO,
@@ -284,14 +285,17 @@ def blended(tree: Tree, blocks: list[Block], shape: Index) -> np.ndarray:
 
 def read_blocks(stream: Stream) -> tuple[Tree, list[list[Block]]]:
     """The blocks of each chunk."""
-    tree = read_tree(stream.sections["TREE"], stream.shape)
+    tree = read_tree(stream.sections["TREE"], motion_of(stream)[1])
     statistics = read_statistics(stream.sections["STAT"], tree.classes)
     return tree, [read_chunk(chunk, tree, statistics) for chunk in stream.chunks]
 
 
 def decoded(stream: Stream, tree: Tree, blocks: list[Block]) -> np.ndarray:
     assert len(blocks) == len(tree.leaves)
-    values = blended(tree, blocks, stream.shape)
+    motion, shape = motion_of(stream)
+    values = blended(tree, blocks, shape)
+    if motion:
+        values = displaced(values, motion, stream.shape)
     if "FILT" in stream.sections:
         values = restored(values, read_restoration(stream.sections["FILT"], len(stream.shape)), tree.step)
     return rounded(values, tree.low, tree.high)

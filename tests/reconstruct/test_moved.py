@@ -10,8 +10,8 @@ import pytest
 import inrcodec
 from inrcodec.block_bits import block_bits
 from inrcodec.image import Image
-from inrcodec.reconstruct import pyramid as module
-from inrcodec.reconstruct.moved import MovedPyramid
+from inrcodec.reconstruct import pieces
+from inrcodec.reconstruct.moved import Moved
 from inrcodec_kernels.warp import warp
 from pyramid_streams import made, made_moving
 
@@ -27,7 +27,7 @@ def test_frames_are_still_frames_displaced() -> None:
     of = made_moving()
     still = made(of.stream.layout.shape, of.stream.layout.halved, 8)
     with inrcodec.open(BLOB) as image, inrcodec.open(still.blob()) as beside:
-        assert isinstance(image.blocks, MovedPyramid) and image.shape == (5, 17, 22)
+        assert isinstance(image.blocks, Moved) and image.shape == (5, 17, 22)
         expected = warp(whole_of(beside), (0, 0), of.field, (0, 0, 0), image.shape, image.backend)  # type: ignore[arg-type]
         found = whole_of(image)
     np.testing.assert_array_equal(found, expected)
@@ -41,7 +41,7 @@ def test_boxes_are_parts_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(image[4, 16, 21], expected[4, 16, 21])
         np.testing.assert_array_equal(np.concatenate(list(image.slabs())), expected)
         np.testing.assert_array_equal(image.read_tensor(np.array([1, 0, 2]), np.array([3, 9, 8])).numpy(), expected[1:3, :9, 2:8])
-    monkeypatch.setattr(module, "_SAMPLES", 50)
+    monkeypatch.setattr(pieces, "_SAMPLES", 50)
     np.testing.assert_array_equal(inrcodec.decode(BLOB).samples, expected)
 
 

@@ -17,9 +17,8 @@ import inrcodec
 from inrcodec.image import Image
 from inrcodec.models.pyramid import AXES
 from inrcodec.payload.pyramid import network_section, networks_from_section
-from inrcodec.reconstruct import between, pyramid_there
+from inrcodec.reconstruct import between, pieces, pyramid_there
 from inrcodec.reconstruct import latents as decoded_latents
-from inrcodec.reconstruct import pyramid as module
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.pyramid import Synthesis, reference
@@ -134,7 +133,7 @@ def test_slabs_and_single_samples_are_the_whole(opened: tuple[Image, np.ndarray]
 
 def test_parts_are_evaluated_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     blob, whole = blob_and_whole("zyx")
-    monkeypatch.setattr(module, "_SAMPLES", 50)
+    monkeypatch.setattr(pieces, "_SAMPLES", 50)
     with inrcodec.open(blob) as image:
         assert np.array_equal(whole_of(image), whole)
         assert image.voxels_evaluated == whole.size
@@ -145,8 +144,8 @@ def test_parts_are_evaluated_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None
 def test_parts_cover_a_box_once(shape: list[int], most: int) -> None:
     count = np.zeros(shape, dtype=int)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_SAMPLES", most)
-        for part in module._parts(tuple(shape)):
+        patch.setattr(pieces, "_SAMPLES", most)
+        for part in pieces._parts(tuple(shape)):
             assert count[part].size <= most
             count[part] += 1
     assert (count == 1).all()

@@ -14,17 +14,28 @@ from inrcodec import OptionError
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.systems.base import Task
 from inrcodec.systems.pyramid import PyramidSystem
+from inrcodec.systems.stilled import stilled
 from inrcodec_formats.container.header import Quality
-from inrcodec_kernels.backend import Backend
-from samples import panned, psnr_db, scan
+from inrcodec_kernels.backend import Backend, choose
+from samples import panned, psnr_db, scan, tissue
 
 SMALL = {"levels": 5, "context": 8, "synthesis": (4, 4), "warm_start": False}
 
 
 def encode(clip: np.ndarray, motion: Any = "auto", **choices: Any) -> bytes:
-    options = PyramidOptions(**SMALL, motion=motion)
-    given = {"effort": 1, "method": "pyramid", "axes": "tyx", "bits_per_voxel": 0.5, "pyramid": options} | choices
+    options = PyramidOptions(**SMALL)
+    given = {"effort": 1, "method": "pyramid", "axes": "tyx", "bits_per_voxel": 0.5, "pyramid": options, "motion": motion} | choices
     return inrcodec.encode(clip, **given)  # type: ignore[no-any-return]
+
+
+def plainly(clip: np.ndarray, method: str, **choices: Any) -> bytes:
+    """By a method without options."""
+    return inrcodec.encode(clip, **{"effort": 3, "axes": "tyx", "method": method} | choices)  # type: ignore[no-any-return]
+
+
+def task_of(clip: np.ndarray, options: EncodeOptions, backend: Backend | None = None) -> Task:
+    there = choose("cpu") if backend is None else backend
+    return Task(clip, 0, 255, options, there, lambda *_: None, lambda _, work: work(), clip=True)
 
 
 def moving(blob: bytes) -> bool:
@@ -40,6 +51,55 @@ def test_motion_of_a_pan_pays() -> None:
     assert len(blobs["auto"]) < 0.75 * len(blobs[False])
     with inrcodec.open(blobs["auto"]) as image:
         np.testing.assert_array_equal(image[2:5, 7:30, 20:61], found["auto"][2:5, 7:30, 20:61])
+
+
+@pytest.mark.parametrize("method", ["tinc", "sci"])
+def test_still_frames_are_coded_by_every_method(method: str) -> None:
+    clip = panned((6, 48, 64), 3.4)
+    blobs = {wish: plainly(clip, method, motion=wish, bits_per_voxel=1) for wish in ("auto", False)}
+    assert moving(blobs["auto"]) and not moving(blobs[False])
+    assert all(0.9 * clip.size / 8 <= len(blob) <= clip.size / 8 for blob in blobs.values())
+    found = {wish: inrcodec.decode(blob).samples for wish, blob in blobs.items()}
+    assert psnr_db(clip, found["auto"]) > psnr_db(clip, found[False]) + 3
+    with inrcodec.open(blobs["auto"]) as image:
+        np.testing.assert_array_equal(image[2:5, 7:30, 20:61], found["auto"][2:5, 7:30, 20:61])
+        assert image.read(scale=0.5).shape == (3, 24, 32)
+
+
+def test_a_psnr_is_that_of_frames() -> None:
+    clip = panned((6, 48, 64), 3.4)
+    report = inrcodec.encode(clip, psnr_db=38, axes="tyx", effort=3)
+    assert moving(report) and 38 <= psnr_db(clip, inrcodec.decode(report).samples) <= 38.3
+
+
+def test_a_region_of_moving_frames_gains_by_tinc() -> None:
+    clip, place = panned((6, 48, 64), 3.4), (slice(12, 36), slice(16, 48))
+    psnrs = []
+    for region in (None, place):
+        blob = plainly(clip, "tinc", region=region, emphasis=region and 32.0, bits_per_voxel=0.7)
+        assert moving(blob)
+        psnrs.append(psnr_db(clip[:, *place], inrcodec.decode(blob).samples[:, *place]))
+    assert psnrs[1] > psnrs[0] + 0.5
+
+
+def test_restored_samples_are_those_of_frames() -> None:
+    """The network corrects frames, not still ones: every way to ask for them gives the same."""
+    plane = tissue((1, 120, 220))[0]
+    clip = np.stack([plane[4:100, 3 * t : 3 * t + 160] for t in range(12)])
+    blob = plainly(clip, "tinc", bits_per_voxel=0.2, effort=5)
+    assert moving(blob)
+    with inrcodec.open(blob) as image:
+        assert image.restorer is not None
+        expected = image[...]
+        np.testing.assert_array_equal(image[3:5, 17:60, 20:61], expected[3:5, 17:60, 20:61])
+        np.testing.assert_array_equal(np.concatenate(list(image.slabs())), expected)
+        assert image.sample(np.array([[4, 20, 30]])) == pytest.approx(float(expected[4, 20, 30]), abs=0.51)
+
+
+@pytest.mark.parametrize(("kind", "value", "spacing"), [("bits_per_voxel", 2, 32), ("bits_per_voxel", 0.01, 64), ("ratio", 800, 64), ("psnr_db", 20, 32)])
+def test_where_displacements_would_take_most_of_a_size_there_are_fewer(kind: Any, value: float, spacing: int) -> None:
+    moving = stilled(task_of(panned((6, 96, 128), 3.4), EncodeOptions(Quality(kind, value)))).moving
+    assert moving is not None and moving.choices["motion_spacing"] == spacing
 
 
 def test_displacements_count_for_the_size() -> None:
@@ -77,10 +137,8 @@ def test_displaced_frames_are_fitted_on_the_cpu() -> None:
     clip, options = panned((6, 48, 48), 2.5), EncodeOptions(Quality("ratio", 8.0), method="pyramid")
     there = Backend("triton", "cuda")
     for moves in (True, False):
-        wish = replace(options, pyramid=PyramidOptions(motion=moves))
-        task = Task(clip, 0, 255, wish, there, lambda *_: None, lambda _, work: work(), clip=True)
-        system = PyramidSystem(task)
-        system._stilled()
+        wish = replace(options, motion=moves)
+        system = PyramidSystem(stilled(task_of(clip, wish, there)))
         assert (system.backend == there) is not moves
         assert not moves or "on the CPU" in system.backend.reason
 
@@ -89,4 +147,4 @@ def test_what_cannot_move_is_refused() -> None:
     with pytest.raises(OptionError, match="3 axes without channels"):
         encode(scan((40, 40), "uint8"), True, axes="yx")
     with pytest.raises(OptionError, match="True, False or 'auto'"):
-        PyramidOptions(motion="always")  # type: ignore[arg-type]
+        encode(panned((6, 48, 48), 2.5), "always")

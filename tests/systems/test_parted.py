@@ -183,7 +183,7 @@ def test_motion_is_not_looked_for_in_parts() -> None:
     blob = encode(clip, axes="tyx", bits_per_voxel=3, pyramid=options)
     assert "signal_parts" in inrcodec.info(blob).details
     with pytest.raises(OptionError, match=r"at most 7000 samples for motion=True, found 12800"):
-        encode(clip, axes="tyx", bits_per_voxel=3, pyramid=replace(options, motion=True))
+        encode(clip, axes="tyx", bits_per_voxel=3, pyramid=options, motion=True)
 
 
 def test_too_many_parts_are_refused() -> None:

@@ -1,0 +1,72 @@
+"""Clips of moving cameras: their still frames take the place of what a system works on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from inrcodec_formats.errors import OptionError
+from inrcodec_kernels.backend import best_on_cpu, on_device
+from inrcodec_kernels.warp import Field
+
+from ..fitting import motion
+from ..payload.motion import pack
+from ..region import Region
+from .base import Moving, Task
+
+_MOST_SAMPLES = 1 << 26
+"""Of all frames: they and their still frames are held as a whole, several times over."""
+_MOST_OF_SIZE = 0.3
+"""That displacements take: 21 % of a size was better than fewer nodes, 41 % was worse."""
+
+
+def stilled(task: Task) -> Task:
+    """A task on still frames where displacements pay, or are asked for; else the same one.
+
+    Raises
+    ------
+    OptionError
+        If motion is asked for that cannot be.
+    """
+    if not _wanted(task):
+        return task
+    found: Task = task.timed("motion", lambda: _stilled(task))
+    return found
+
+
+def _wanted(task: Task) -> bool:
+    wish, volume = task.options.motion, task.volume
+    if wish is True and (task.channels or volume.ndim != 3):
+        raise OptionError(f"expected a signal of 3 axes without channels for motion=True, found {volume.shape}; leave it out")
+    if volume.size > _MOST_SAMPLES:
+        if wish is True:
+            raise OptionError(f"expected at most {_MOST_SAMPLES} samples for motion=True, found {volume.size}; leave it out")
+        return False
+    return wish is True or (wish == "auto" and task.clip)
+
+
+def _field(task: Task) -> Field | None:
+    """Displacements, of fewer nodes where they would take too much of a size that is asked for."""
+    target, samples = task.options.target, task.volume.size
+    most = {"ratio": task.volume.nbytes / target.value, "bits_per_voxel": samples * target.value / 8}.get(target.kind, math.inf)
+    for shift in motion.SHIFTS:
+        field = motion.find_motion(task.volume, shift)
+        if field is None or len(pack(field)) <= _MOST_OF_SIZE * most:
+            break
+    return field
+
+
+def _stilled(task: Task) -> Task:
+    frames, region = task.volume, task.options.region
+    if task.options.motion == "auto" and not motion.pays(frames):
+        return task
+    field = _field(task)
+    if field is None:
+        return task
+    backend = best_on_cpu() if on_device(task.backend) else task.backend
+    still = motion.stilled(frames, field, backend)
+    moving = Moving(field, frames, still.known, region)
+    if region is not None:
+        inside = motion.inside_of_still(region.mask(frames.shape), field, backend)
+        region = Region(inside, region.emphasis)
+    return replace(task, volume=still.samples, options=replace(task.options, region=region), moving=moving)
