@@ -294,7 +294,9 @@ class ClipEncoder:
         return self._encoded(samples, Quality("bits_per_voxel", 8 * least / samples.size), note)
 
     def _encoded(self, samples: np.ndarray, target: Quality, note: Progress) -> Coded:
-        options = replace(self.options, target=target, region=self._regions.get(samples.shape[1:3]))
+        # Of planes coded as channels beside another one, nothing is displaced.
+        motion = self.options.motion if samples.ndim == len(AXES) or len(self.parts) == 1 else False
+        options = replace(self.options, target=target, region=self._regions.get(samples.shape[1:3]), motion=motion)
         encoder = Encoder(_signal(samples), options, note)
         return *encoder.run(), encoder.errors
 

@@ -127,10 +127,11 @@ def _refined(after: Floats, before: Floats, nodes: Floats, shift: int) -> Floats
 def _corrected(after: Floats, before: Floats, nodes: Floats, shift: int, level: int) -> Floats:
     """Displacements corrected by Gauss-Newton steps on frames at half the resolution, `level` times over."""
     scale, hats = np.float32(1 << level), _Hats(after.shape, nodes.shape[1:], shift - level)
-    slopes, places = [np.asarray(slope) for slope in np.gradient(before)], np.indices(after.shape, dtype=np.float32)
+    known, places = np.stack([before, *np.gradient(before)]), np.indices(after.shape, dtype=np.float32)
     for _ in range(_ROUNDS):
         at = places + hats.dense(nodes) / scale
-        rest, (gy, gx) = after - _sampled(before, at), (_sampled(slope, at) for slope in slopes)
+        found, gy, gx = _sampled(known, at)
+        rest = after - found
         trust = _within(at, before.shape) / (1 + np.square(rest / _OUTLIER))
         yy, xx, yx, y, x = (hats.summed(trust * a * b) for a, b in ((gy, gy), (gx, gx), (gy, gx), (gy, rest), (gx, rest)))
         hold = _TOGETHER * hats.summed(np.ones_like(rest)) + 1e-3
@@ -167,11 +168,18 @@ def _neighbours(nodes: Floats) -> Floats:
 
 
 def _sampled(values: Floats, at: Floats) -> Floats:
-    """Values at places (2, ...), linear between samples; the edge goes on."""
-    (y, fy), (x, fx) = (_split(place, n) for place, n in zip(at, values.shape, strict=True))
-    above = values[y, x] + fx * (values[y, x + 1] - values[y, x])
-    below = values[y + 1, x] + fx * (values[y + 1, x + 1] - values[y + 1, x])
+    """Values (..., H, W) at places (2, ...), linear between samples; the edge goes on."""
+    (y, fy), (x, fx) = (_split(place, n) for place, n in zip(at, values.shape[-2:], strict=True))
+    first = y * values.shape[-1] + x
+    flat = values.reshape(*values.shape[:-2], -1)
+    above, below = (_between(flat, first + line, fx) for line in (0, values.shape[-1]))
     return above + fy * (below - above)
+
+
+def _between(flat: Floats, first: NDArray[np.intp], share: Floats) -> Floats:
+    """Values between one place and the next."""
+    before: Floats = flat.take(first, axis=-1)
+    return before + share * (flat.take(first + 1, axis=-1) - before)
 
 
 def _split(place: Floats, extent: int) -> tuple[NDArray[np.intp], Floats]:

@@ -30,6 +30,7 @@ from inrcodec.image import Image
 from inrcodec.options import EncodeOptions, PyramidOptions, one_target
 from inrcodec_formats.errors import ContainerError, OptionError, SignalError, TargetError
 from inrcodec_formats.video.read import ClipReader
+from samples import panned, psnr_db
 
 
 def raw_bytes(signal):
@@ -370,6 +371,24 @@ def test_a_psnr_is_that_of_the_region_of_all_planes(tmp_path) -> None:
 def test_everything_may_be_inside(tmp_path) -> None:
     report = inrcodec.encode(clip_signal(), tmp_path / "c.inrc", ratio=6, region=(slice(None), slice(None)), **FAST)
     assert report.psnr_inside_db == pytest.approx(report.psnr_db) and report.psnr_outside_db is None
+
+
+@pytest.mark.parametrize("wish", ["auto", True, False])
+def test_luma_of_a_moving_camera_is_displaced(wish) -> None:
+    header = clip_header(frames=6, height=48, width=64)
+    luma = panned((6, 48, 64), 3.4)
+    planes = (luma, *(plane[:, ::2, ::2] // 4 + 96 for plane in (luma, 255 - luma)))
+    blob = inrcodec.encode(signal_of(header, planes), bits_per_voxel=1, motion=wish, **FAST)
+    with inrcodec.open(blob) as clip:
+        moved = []
+        for part in (0, 1):
+            with clip.image(0, part) as image:
+                moved.append("still_frames" in image.blocks.details())
+        assert moved == [wish is not False, False], "both planes of chroma are channels of one stream"
+        whole = clip.read(0, 6)
+        for plane, part in zip(whole, clip.read(2, 4), strict=True):
+            np.testing.assert_array_equal(plane[2:4], part)
+    assert psnr_db(luma, whole[0]) > (34 if wish else 0)
 
 
 def test_a_mask_is_of_a_frame() -> None:

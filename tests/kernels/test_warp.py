@@ -55,6 +55,21 @@ def test_definition_is_the_formula(case: tuple) -> None:  # type: ignore[type-ar
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_what_is_seen_is_what_positions_say(case: tuple) -> None:  # type: ignore[type-arg]
+    """Of boxes that begin and end anywhere between nodes, though corners alone are looked at."""
+    field, random = drawn(*case), np.random.default_rng(0)
+    shape = np.array([len(field.nodes), *field.frame])
+    for _ in range(20):
+        start = random.integers(0, shape)
+        stop = start + 1 + random.integers(0, shape - start)
+        box = tuple(start.tolist()), tuple(stop.tolist())
+        (_, *low), (_, *high) = seen(field, *box)
+        places = positions(field, *box) >> 4
+        expected = np.clip(places.min(axis=(0, 2, 3)) - 2, 0, np.array(field.still) - 1), np.clip(places.max(axis=(0, 2, 3)) + 4, 1, field.still)
+        np.testing.assert_array_equal((low, high), expected)
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_compiled_is_the_definition(case: tuple) -> None:  # type: ignore[type-arg]
     field = drawn(*case)
     still = stills(field)

@@ -31,12 +31,19 @@ def _frame(still, origin_y, origin_x, height, width, nodes, shift, weights, firs
             py, px = 16 * y + _moved(nodes[0], shift, y, x), 16 * x + _moved(nodes[1], shift, y, x)
             top, left, of_y, of_x = (py >> 4) - BEFORE, (px >> 4) - BEFORE, weights[py & 15], weights[px & 15]
             total = np.float32(0)
-            for i in range(TAPS):
-                row = min(max(top + i, 0), height - 1) - origin_y
-                line = np.float32(0)
-                for j in range(TAPS):
-                    line += of_x[j] * still[row, min(max(left + j, 0), width - 1) - origin_x]
-                total += of_y[i] * line
+            if top >= 0 and top + TAPS <= height and left >= 0 and left + TAPS <= width:
+                for i in range(TAPS):
+                    line = np.float32(0)
+                    for j in range(TAPS):
+                        line += of_x[j] * still[top + i - origin_y, left + j - origin_x]
+                    total += of_y[i] * line
+            else:
+                for i in range(TAPS):
+                    row = min(max(top + i, 0), height - 1) - origin_y
+                    line = np.float32(0)
+                    for j in range(TAPS):
+                        line += of_x[j] * still[row, min(max(left + j, 0), width - 1) - origin_x]
+                    total += of_y[i] * line
             out[r, c] = total
 
 
@@ -48,10 +55,16 @@ def _back(gradients, nodes, shift, weights, out):  # type: ignore[no-untyped-def
         for x in range(gradients.shape[1]):
             py, px = 16 * y + _moved(nodes[0], shift, y, x), 16 * x + _moved(nodes[1], shift, y, x)
             top, left, of_y, of_x = (py >> 4) - BEFORE, (px >> 4) - BEFORE, weights[py & 15], weights[px & 15]
+            inside = top >= 0 and top + TAPS <= height and left >= 0 and left + TAPS <= width
             for i in range(TAPS):
-                row, share = min(max(top + i, 0), height - 1), of_y[i] * gradients[y, x]
-                for j in range(TAPS):
-                    out[row, min(max(left + j, 0), width - 1)] += share * of_x[j]
+                share = of_y[i] * gradients[y, x]
+                if inside:
+                    for j in range(TAPS):
+                        out[top + i, left + j] += share * of_x[j]
+                else:
+                    row = min(max(top + i, 0), height - 1)
+                    for j in range(TAPS):
+                        out[row, min(max(left + j, 0), width - 1)] += share * of_x[j]
 
 
 def warp(still: Floats, origin: tuple[int, int], field: Field, start: Place, stop: Place) -> Floats:

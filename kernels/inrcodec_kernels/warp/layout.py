@@ -16,6 +16,7 @@ NODE_LIMIT = 1 << 17
 MIN_SHIFT, MAX_SHIFT = 3, 6
 """Of `Field.shift`."""
 Place = tuple[int, int, int]
+Places = NDArray[np.int64]
 # Lanczos windows of 3 lobes, 256ths, for 0/16 to 8/16 of a sample; each line sums to 256.
 _HALF = (
     (0, 0, 256, 0, 0, 0), (3, -12, 255, 14, -4, 0), (5, -22, 250, 31, -8, 0),
@@ -53,25 +54,37 @@ def nodes_of(extent: int, shift: int) -> int:
 
 def positions(field: Field, start: Place, stop: Place) -> NDArray[np.int32]:
     """Positions of the samples of a box in the still frames, in sixteenths; shape (n, 2, h, w)."""
-    size, nodes = 1 << field.shift, field.nodes[start[0] : stop[0]].astype(np.int64)
-    place = [np.arange(a, b) for a, b in zip(start[1:], stop[1:], strict=True)]
-    (y, fy), (x, fx) = ((p >> field.shift, p & size - 1) for p in place)
-    rows = nodes[:, :, y] * (size - fy)[:, None] + nodes[:, :, y + 1] * fy[:, None]
-    sums = rows[..., x] * (size - fx) + rows[..., x + 1] * fx
+    return _positions(field, slice(start[0], stop[0]), *(np.arange(a, b) for a, b in zip(start[1:], stop[1:], strict=True)))
+
+
+def _positions(field: Field, frames: slice, rows: Places, columns: Places) -> NDArray[np.int32]:
+    """Those of the samples in some rows and columns."""
+    size, nodes = 1 << field.shift, field.nodes[frames].astype(np.int64)
+    (y, fy), (x, fx) = ((p >> field.shift, p & size - 1) for p in (rows, columns))
+    along = nodes[:, :, y] * (size - fy)[:, None] + nodes[:, :, y + 1] * fy[:, None]
+    sums = along[..., x] * (size - fx) + along[..., x + 1] * fx
     # A node's unit is two of those of positions.
     moved = (sums + (1 << 2 * field.shift - 2)) >> (2 * field.shift - 1)
-    moved[:, 0] += PHASES * place[0][:, None]
-    moved[:, 1] += PHASES * place[1]
+    moved[:, 0] += PHASES * rows[:, None]
+    moved[:, 1] += PHASES * columns
     return moved.astype(np.int32)
 
 
 def seen(field: Field, start: Place, stop: Place) -> tuple[Place, Place]:
     """The box of still frames, first and end, that the samples of a box of frames depend on."""
-    whole = positions(field, start, stop) >> 4
+    # Between four nodes positions are bilinear, so that none lies beyond those of the corners.
+    rows, columns = (_corners(a, b, 1 << field.shift) for a, b in zip(start[1:], stop[1:], strict=True))
+    whole = _positions(field, slice(start[0], stop[0]), rows, columns) >> 4
     low, high = whole.min(axis=(0, 2, 3)) - BEFORE, whole.max(axis=(0, 2, 3)) + TAPS - BEFORE
     ends = [(int(np.clip(a, 0, n - 1)), int(np.clip(b, 1, n))) for a, b, n in zip(low, high, field.still, strict=True)]
     (y0, y1), (x0, x1) = ends
     return (start[0], y0, x0), (stop[0], y1, x1)
+
+
+def _corners(start: int, stop: int, size: int) -> Places:
+    """First and last samples of [start, stop) between every two nodes."""
+    first = np.arange(start // size * size, stop, size)
+    return np.unique(np.clip(np.concatenate([first, first + size - 1]), start, stop - 1))
 
 
 def check(field: Field) -> None:

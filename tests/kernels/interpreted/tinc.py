@@ -56,6 +56,20 @@ def test_samples_are_those_of_the_cpu(stream: bytes, restored: bool) -> None:
     assert there.voxels_evaluated >= here.voxels_evaluated > 0
 
 
+@pytest.mark.parametrize("restored", [pytest.param(False, id="plain", marks=pytest.mark.slow), pytest.param(True, id="restored")])
+def test_displaced_frames_are_those_of_the_cpu(restored: bool) -> None:
+    clip = np.stack([scan((1, 9, 12), "uint8")[0, t : t + 6, 2 * t : 2 * t + 6] for t in range(2)])
+    there, here = pair(inrcodec.encode(clip, bits_per_voxel=40, effort=1, restoration=False, device="cpu", axes="tyx", motion=True), restored)
+    assert "still_frames" in there.blocks.details()
+    found = there.read_tensor()
+    assert found.device.type == DEVICE and there.backend == GPU
+    difference = np.abs(found.cpu().numpy().astype(int) - here[...])
+    assert difference.max() <= 1 and np.count_nonzero(difference) <= 2
+    start, stop = np.array([1, 2, 3]), np.array([2, 5, 6])
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    assert np.array_equal(there.read_box(start, stop), found.cpu().numpy()[box])
+
+
 def test_a_box_too_large_for_the_device_is_halved(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = pair(stream, False)
     plain, refused = Image.read_tensor, []
@@ -75,9 +89,10 @@ def test_a_box_too_large_for_the_device_is_halved(stream: bytes, monkeypatch: py
 
 def test_a_damaged_chunk_is_refused(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     there, _ = pair(stream, False)
-    coded = there._coded(np.zeros(3, dtype=np.int64), np.array(there.shape))
+    assert there.blocks.on_device is not None
+    coded = there._coded(there.blocks.on_device.leaves(np.zeros(3, dtype=np.int64), np.array(there.shape)))
     broken = coded._replace(bodies=[coded.bodies[0][:4] + b"\xff" + coded.bodies[0][4:], *coded.bodies[1:]])
-    monkeypatch.setattr(Image, "_coded", lambda image, start, stop: broken)
+    monkeypatch.setattr(Image, "_coded", lambda image, leaves: broken)
     with pytest.raises(ContainerError, match="impossible data"):
         there.read_tensor()
 
