@@ -117,6 +117,13 @@ class Task:
         """What displacements take of the file."""
         return 0 if self.moving is None else len(self.moving.section.data)
 
+    @property
+    def region(self) -> Region | None:
+        """Where errors count more: what was asked for, else what of still frames the clip has seen."""
+        if self.moving is None or self.options.region is not None:
+            return self.options.region
+        return Region(self.moving.known)
+
     def note(self, stage: str) -> Callable[[float, str], None]:
         """Progress of one stage."""
         return lambda fraction, note: self.progress(stage, fraction, note)

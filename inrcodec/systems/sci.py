@@ -174,7 +174,7 @@ class SciSystem:
     def _fitted(self, weights: int, effort: float, sample: int | None = None) -> Networks:
         task, options = self.task, self.options
         tree = sci.choose_partition(task.volume, options, weights, task.channels)
-        facts = sci.measure_blocks(task.volume, tree, self.offset, task.options.region)
+        facts = sci.measure_blocks(task.volume, tree, self.offset, task.region)
         classes, kind = sci.choose_classes(facts, options, self._ndim, weights)
         bandwidth = sci.bandwidth_exponents(facts, classes, kind, options, self._ndim)
         chosen = kind

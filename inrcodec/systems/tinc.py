@@ -76,7 +76,7 @@ class TincSystem:
     shared_bytes: ClassVar[int] = 1000
 
     def __init__(self, task: Task) -> None:
-        self.task, self.options, self.backend = task, task.options.tinc, task.backend
+        self.task, self.options, self.backend, self.region = task, task.options.tinc, task.backend, task.region
         self.choices: dict[str, object] = {}
         self.step = 1.0
 
@@ -118,7 +118,7 @@ class TincSystem:
     def _sample(self) -> tinc.Sample:
         options = self.task.options
         offset = start.typical_value(self.task.volume)
-        return tinc.Sample(offset, options.seed, options.sample_voxels, self.backend, options.region)
+        return tinc.Sample(offset, options.seed, options.sample_voxels, self.backend, self.region)
 
     def _fit(
         self, layout: TincLayout, sample: tinc.Sample, step: float
@@ -155,7 +155,7 @@ class TincSystem:
         """Quantise all readouts at a step and code them."""
         network, geometry, backend = self.network, self.network.geometry, self.backend
         choices = self.task.options
-        quantised = tinc.quantise(geometry, network.leaves, step, choices.turns, pressure, backend, choices.region)
+        quantised = tinc.quantise(geometry, network.leaves, step, choices.turns, pressure, backend, self.region)
         bounds, lanes = tinc.chunk_bounds(geometry, quantised, *CHUNK_BYTES, backend=backend)
         statistics = replace(quantised.statistics, lanes=lanes)
         stream = TincStream(network.layout, network.tree, quantised.step, network.offset, self.task.low, self.task.high)

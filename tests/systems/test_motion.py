@@ -102,6 +102,16 @@ def test_where_displacements_would_take_most_of_a_size_there_are_fewer(kind: Any
     assert moving is not None and moving.choices["motion_spacing"] == spacing
 
 
+def test_what_no_frame_sees_counts_for_less() -> None:
+    clip = panned((6, 48, 64), 3.4)
+    task = stilled(task_of(clip, EncodeOptions(Quality("ratio", 8.0))))
+    assert task.moving is not None and task.region is not None and task.options.region is None
+    weights = task.region.weights(task.volume.shape)
+    assert set(np.unique(weights)) == {np.float32(1 / 8), np.float32(1)}
+    np.testing.assert_array_equal(weights == 1, task.moving.known)
+    assert task_of(clip, EncodeOptions(Quality("ratio", 8.0))).region is None
+
+
 def test_displacements_count_for_the_size() -> None:
     clip = panned((6, 48, 48), 2.5)
     blob = encode(clip, bits_per_voxel=2)
