@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 LEAST_FRAMES, MOST_FRAMES = 8, 64
-MOST_SAMPLES = 1 << 24
+MOST_SAMPLES = 1 << 25
 """Luma samples of a group, unless eight frames have more."""
 
 _REACH = 3
