@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 LEAST_FRAMES, MOST_FRAMES = 8, 64
-MOST_SAMPLES = 1 << 25
-"""Luma samples of a group, unless eight frames have more."""
+USUAL_FRAMES = 16
+"""Of large frames, too: displaced frames gain by it, those of more than these lose."""
+USUAL_SAMPLES, MOST_SAMPLES = 1 << 24, 1 << 25
+"""Luma samples of a group, and those up to which it has as many frames as usual; never fewer than eight."""
 
 _REACH = 3
 """Frames on either side of a cut that must all differ from those on the other: a flash of two frames is no cut."""
@@ -23,7 +25,8 @@ _SHRINK = 4
 
 def most_frames(luma_samples: int) -> int:
     """Frames that a group may have, given the samples of one."""
-    return min(max(MOST_SAMPLES // luma_samples, LEAST_FRAMES), MOST_FRAMES)
+    usual = min(USUAL_FRAMES, MOST_SAMPLES // luma_samples)
+    return min(max(USUAL_SAMPLES // luma_samples, usual, LEAST_FRAMES), MOST_FRAMES)
 
 
 class CutFinder:
