@@ -33,8 +33,8 @@ _LARGEST_STEP = 2.0
 """Samples of a level that a correction moves by at most."""
 _OUTLIER = 8.0
 """Difference, in 8-bit samples, from which on a sample counts for less than half."""
-_PAIRS, _PAYS = 4, 0.4
-"""Pairs of neighbours that are looked at, and what must remain of their squared differences at most for motion to pay: 0.36 gained, 0.46 did not."""
+_PAIRS, _PAYS = 4, 0.45
+"""Pairs of neighbours that are looked at, and what must remain of their squared differences at most for motion to pay: 0.43 gained, 0.46 did not."""
 _LEAST_EXTENT, _LEAST_FRAMES = 32, 4
 _MOST_STILL = 2.5
 """Samples of a still frame over those of a frame: a fit takes that much longer."""
