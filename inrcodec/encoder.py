@@ -157,7 +157,7 @@ class Encoder:
     def _first_goal(self) -> Goal:
         size = self._target_bytes
         if size is not None:
-            return Goal(bits=max(8 * (size - self.system.overhead_bytes - self.system.task.motion_bytes), 64.0))
+            return Goal(bits=max(8 * (size - self.system.overhead_bytes - self.system.task.section_bytes), 64.0))
         data_range = max(self.high - self.low, 1)
         return Goal(error=data_range**2 / 10 ** (min(self.options.target.value, _LOSSLESS_DB) / 10))
 
@@ -292,9 +292,8 @@ class Encoder:
     def _assemble(self, step: float, pressure: float) -> Result:
         """Quantise at a step and write the whole stream."""
         draft = self.system.draft(step, pressure)
-        moving = self.system.task.moving
-        moved = [] if moving is None else [moving.section]
-        sections = [s for s in (metadata_section(self.signal.header), *draft.sections, *moved, *self.extra) if s is not None]
+        own = (*draft.sections, *self.system.task.sections, *self.extra)
+        sections = [s for s in (metadata_section(self.signal.header), *own) if s is not None]
         out = io.BytesIO()
         write_container(out, self._header(), sections, iter(draft.chunks))
         return Result(out.getvalue(), draft, step, None)
@@ -325,7 +324,6 @@ class Encoder:
 
     def _report(self, result: Result, error: SplitErrors) -> EncodeReport:
         data_range, parted = own_range(self.volume), self.inside is not None
-        moved = {} if self.system.task.moving is None else self.system.task.moving.choices
         header, size, weights = self.signal.header, len(result.blob), result.draft.weights
         return EncodeReport(
             bytes=size,
@@ -347,7 +345,7 @@ class Encoder:
             effort=self.options.effort,
             psnr_inside_db=error.inside.psnr(data_range) if parted else None,
             psnr_outside_db=error.outside.psnr(data_range) if parted and error.outside.voxels else None,
-            choices={**self.system.choices, **moved, **self.choices, "step": float(np.float32(result.step))},
+            choices={**self.system.choices, **self.system.task.choices, **self.choices, "step": float(np.float32(result.step))},
         )
 
     def _reasons(self) -> list[str]:

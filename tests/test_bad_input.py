@@ -473,3 +473,34 @@ def test_44_trees_of_anything(stream: bytes, data: bytes, at: int) -> None:
 @given(data=st.binary(max_size=300))
 def test_45_networks_of_anything(dense_stream: bytes, data: bytes) -> None:
     refused_or_harmless(rebuilt(dense_stream, NETW=data), dense_stream)
+
+
+# Still frames of TINC and SCI: attack 68
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(params=["tinc_clip", "sci_clip"])
+def moving(request: pytest.FixtureRequest) -> bytes:
+    return (GOLDEN / f"{request.param}.inrc").read_bytes()
+
+
+def test_68_sections_of_other_still_frames(moving: bytes, stream: bytes) -> None:
+    """The tree is that of still frames, not of others; one of a single block would be one of frames too."""
+    refused_or_harmless(rebuilt(moving, MOVE=None), moving)
+    move = bytearray(section(moving, "MOVE"))
+    for at, extent in ((2, 1), (2, 2**20), (6, 2**31), (6, 0)):
+        refused_cheaply(rebuilt(moving, MOVE=bytes(move[:at]) + struct.pack("<I", extent) + bytes(move[at + 4 :])))
+    refused_cheaply(rebuilt(moving, MOVE=bytes(move[:9])))
+    refused_cheaply(rebuilt(stream, MOVE=bytes(move)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(at=st.integers(0, 10**6), value=st.integers(0, 255))
+def test_68_random_bytes_in_move(at: int, value: int) -> None:
+    for name in ("tinc_clip", "sci_clip"):
+        whole = (GOLDEN / f"{name}.inrc").read_bytes()
+        move = bytearray(section(whole, "MOVE"))
+        move[at % len(move)] = value
+        refused_or_harmless(rebuilt(whole, MOVE=bytes(move)), whole)

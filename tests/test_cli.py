@@ -190,6 +190,12 @@ def test_encode_passes_every_option(codec, volume, capsys):
     assert "no GPU [here]" in out.replace("\n", "")
 
 
+@pytest.mark.parametrize(("given", "passed"), [([], "auto"), (["--motion"], True), (["--no-motion"], False)], ids=str)
+def test_motion_is_automatic_unless_said(codec, volume, capsys, given, passed):
+    code, _, _ = run(capsys, "encode", volume, volume.with_name("o.inrc"), "--ratio", 2, *given)
+    assert code == 0 and codec.calls[-1]["motion"] == passed
+
+
 def test_encode_takes_a_region_as_slices_or_as_a_file(codec, volume, capsys):
     output, mask = volume.with_name("o.inrc"), volume.with_name("mask.npy")
     np.save(mask, np.eye(9, 10, dtype=np.uint8))

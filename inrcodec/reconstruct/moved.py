@@ -80,8 +80,7 @@ class Moved:
         """What `inrcodec info` tells of the method, and of motion."""
         still = "x".join(map(str, self.field.still))
         largest = float(np.abs(self.field.nodes - self.field.nodes.mean((0, 2, 3), keepdims=True)).max()) / 8
-        motion = {"still_frames": still, "motion_spacing": 1 << self.field.shift, "largest_motion": largest}
-        return self.still.details() | motion
+        return self.still.details() | {"still_frames": still, "motion_spacing": 1 << self.field.shift, "largest_motion": largest}
 
     def box(self, start: IntArray, stop: IntArray, chunks: Chunks) -> NDArray[np.float32]:
         """Samples of the box [start, stop), not rounded."""

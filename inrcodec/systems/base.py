@@ -113,9 +113,19 @@ class Task:
     moving: Moving | None = None
 
     @property
-    def motion_bytes(self) -> int:
-        """What displacements take of the file."""
-        return 0 if self.moving is None else len(self.moving.section.data)
+    def sections(self) -> list[Section]:
+        """What a stream holds whatever the system, beside its own sections."""
+        return [] if self.moving is None else [self.moving.section]
+
+    @property
+    def section_bytes(self) -> int:
+        """What these take of the file."""
+        return sum(len(section.data) for section in self.sections)
+
+    @property
+    def choices(self) -> dict[str, object]:
+        """What was decided before the system had its say, for the report."""
+        return {} if self.moving is None else self.moving.choices
 
     @property
     def region(self) -> Region | None:
@@ -152,7 +162,7 @@ class System(Protocol):
     psnr_slope : float
         dB by which the PSNR falls when the step doubles, negative.
     overhead_bytes : int
-        About what the container takes for itself: header, directory, footer, tree and statistics; displacements come besides.
+        About what the container takes for itself: header, directory, footer, tree and statistics; the task's sections come besides.
     shared_bytes : int
         About what networks for the whole signal take.
     restorable : bool

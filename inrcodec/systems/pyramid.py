@@ -92,6 +92,7 @@ class PyramidSystem:
         self.size_window = size_window(task.volume.size)
         self.offsets = self._typical_values()
         self.volume, self.offset = self._centred()
+        # A fit to displaced frames leaves what no frame sees to itself, so that only a region asked for weighs anything.
         region = task.options.region
         self._weights = None if region is None else region.weights(task.volume.shape)
 
@@ -273,7 +274,7 @@ class PyramidSystem:
         if not _LEAST_CHANGE <= fewer <= _MOST_CHANGE:
             nearer = self.fit.step * self.fit.pressure**_AS_STEP * fewer**_OF_STEP
             # Where no step makes a stream as small as is asked, each try would go further.
-            self._fit_at(min(nearer, MAX_STEP), scaled(self._goal, step, 8 * self.task.motion_bytes))
+            self._fit_at(min(nearer, MAX_STEP), scaled(self._goal, step, 8 * self.task.section_bytes))
             self._reached, fewer = step, 1.0
         stream, latents = self._stream, self._changed(fewer)
         tiles = _coded(stream, latents, self._coder)
@@ -298,7 +299,7 @@ class PyramidSystem:
 
     @property
     def _other_bits(self) -> float:
-        return self._network_bits + 8 * (self.overhead_bytes + self.task.motion_bytes)
+        return self._network_bits + 8 * (self.overhead_bytes + self.task.section_bytes)
 
     def _changed(self, fewer: float) -> list[NDArray[np.int32]]:
         """Latents that take the fit's bits over `fewer`, or less where no price makes so many of them."""

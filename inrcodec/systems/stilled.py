@@ -20,7 +20,7 @@ _MOST_OF_SIZE = 0.3
 """That displacements take: 21 % of a size was better than fewer nodes, 41 % was worse."""
 
 
-def stilled(task: Task) -> Task:
+def with_still_frames(task: Task) -> Task:
     """A task on still frames where displacements pay, or are asked for; else the same one.
 
     Raises

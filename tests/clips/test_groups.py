@@ -66,3 +66,8 @@ def test_groups_begin_at_cuts_and_are_neither_too_long_nor_needlessly_short(data
     for begin, end in zip([0, *found], [*found, frames], strict=True):
         inside = [n for start, n in zip(starts, lengths, strict=True) if begin <= start < end]
         assert len(inside) == -(-(end - begin) // most) and max(inside) - min(inside) <= 1
+
+
+@pytest.mark.parametrize(("height", "width", "frames"), [(144, 176, 64), (720, 1280, 18), (1080, 1920, 16), (1440, 2560, 9), (2160, 3840, 8)])
+def test_frames_of_usual_sizes(height, width, frames):
+    assert most_frames(height * width) == frames

@@ -12,9 +12,10 @@ import pytest
 import inrcodec
 from inrcodec import OptionError
 from inrcodec.options import EncodeOptions, PyramidOptions
+from inrcodec.systems import stilled as module
 from inrcodec.systems.base import Task
 from inrcodec.systems.pyramid import PyramidSystem
-from inrcodec.systems.stilled import stilled
+from inrcodec.systems.stilled import with_still_frames
 from inrcodec_formats.container.header import Quality
 from inrcodec_kernels.backend import Backend, choose
 from samples import panned, psnr_db, scan, tissue
@@ -98,13 +99,21 @@ def test_restored_samples_are_those_of_frames() -> None:
 
 @pytest.mark.parametrize(("kind", "value", "spacing"), [("bits_per_voxel", 2, 32), ("bits_per_voxel", 0.01, 64), ("ratio", 800, 64), ("psnr_db", 20, 32)])
 def test_where_displacements_would_take_most_of_a_size_there_are_fewer(kind: Any, value: float, spacing: int) -> None:
-    moving = stilled(task_of(panned((6, 96, 128), 3.4), EncodeOptions(Quality(kind, value)))).moving
+    moving = with_still_frames(task_of(panned((6, 96, 128), 3.4), EncodeOptions(Quality(kind, value)))).moving
     assert moving is not None and moving.choices["motion_spacing"] == spacing
+
+
+def test_frames_of_too_many_samples_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, options = panned((6, 48, 64), 3.4), EncodeOptions(Quality("ratio", 8.0))
+    monkeypatch.setattr(module, "_MOST_SAMPLES", clip.size - 1)
+    assert with_still_frames(task_of(clip, options)).moving is None
+    with pytest.raises(OptionError, match=f"at most {clip.size - 1} samples for motion=True, found {clip.size}"):
+        with_still_frames(task_of(clip, replace(options, motion=True)))
 
 
 def test_what_no_frame_sees_counts_for_less() -> None:
     clip = panned((6, 48, 64), 3.4)
-    task = stilled(task_of(clip, EncodeOptions(Quality("ratio", 8.0))))
+    task = with_still_frames(task_of(clip, EncodeOptions(Quality("ratio", 8.0))))
     assert task.moving is not None and task.region is not None and task.options.region is None
     weights = task.region.weights(task.volume.shape)
     assert set(np.unique(weights)) == {np.float32(1 / 8), np.float32(1)}
@@ -148,7 +157,7 @@ def test_displaced_frames_are_fitted_on_the_cpu() -> None:
     there = Backend("triton", "cuda")
     for moves in (True, False):
         wish = replace(options, motion=moves)
-        system = PyramidSystem(stilled(task_of(clip, wish, there)))
+        system = PyramidSystem(with_still_frames(task_of(clip, wish, there)))
         assert (system.backend == there) is not moves
         assert not moves or "on the CPU" in system.backend.reason
 

@@ -118,7 +118,7 @@ def test_steps_stay_such_as_a_stream_can_hold(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(PyramidSystem, "_changed", lambda self, fewer: [])
     system = PyramidSystem.__new__(PyramidSystem)
     system._reached, system._goal = 1.0, Goal(bits=100.0)
-    system._known, system._network_bits, system.task = {1.0: []}, 100, SimpleNamespace(motion_bytes=0)  # type: ignore[assignment]
+    system._known, system._network_bits, system.task = {1.0: []}, 100, SimpleNamespace(section_bytes=0)  # type: ignore[assignment]
     system.fit = SimpleNamespace(step=MAX_STEP / 2, pressure=1.0, bits=lambda latents: 100.0)
     with pytest.raises(AttributeError):  # what codes the latents is not there
         system.draft(64.0, 1.0)
@@ -129,7 +129,7 @@ def test_steps_stay_such_as_a_stream_can_hold(monkeypatch: pytest.MonkeyPatch) -
 def test_a_step_is_of_all_bytes(fewer: float) -> None:
     """Networks and the container stay as they are, so that latents answer for all that is to be saved."""
     system = PyramidSystem.__new__(PyramidSystem)
-    system._known, system._network_bits, system.task = {1.0: []}, 3000, SimpleNamespace(motion_bytes=50)  # type: ignore[assignment]
+    system._known, system._network_bits, system.task = {1.0: []}, 3000, SimpleNamespace(section_bytes=50)  # type: ignore[assignment]
     system.fit = SimpleNamespace(bits=lambda latents: 5000.0)  # type: ignore[assignment]
     rest = 3000 + 8 * (system.overhead_bytes + 50)
     assert (5000 + rest) / system.of_all(fewer) == pytest.approx(5000 / fewer + rest)

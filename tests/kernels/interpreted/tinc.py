@@ -43,17 +43,20 @@ def pair(stream: bytes, restored: bool) -> tuple[Image, Image]:
     return images[0], images[1]
 
 
-@pytest.mark.parametrize("restored", [False, True], ids=["plain", "restored"])
-def test_samples_are_those_of_the_cpu(stream: bytes, restored: bool) -> None:
-    there, here = pair(stream, restored)
+def check_samples(there: Image, here: Image, start: list[int], stop: list[int]) -> None:
+    """All samples are those of the CPU, and those of a box a part of them."""
     found = there.read_tensor()
     assert found.device.type == DEVICE and there.backend == GPU
     difference = np.abs(found.cpu().numpy().astype(int) - here[...])
     assert difference.max() <= 1 and np.count_nonzero(difference) <= 2
-    start, stop = np.array([1, 2, 3]), np.array([4, 9, 8])
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    assert np.array_equal(there.read_box(start, stop), found.cpu().numpy()[box])
+    assert np.array_equal(there.read_box(np.array(start), np.array(stop)), found.cpu().numpy()[box])
     assert there.voxels_evaluated >= here.voxels_evaluated > 0
+
+
+@pytest.mark.parametrize("restored", [False, True], ids=["plain", "restored"])
+def test_samples_are_those_of_the_cpu(stream: bytes, restored: bool) -> None:
+    check_samples(*pair(stream, restored), [1, 2, 3], [4, 9, 8])
 
 
 @pytest.mark.parametrize("restored", [pytest.param(False, id="plain", marks=pytest.mark.slow), pytest.param(True, id="restored")])
@@ -61,13 +64,7 @@ def test_displaced_frames_are_those_of_the_cpu(restored: bool) -> None:
     clip = np.stack([scan((1, 9, 12), "uint8")[0, t : t + 6, 2 * t : 2 * t + 6] for t in range(2)])
     there, here = pair(inrcodec.encode(clip, bits_per_voxel=40, effort=1, restoration=False, device="cpu", axes="tyx", motion=True), restored)
     assert "still_frames" in there.blocks.details()
-    found = there.read_tensor()
-    assert found.device.type == DEVICE and there.backend == GPU
-    difference = np.abs(found.cpu().numpy().astype(int) - here[...])
-    assert difference.max() <= 1 and np.count_nonzero(difference) <= 2
-    start, stop = np.array([1, 2, 3]), np.array([2, 5, 6])
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    assert np.array_equal(there.read_box(start, stop), found.cpu().numpy()[box])
+    check_samples(there, here, [1, 2, 3], [2, 5, 6])
 
 
 def test_a_box_too_large_for_the_device_is_halved(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
