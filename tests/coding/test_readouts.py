@@ -22,7 +22,7 @@ from inrcodec.coding.readouts import (
     leaf_bits,
 )
 from inrcodec_formats.errors import ContainerError
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import REFERENCE, Backend
 
 Widths = dict[int, np.ndarray]
 COMPILED = Backend("numba")
@@ -106,6 +106,28 @@ def test_values_of_31_bits_come_back() -> None:
     values[2][1] = [2**31 - 1, -(2**31) + 1, 255]
     values[2][5] = [254, -255, -256]
     chunks_come_back(geometry, values, widths_of(geometry, values), [0, 3])
+
+
+@pytest.mark.parametrize("constants", [[2**30, 2**28, -(2**30), 2**30, -(2**30), 5], [-(2**30), -(2**30), 2**30, 0, 2**30, 7]])
+def test_what_is_expected_of_a_constant_may_be_beyond_all_constants(constants: list[int]) -> None:
+    """That of a leaf 256 times as large is 16 times as large: found by chance, with random values of 28 bits."""
+    levels = [3, 1, 1, 3, 1, 2]
+    geometry = geometry_of(4, levels, 20)
+    values = sparse(geometry, 0, 0.3, 9)
+    for leaf, (level, constant) in enumerate(zip(levels, constants, strict=True)):
+        values[level][0, levels[:leaf].count(level)] = constant
+    chunks_come_back(geometry, values, widths_of(geometry, values), [0, 6])
+
+
+@pytest.mark.parametrize("backend", [REFERENCE, COMPILED], ids=lambda backend: backend.name)
+def test_a_constant_too_far_from_what_is_expected_is_not_written(backend: Backend) -> None:
+    geometry = geometry_of(2, [2, 2])
+    values = sparse(geometry, 0, 0.0, 1)
+    values[2][0] = [2**31 - 1, -(2**31) + 1]
+    widths = widths_of(geometry, values)
+    coder = ReadoutCoder(geometry, fit_statistics(geometry, values, widths), backend)
+    with pytest.raises(ValueError, match="expected constants within"):
+        coder.write(values, widths, 0, 2)
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .bands import BandCode, CodedError
-from .reference import check_end, first_states, joined
+from .reference import MOST_EXPECTED, check_end, check_excess, first_states, joined
 from .tables import Tables
 
 
@@ -92,7 +92,8 @@ def encode_chunk(
     intervals, lane = np.empty((2, most), dtype=np.uint32), np.empty(most, dtype=np.uint8)
     # A sign each, and up to 36 bits for what may escape.
     bits = np.empty(most + 36 * (len(level) + int((np.abs(values) >= code.escape.min()).sum())), dtype=np.uint8)
-    count, used = _intervals(values, kept, level, rows, code, lanes, intervals, lane, bits)
+    count, used, largest = _intervals(values, kept, level, rows, code, lanes, intervals, lane, bits)
+    check_excess(largest)
     return joined(encode(intervals[:, :count], lane[:count], lanes), bits[:used])
 
 
@@ -178,6 +179,12 @@ def _read_escape(data, bit):  # type: ignore[no-untyped-def]
     return _bits(data, bit + 5, width), bit + 5 + width
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _expected(before, ratio):  # type: ignore[no-untyped-def]
+    """Of a constant, from the one before."""
+    return min(max((before * ratio + (1 << 15)) >> 16, -MOST_EXPECTED), MOST_EXPECTED)
+
+
 @njit(nogil=True, cache=True)
 def _read_constants(data, bit, level, rows, values, kept, constants, code):  # type: ignore[no-untyped-def]
     n, first_table = len(level), len(code.thresholds) + 1 + len(code.width)
@@ -198,7 +205,7 @@ def _read_constants(data, bit, level, rows, values, kept, constants, code):  # t
     before = np.int64(0)
     for i in range(n):
         if i:
-            before = (before * code.ratios[level[i - 1], level[i]] + (1 << 15)) >> 16
+            before = _expected(before, code.ratios[level[i - 1], level[i]])
         before += signs[i] * constants[i]
         if abs(before) >= 1 << 31:
             return -1
@@ -234,7 +241,7 @@ def _read_signs(data, bit, level, rows, values, kept, most, escaped, code):  # t
 
 @njit(nogil=True, cache=True)
 def _intervals(values, kept, level, rows, code, lanes, intervals, lane, bits):  # type: ignore[no-untyped-def]
-    """Intervals and lanes of all symbols, and the raw bits; how many of each."""
+    """Intervals and lanes of all symbols, and the raw bits; how many of each, and the largest excess of a constant's difference."""
     starts = code.tables.starts
     contexts, n = len(code.thresholds) + 1, len(level)
     count, used = 0, 0
@@ -245,7 +252,7 @@ def _intervals(values, kept, level, rows, code, lanes, intervals, lane, bits):  
     for i in range(n):
         ahead = np.int64(0)
         if i:
-            ahead = (np.int64(values[rows[i - 1]]) * code.ratios[level[i - 1], level[i]] + (1 << 15)) >> 16
+            ahead = _expected(np.int64(values[rows[i - 1]]), code.ratios[level[i - 1], level[i]])
         differences[i] = values[rows[i]] - ahead
         table = contexts + len(code.width) + 2 * level[i] + (1 if kept[i] > 0 else 0)
         symbol = min(abs(differences[i]), np.int64(code.escape[table]))
@@ -254,9 +261,14 @@ def _intervals(values, kept, level, rows, code, lanes, intervals, lane, bits):  
         if symbol:
             bits[used] = 1 if differences[i] < 0 else 0
             used += 1
+    largest = np.int64(0)
     for i in range(n):
         table = contexts + len(code.width) + 2 * level[i] + (1 if kept[i] > 0 else 0)
-        used = _put_excess(bits, used, abs(differences[i]) - code.escape[table])
+        excess = abs(differences[i]) - code.escape[table]
+        largest = max(largest, excess)
+        if largest >> 31:
+            return count, used, largest
+        used = _put_excess(bits, used, excess)
     seen = np.zeros(len(values), dtype=np.int32)
     large, larges = np.empty(len(values), dtype=np.int64), 0
     for band in range(1, kept.max() + 1 if n else 1):
@@ -283,7 +295,7 @@ def _intervals(values, kept, level, rows, code, lanes, intervals, lane, bits):  
                         larges += 1
     for excess in large[:larges]:
         used = _put_excess(bits, used, excess)
-    return count, used
+    return count, used, largest
 
 
 @njit(nogil=True, cache=True)

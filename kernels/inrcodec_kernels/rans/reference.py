@@ -12,6 +12,8 @@ from .tables import PRECISION, TOTAL, Tables
 
 LEAST_STATE = 1 << 16
 """States lie in [2^16, 2^32); all lanes of an encoder start, and of a decoder end, with this one."""
+MOST_EXPECTED = 1 << 30
+"""Of a constant: what a small leaf leads to expect of a large one may be beyond all constants, and differences have 31 bits and a little."""
 _WORD = (1 << 16) - 1
 
 
@@ -155,6 +157,17 @@ def escape_bits(excess: int) -> list[int]:
     return [length >> i & 1 for i in range(5)] + [excess >> i & 1 for i in range(length)]
 
 
+def check_excess(largest: int) -> None:
+    """Refuse to write what five bits cannot give the length of.
+
+    Raises
+    ------
+    ValueError
+    """
+    if largest >= 1 << 31:
+        raise ValueError(f"expected constants within 2^30, or near what is expected of them, found one {largest} off; use a larger step")
+
+
 def _read_escapes(raw: RawBits, count: int) -> NDArray[np.int64]:
     return np.array([raw.digits(1, int(raw.digits(1, 5)[0]))[0] for _ in range(count)], dtype=np.int64)
 
@@ -239,14 +252,22 @@ def decode_chunk(
 def encode_chunk(
     values: NDArray[np.int32], kept: NDArray[np.int64], lanes: int, level: NDArray[np.int64], code: BandCode
 ) -> bytes:
-    """Inverse of `decode_chunk`."""
+    """Inverse of `decode_chunk`.
+
+    Raises
+    ------
+    ValueError
+        If a constant is beyond 2^30 and too far from what is expected of it.
+    """
     rows = code.rows(level)
     magnitude = np.abs(values.astype(np.int64))
     differences = _differences(values[rows[:-1]].astype(np.int64), level, code)
     table = code.contexts + code.levels + 2 * level + (kept > 0)
     stages = [(kept, code.contexts + level), (np.minimum(np.abs(differences), code.escape[table]), table)]
     bits = (differences[differences != 0] < 0).astype(int).tolist()
-    for excess in (np.abs(differences) - code.escape[table]).tolist():
+    excesses = np.abs(differences) - code.escape[table]
+    check_excess(int(excesses.max(initial=0)))
+    for excess in excesses.tolist():
         bits += escape_bits(excess) if excess >= 0 else []
     seen = np.zeros_like(magnitude)
     signs: list[int] = []
@@ -295,4 +316,5 @@ def _differences(constants: NDArray[np.int64], level: NDArray[np.int64], code: B
 
 
 def _expected(before: int, pair: NDArray[np.int64], code: BandCode) -> int:
-    return (before * int(code.ratios[pair[0], pair[1]]) + (1 << 15)) >> 16
+    expected = (before * int(code.ratios[pair[0], pair[1]]) + (1 << 15)) >> 16
+    return min(max(expected, -MOST_EXPECTED), MOST_EXPECTED)

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .bands import BandCode
+from .reference import MOST_EXPECTED
 from .tables import ALPHABET, TOTAL
 
 MOST_LANES = 32
@@ -25,6 +26,7 @@ _STARTS = tl.constexpr(ALPHABET + 1)
 _FIRSTS = tl.constexpr(257)
 _LEAST = tl.constexpr(1 << 16)
 _LARGE = tl.constexpr(1 << 31)
+_MOST_EXPECTED = tl.constexpr(MOST_EXPECTED)
 
 
 @dataclass(frozen=True)
@@ -362,6 +364,7 @@ def store_constants(values, rows, differences, chunk_leaves, ratios, levels):  #
         here = tl.load(level + i).to(tl.int32)
         # Before the first leaf the constant is 0, and so is what it leads to expect.
         constant = (constant * tl.load(ratios + previous * levels + here) + (1 << 15)) >> 16
+        constant = tl.minimum(tl.maximum(constant, -_MOST_EXPECTED), _MOST_EXPECTED)
         constant += tl.load(differences + i)
         outside = tl.abs(constant) >= _LARGE
         wrong |= outside.to(tl.int32)

@@ -83,6 +83,17 @@ def test_chunks_come_back(lanes: int, levels: int, counts: list[int], largest: f
     assert found(code, lanes, chunks, level, dtype) == wanted
 
 
+def test_what_is_expected_of_a_constant_may_be_beyond_all_constants() -> None:
+    code = band_code(2, 5)
+    code = code._replace(ratios=code.ratios << 4)
+    level, values, kept = leaves(code, 6, 7, 3.0)
+    values[code.rows(level)[:-1]] = [2**30, 2**28, -(2**30), 2**30, -(2**30), 5]
+    chunk = reference.encode_chunk(values, kept, 2, level, code)
+    wanted = expected(code, 2, chunk, level)
+    assert wanted is not None and wanted == by_leaf(code, values, kept, level, code.rows(level))
+    assert found(code, 2, [chunk], [level]) == [wanted]
+
+
 def test_more_leaves_than_are_listed_together() -> None:
     code = band_code(1, 5)
     chunks, level = encoded(code, 32, [triton.LEAVES + 5], 6, 1.0)
