@@ -2,7 +2,8 @@
 
 Ours is measured device-resident (voxels stay on the device) and with the copy to the host. nvJPEG2000 comes through
 nvImageCodec, NVDEC through FFmpeg's hevc_cuvid; both decode streams of the same peers that the CPU tables time, and what they
-return is compared with the CPU decoder's samples. A pyramid's stream is a fitted corner, repeated (`pyramid_stream.py`); its
+return is compared with the CPU decoder's samples. Streams that a device's time is too dear for can be made before, on any
+machine (``--make DIR``, then ``--streams DIR``; a clip's ``.inrc`` may lie there too, and is then played). A pyramid's stream is a fitted corner, repeated (`pyramid_stream.py`); its
 fit comes last, a step of it and a whole encoding. What cannot run says why; nothing is estimated.
 """
 
@@ -28,6 +29,8 @@ from .targets import search_quality
 
 RATE = 0.25
 REPEATS = 7
+STREAMS: Path | None = None
+"""Where streams made before lie."""
 WIDEST: tuple[int, tuple[int, int]] = 24, (16, 16)
 """Widths of the networks that large streams have."""
 CORNER = 32
@@ -51,6 +54,8 @@ class Timed:
         Of the work, when it is timed.
     first : int
         Calls before it is timed.
+    samples : int or None
+        That the work makes; None stands for the signal's.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Timed:
     expected: np.ndarray | None
     repeats: int = REPEATS
     first: int = 3
+    samples: int | None = None
 
 
 def ours(signal: BenchSignal) -> Iterator[Timed]:
@@ -67,10 +73,20 @@ def ours(signal: BenchSignal) -> Iterator[Timed]:
 
     if missing := make_peer("tinc").missing():
         raise PeerError(missing)
-    stream = inrcodec.encode(signal.main, bits_per_voxel=RATE)
-    expected = inrcodec.decode(stream).samples
+    stream = stream_of("tinc", signal, STREAMS)
+    expected = inrcodec.decode(stream, device="cpu").samples
     inrcodec.decode(stream, device="cuda")
     yield Timed("inrcodec TINC, with the copy to the host", _rate(stream, signal), lambda: inrcodec.decode(stream, device="cuda").samples, expected)
+
+
+def stream_of(method: str, signal: BenchSignal, folder: Path | None = None, device: str = "auto") -> bytes:
+    """The signal's stream: one made before, if there is a folder that has it."""
+    import inrcodec
+
+    made = None if folder is None else folder / f"{method}-{signal.main.shape[0]}.inrc"
+    if made is not None and made.exists():
+        return made.read_bytes()
+    return pyramid_stream(signal) if method == "pyramid" else inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method, device=device)
 
 
 def ours_resident(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
@@ -79,7 +95,7 @@ def ours_resident(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
     def timed(signal: BenchSignal) -> Iterator[Timed]:
         import inrcodec
 
-        stream = pyramid_stream(signal) if method == "pyramid" else inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
+        stream = stream_of(method, signal, STREAMS)
         expected = inrcodec.decode(stream, device="cpu").samples
         with inrcodec.open(stream, device="cuda") as image:
             found = image.read_tensor().cpu().numpy()
@@ -111,6 +127,29 @@ def pyramid_stream(signal: BenchSignal) -> bytes:
     rate = RATE + 8 * NETWORKS / part.size
     small = inrcodec.encode(part, bits_per_voxel=rate, method="pyramid", effort=1, device="cpu", pyramid=widest)
     return enlarged(small, [n // edge for n, edge in zip(shape, corner, strict=True)])
+
+
+def clips(signal: BenchSignal) -> Iterator[Timed]:
+    """Clips made before, played: every plane of every frame, decoded and copied to the host."""
+    import inrcodec
+
+    files = sorted(STREAMS.glob("clip-*.inrc")) if STREAMS else []
+    if not files:
+        raise PeerError("no clip-*.inrc among the streams made before; encode one there")
+    for file in files:
+        stream = file.read_bytes()
+        with inrcodec.open(stream, device="cpu") as clip:
+            height, width = clip.shape[1:]
+            samples = sum(plane.size for plane in clip.read())
+
+        def work(stream: bytes = stream) -> None:
+            with inrcodec.open(stream, device="cuda") as clip:
+                for _ in clip.pieces():
+                    pass
+
+        seconds = median_seconds(work, "cuda", 5, 2)[0]
+        name = f"inrcodec clip {width}x{height}, {len(clip)} frames, {len(clip) / seconds:.0f} frames/s with the copy to the host"
+        yield Timed(name, 8 * len(stream) / samples, work, None, 5, 0, samples)
 
 
 def ours_encoding(method: str, repeats: int = 3, first: int = 3) -> Callable[[BenchSignal], Iterator[Timed]]:
@@ -217,11 +256,12 @@ DECODERS = {
     "inrcodec SCI, device-resident": ours_resident("sci"),
     "inrcodec PYRAMID, device-resident": ours_resident("pyramid"),
     "inrcodec TINC, with the copy to the host": ours,
-    "inrcodec TINC, encode": ours_encoding("tinc"),
-    "inrcodec SCI, encode": ours_encoding("sci"),
+    "inrcodec, clips": clips,
+    "inrcodec PYRAMID, a step of the fit": pyramid_step,
     "nvJPEG2000": nvjpeg2000,
     "NVDEC": nvdec,
-    "inrcodec PYRAMID, a step of the fit": pyramid_step,
+    "inrcodec TINC, encode": ours_encoding("tinc", repeats=1, first=0),
+    "inrcodec SCI, encode": ours_encoding("sci", repeats=1, first=0),
     "inrcodec PYRAMID, encode": ours_encoding("pyramid", repeats=1, first=0),
 }
 
@@ -248,7 +288,8 @@ def _row(timed: Timed, signal: BenchSignal) -> str:
         if largest > 1:
             raise PeerError(f"differs from the CPU decoder by up to {largest}")
     middle, low, high = median_seconds(timed.work, "cuda", timed.repeats, timed.first)
-    speeds = [signal.samples / seconds / 1e9 for seconds in (middle, high, low)]
+    samples = timed.samples or signal.samples
+    speeds = [samples / seconds / 1e9 for seconds in (middle, high, low)]
     return f"| {timed.name} | {timed.bits_per_voxel:.4f} | {1e3 * middle:.2f} | {speeds[0]:.3f} ({speeds[1]:.3f} to {speeds[2]:.3f}) |"
 
 
@@ -285,9 +326,18 @@ def main() -> None:
     """Measure and write ``gpu.md``, row by row: a run that is stopped leaves what it has."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Decoders on a CUDA device.")
     parser.add_argument("--edge", type=int, default=256, help="voxels along each axis of the synthetic volume")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("bench/results"))
+    parser.add_argument("--streams", type=Path, help="a folder of streams made before, and of clips")
+    parser.add_argument("--make", type=Path, help="make the streams here, on the CPU, and end")
     options = parser.parse_args()
     signal = load_signal(f"synthetic:{options.edge}")
+    if options.make:
+        options.make.mkdir(parents=True, exist_ok=True)
+        for method in ("tinc", "sci", "pyramid"):
+            (options.make / f"{method}-{options.edge}.inrc").write_bytes(stream_of(method, signal, device="cpu"))
+        return
+    global STREAMS
+    STREAMS = options.streams
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "gpu.md").open("w", encoding="utf-8") as file:
         for line in itertools.chain(["# GPU decoders", "", *machine_lines(), f"{signal.name}.", ""], section(signal)):

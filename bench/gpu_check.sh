@@ -3,6 +3,8 @@
 #
 #   bash bench/gpu_check.sh [FOLDER]
 #
+# EDGE is that of the synthetic volume (256), ALLOWED the seconds for all (530), STREAMS a folder of streams made before on any
+# machine (`python -m bench.gpu --make STREAMS`), where a clip's clip-NAME.inrc may lie too.
 # Runs from the source tree on synthetic volumes; needs torch, numpy and pytest, uses what else it finds and says what it does
 # not. At most 8 files come into FOLDER ($OUT, or bench/results/DATE-GPU): environment.txt, tests.txt, kernels.md,
 # kernels.json, throughput.md, throughput.csv, gpu.md, log.txt. The exit code is that of the tests.
@@ -14,7 +16,9 @@ PYTHON=${PYTHON:-$(if [ -x .venv/bin/python ]; then echo .venv/bin/python; else 
 GPU=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr ' ' '-')
 FOLDER=${1:-${OUT:-bench/results/$(date -u +%F)-${GPU:-no-gpu}}}
 EDGE=${EDGE:-256}
-END=$((SECONDS + 530))
+END=$((SECONDS + ${ALLOWED:-530}))
+# Deterministic sums of cuBLAS, which tests ask for.
+export CUBLAS_WORKSPACE_CONFIG=:4096:8
 mkdir -p "$FOLDER"
 rm -f "$FOLDER/log.txt"
 
@@ -52,7 +56,7 @@ has_device() {
 # The cases that the suite gives to Triton's interpreter, on the device.
 device_tests() {
   has_device "kernels on the device" || return 0
-  "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= tests/kernels/interpreted/*.py
+  "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= $(side_by_side) tests/kernels/interpreted/*.py
 }
 
 # Memory errors and races of every kernel, once, on the smallest cases; silent where the tool is not installed.
@@ -65,13 +69,18 @@ sanitizer() {
     -o filterwarnings= tests/kernels/interpreted/*.py -k "empty or limits or misfit or halves or samples_are"
 }
 
-export -f environment tests has_device device_tests sanitizer
+# Compiling kernels takes most of the time of their tests: side by side, where pytest-xdist is installed.
+side_by_side() {
+  "$PYTHON" -c 'import xdist' 2>/dev/null && echo "-n $(($(nproc) * 3 / 4 + 1)) --dist worksteal"
+}
+
+export -f side_by_side environment tests has_device device_tests sanitizer
 export PYTHON
 step environment 30 bash -c environment > "$FOLDER/environment.txt"
 step device-tests 130 bash -c device_tests > "$FOLDER/tests.txt"
 DEVICE=$?
 step kernels 60 "$PYTHON" -m bench.kernels --out "$FOLDER"
-step gpu-decoders 160 "$PYTHON" -m bench.gpu --edge "$EDGE" --out "$FOLDER"
+step gpu-decoders 160 "$PYTHON" -m bench.gpu --edge "$EDGE" --out "$FOLDER" ${STREAMS:+--streams "$STREAMS"}
 step sanitizer 60 bash -c sanitizer >> "$FOLDER/tests.txt"
 step tests 130 bash -c tests >> "$FOLDER/tests.txt"
 RESULT=$?

@@ -237,7 +237,7 @@ def measure(case: Case, device: str, bandwidth: float, rate: float) -> dict[str,
     """One row: time, speed, floor, the fraction of it that was reached, and torch's time over ours."""
     middle, low, high = median_seconds(case.ours, device)
     floor = max(case.moved / bandwidth, case.operations / rate)
-    torchs = None if case.torchs is None else median_seconds(case.torchs, device, REPEATS // 3)[0]
+    torchs = None if case.torchs is None else median_seconds(case.torchs, device, 3, 1)[0]
     return {
         "operation": case.name,
         "ms": 1e3 * middle,

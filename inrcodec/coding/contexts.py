@@ -76,14 +76,14 @@ class Bands:
         """Bands of a frequency lattice, shape (W, d); a lattice whose indices repeat is a mere ranking."""
         band = lattice.sum(axis=1)
         members = [np.flatnonzero(band == b) for b in range(int(band.max()) + 1)]
-        if len(np.unique(lattice, axis=0)) < len(lattice):
-            return cls(members, *_ranked_neighbours(members, len(lattice)))
-        eye = np.eye(lattice.shape[1], dtype=np.int64)
-        pairs = [eye[i] + eye[j] for i in range(len(eye)) for j in range(i)]
         # Numbers of the frequencies on their grid; a border of two catches the steps that leave it.
         missing = len(lattice)
         number = np.full(lattice.max(axis=0) + 3, missing, dtype=np.int64)
         number[tuple(lattice.T + 2)] = np.arange(missing)
+        if np.count_nonzero(number < missing) < missing:
+            return cls(members, *_ranked_neighbours(members, missing))
+        eye = np.eye(lattice.shape[1], dtype=np.int64)
+        pairs = [eye[i] + eye[j] for i in range(len(eye)) for j in range(i)]
 
         def towards(steps: list[NDArray[np.int64]]) -> NDArray[np.int64]:
             found = [number[tuple((lattice - step).T + 2)] for step in steps]

@@ -152,20 +152,34 @@ def decode(
             number = start + tl.arange(0, TILE)
             live = number < stage_stop
             place = tl.load(order + number, mask=live, other=0)
-            seen = tl.load(around + (place[None, :] + shift[:, None]), mask=live[None, :], other=0).to(tl.float32)
+            # In this order of axes a thread has a latent, and sums over its taps need no other thread.
+            seen = tl.load(around + (place[:, None] + shift[None, :]), mask=live[:, None], other=0).to(tl.float32)
             tl.store(predicted + number, _predicted(seen, layers, N, C, TILE), mask=live)
         tl.debug_barrier()
+        # What does not depend on a state is loaded before its round, for a round waits for nothing but the one before:
+        # predictions two rounds ahead, and the intervals that they name, and where latents lie, one.
+        number = stage_first + lane
+        live = used & (number < stage_stop)
+        coded = tl.load(predicted + number, mask=live, other=0)
+        interval = _interval(centre, coded, live)
+        away, near = _places_of(order, listed, number, live)
+        soon = used & (number + lanes_here < stage_stop)
+        coded_soon = tl.load(predicted + number + lanes_here, mask=soon, other=0)
         for start in range(stage_first, stage_stop, lanes_here):
             number = start + lane
-            live = used & (number < stage_stop)
-            coded = tl.load(predicted + number, mask=live, other=0)
+            later = used & (number + 2 * lanes_here < stage_stop)
+            coded_later = tl.load(predicted + number + 2 * lanes_here, mask=later, other=0)
+            interval_soon = _interval(centre, coded_soon, soon)
+            away_soon, near_soon = _places_of(order, listed, number + lanes_here, soon)
             value, state, at, bit, outside = _latent(
-                state, at, bit, coded, lane, live, source, starts, first_symbol, centre, LANES
+                state, at, bit, coded, interval, lane, live, source, starts, first_symbol, LANES
             )
             wrong |= outside
-            tl.store(latents_here + tl.load(order + listed + number, mask=live, other=0), value, mask=live)
+            tl.store(latents_here + away, value, mask=live)
             known = _UNITS * clamped(value, -_LARGEST, _LARGEST)
-            tl.store(around + tl.load(order + number, mask=live, other=0), known.to(tl.int16), mask=live)
+            tl.store(around + near, known.to(tl.int16), mask=live)
+            coded, interval, away, near, live = coded_soon, interval_soon, away_soon, near_soon, soon
+            coded_soon, soon = coded_later, later
 
     wrong |= tl.max((used & (state != _LEAST)).to(tl.int32), 0) | (at + (bit + 7) // 8 != bytes_here).to(tl.int32)
     wrong = tl.where(bytes_here > 0, wrong, 0) | (sensible == 0).to(tl.int32)
@@ -199,15 +213,15 @@ def _predicted(seen, layers, N: tl.constexpr, C: tl.constexpr, TILE: tl.constexp
     """Centres and tables, in one number; whole numbers in float32, exact whatever the order of the sums."""
     first, level_bias, second, second_bias, last, skip, last_bias, shifts, width = layers
     tap, channel = tl.arange(0, N), tl.arange(0, C)
-    hidden = tl.zeros((C, TILE), dtype=tl.float32) + tl.load(second_bias + channel)[:, None]
+    hidden = tl.zeros((TILE, C), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
     shift = tl.load(shifts)
     for c in range(width):
-        one = tl.sum(tl.load(first + c * N + tap)[:, None] * seen, 0) + tl.load(level_bias + c)
-        hidden += tl.load(second + c * C + channel)[:, None] * _requantised(one, shift)[None, :]
+        one = tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(level_bias + c)
+        hidden += tl.load(second + c * C + channel)[None, :] * _requantised(one, shift)[:, None]
     hidden = _requantised(hidden, tl.load(shifts + 1))
-    mean = tl.sum(tl.load(last + channel)[:, None] * hidden, 0) + tl.sum(tl.load(skip + tap)[:, None] * seen, 0)
-    scale = tl.sum(tl.load(last + C + channel)[:, None] * hidden, 0)
-    scale += tl.sum(tl.load(skip + N + tap)[:, None] * seen, 0)
+    mean = tl.sum(tl.load(last + channel)[None, :] * hidden, 1) + tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
+    scale = tl.sum(tl.load(last + C + channel)[None, :] * hidden, 1)
+    scale += tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1)
     mean = tl.floor((mean + tl.load(last_bias)) * tl.load(shifts + 2)).to(tl.int32)
     scale = tl.floor((scale + tl.load(last_bias + 1)) * tl.load(shifts + 3)).to(tl.int32)
     mean, scale = clamped(mean, -_INPUT, _INPUT), clamped(scale, 0, _MOST_SCALE)
@@ -222,32 +236,48 @@ def _requantised(total, shift):
 
 
 @triton.jit
+def _interval(centre, coded, live):
+    """Of the tables that predictions name: where the centre's interval begins, its length, and how far symbols reach."""
+    row = centre + 3 * (coded & 0xFFFF)
+    start, frequency = tl.load(row, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
+    return start.to(tl.uint32), frequency.to(tl.uint32), tl.load(row + 2, mask=live, other=0)
+
+
+@triton.jit
+def _places_of(order, listed, number, live):
+    """Where latents lie in the lattice, and in the surroundings."""
+    return tl.load(order + listed + number, mask=live, other=0), tl.load(order + number, mask=live, other=0)
+
+
+@triton.jit
 def _latent(
-    state, at, bit, coded, lane, live, source, starts, first_symbol, centre, LANES: tl.constexpr
+    state, at, bit, coded, interval, lane, live, source, starts, first_symbol, LANES: tl.constexpr
 ):  # fmt: skip
-    """Latents of the live lanes, states, the next word and plain bit, and whether one is too large."""
-    middle, table = coded >> 16, coded & 0xFFFF
-    start = tl.load(centre + 3 * table, mask=live, other=0).to(tl.uint32)
-    frequency = tl.load(centre + 3 * table + 1, mask=live, other=0).to(tl.uint32)
-    reach = tl.load(centre + 3 * table + 2, mask=live, other=0)
-    slot = (state & 0xFFFF) - start
-    # Most symbols are the centre's: only where one is not, it is searched.
+    """Latents of the live lanes, states, the next word and plain bit, and whether one is too large.
+
+    Most symbols are the centre's, and most take no word: the rest is looked at only where there is any.
+    """
+    start, frequency, reach = interval
+    middle, slot = coded >> 16, (state & 0xFFFF) - start
     other = live & (slot >= frequency)
-    symbol = reach
+    value = middle
     known = tl.where(live & (other == 0), frequency * (state >> 16) + slot, state)
+    wrong, escaped = tl.full((), 0, tl.int32), lane < 0
     if tl.max(other.to(tl.int32), 0) > 0:
-        found, after = symbol_of(state, table, other, (starts, first_symbol, first_symbol))
-        symbol, known = tl.where(other, found, symbol), tl.where(other, after, known)
+        symbol, after = symbol_of(state, coded & 0xFFFF, other, (starts, first_symbol, first_symbol))
+        known = tl.where(other, after, known)
+        value = tl.where(other, middle + symbol - reach, middle)
+        escaped = other & (symbol > 2 * reach)
     state = known
     short = live & (state < _LEAST)
-    taken = tl.cumsum(short.to(tl.int32), 0)
-    state = tl.where(short, (state << 16) | word(source, at + 2 * (taken - 1), short), state)
-    at += 2 * tl.sum(short.to(tl.int32), 0)
+    words = tl.sum(short.to(tl.int32), 0)
+    if words > 0:
+        taken = tl.cumsum(short.to(tl.int32), 0)
+        state = tl.where(short, (state << 16) | word(source, at + 2 * (taken - 1), short), state)
+        at += 2 * words
 
-    value = middle + symbol - reach
-    wrong = tl.full((), 0, tl.int32)
-    escaped = live & (symbol > 2 * reach)
-    while tl.max(escaped.to(tl.int32), 0) > 0:
+    left = tl.sum(escaped.to(tl.int32), 0)
+    while left > 0:
         # The escapes of a round, one lane after the other.
         turn = tl.min(tl.where(escaped, lane, LANES), 0)
         mine = lane == turn
@@ -259,6 +289,7 @@ def _latent(
         wrong |= outside.to(tl.int32)
         value = tl.where(mine, tl.where(outside, 0, found_here).to(tl.int32), value)
         escaped = escaped & (lane != turn)
+        left -= 1
     return value, state, at, bit, wrong
 
 

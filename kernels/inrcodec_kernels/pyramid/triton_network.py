@@ -93,7 +93,8 @@ def network_kernel(
     and those by the outputs. Sites of the ring have gradients of 0. With RATE, the input after the last one is the
     latent itself. `weights` have strides w, and are read with WEIGHED only.
     """
-    index = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    # Whatever lies side by side in memory: were it known, the compiler would give a thread four sites and a few taps.
+    index = tl.max_contiguous(tl.program_id(0) * TILE + tl.arange(0, TILE), 1)
     position = begin + index
     line = position // e_x
     plane = line // e_y
@@ -103,27 +104,27 @@ def network_kernel(
     some = position < end
     here = here & some
     tap, channel = tl.arange(0, N), tl.arange(0, D)
-    away = tl.load(shift + tap)[:, None]
-    seen = tl.load(inputs + (position.to(tl.int64)[None, :] + away), mask=here[None, :], other=0.0)
+    away = tl.load(shift + tap)[None, :]
+    seen = tl.load(inputs + (position.to(tl.int64)[:, None] + away), mask=here[:, None], other=0.0)
     wanted = tl.load(target + (((t * n_z + z) * n_y + y) * n_x + x), mask=here, other=0.0)
     # Where a site's numbers of the layers begin.
     one_at, two_at = hidden + index, hidden + width * SPAN + index
     by_one_at, by_two_at = two_at + thick * SPAN, two_at + (thick + width) * SPAN
     given_at = by_two_at + thick * SPAN
-    rows, stored = channel[:, None] * SPAN, some[None, :] & (channel < thick)[:, None]
+    rows, stored = channel[None, :] * SPAN, some[:, None] & (channel < thick)[None, :]
 
-    layer = tl.zeros((D, TILE), dtype=tl.float32) + tl.load(second_bias + channel)[:, None]
+    layer = tl.zeros((TILE, D), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
     for c in range(width):
-        one = _leaky(tl.sum(tl.load(first + c * N + tap)[:, None] * seen, 0) + tl.load(first_bias + c))
+        one = _leaky(tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(first_bias + c))
         tl.store(one_at + c * SPAN, one, mask=some)
-        layer += tl.load(second + c * D + channel)[:, None] * one[None, :]
+        layer += tl.load(second + c * D + channel)[None, :] * one[:, None]
     layer = _leaky(layer)
-    tl.store(two_at[None, :] + rows, layer, mask=stored)
-    value = tl.sum(tl.load(last + channel)[:, None] * layer, 0) + tl.load(last_bias)
-    value += tl.sum(tl.load(skip + tap)[:, None] * seen, 0)
+    tl.store(two_at[:, None] + rows, layer, mask=stored)
+    value = tl.sum(tl.load(last + channel)[None, :] * layer, 1) + tl.load(last_bias)
+    value += tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
     if RATE:
-        scale = tl.sum(tl.load(last + D + channel)[:, None] * layer, 0) + tl.load(last_bias + 1)
-        scale += tl.sum(tl.load(skip + N + tap)[:, None] * seen, 0)
+        scale = tl.sum(tl.load(last + D + channel)[None, :] * layer, 1) + tl.load(last_bias + 1)
+        scale += tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1)
         lost, by_value, by_scale = _laplace(wanted, value, scale, least)
         by_value, by_scale = tl.where(here, by_value, 0.0), tl.where(here, by_scale, 0.0)
         # As a symbol, a latent moves against its location.
@@ -138,18 +139,18 @@ def network_kernel(
     tl.store(totals + tl.program_id(0), tl.sum(tl.where(here, lost, 0.0), 0).to(tl.float64))
     tl.store(given_at, by_value, mask=some)
 
-    by_layer = tl.load(last + channel)[:, None] * by_value[None, :]
-    back = tl.load(skip + tap)[:, None] * by_value[None, :]
+    by_layer = tl.load(last + channel)[None, :] * by_value[:, None]
+    back = tl.load(skip + tap)[None, :] * by_value[:, None]
     if RATE:
-        by_layer += tl.load(last + D + channel)[:, None] * by_scale[None, :]
-        back += tl.load(skip + N + tap)[:, None] * by_scale[None, :]
+        by_layer += tl.load(last + D + channel)[None, :] * by_scale[:, None]
+        back += tl.load(skip + N + tap)[None, :] * by_scale[:, None]
     by_layer = _through(by_layer, layer)
-    tl.store(by_two_at[None, :] + rows, by_layer, mask=stored)
+    tl.store(by_two_at[:, None] + rows, by_layer, mask=stored)
     # Whichever thread reads the first layer again, it is there.
     tl.debug_barrier()
     for c in range(width):
-        by_one = tl.sum(tl.load(second + c * D + channel)[:, None] * by_layer, 0)
+        by_one = tl.sum(tl.load(second + c * D + channel)[None, :] * by_layer, 1)
         by_one = _through(by_one, tl.load(one_at + c * SPAN, mask=some, other=0.0))
         tl.store(by_one_at + c * SPAN, by_one, mask=some)
-        back += tl.load(first + c * N + tap)[:, None] * by_one[None, :]
-    tl.store(by_inputs + tap[:, None] * SPAN + index[None, :], back, mask=some[None, :] & (tap < used)[:, None])
+        back += tl.load(first + c * N + tap)[None, :] * by_one[:, None]
+    tl.store(by_inputs + tap[None, :] * SPAN + index[:, None], back, mask=some[:, None] & (tap < used)[None, :])

@@ -118,15 +118,16 @@ def synthesis_kernel(
     place += corner + (line % n_y) * pitch_y + index % n_x
 
     tap, channel = tl.arange(0, N), tl.arange(0, C)
-    seen = tl.load(channels + place[None, :] + tl.load(shift + tap)[:, None], mask=mask[None, :], other=0.0)
-    hidden = tl.zeros((C, TILE), dtype=tl.float32) + tl.load(second_bias + channel)[:, None]
+    # In this order of axes a thread has a sample; the other way the compiler gives it a tap, and sums need all threads.
+    seen = tl.load(channels + place[:, None] + tl.load(shift + tap)[None, :], mask=mask[:, None], other=0.0)
+    hidden = tl.zeros((TILE, C), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
     for c in range(width):
-        one = tl.sum(tl.load(first + c * N + tap)[:, None] * seen, 0) + tl.load(first_bias + c)
+        one = tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(first_bias + c)
         one = tl.maximum(one, SLOPE * one)
-        hidden += tl.load(second + c * C + channel)[:, None] * one[None, :]
+        hidden += tl.load(second + c * C + channel)[None, :] * one[:, None]
     hidden = tl.maximum(hidden, SLOPE * hidden)
-    value = tl.sum(tl.load(last + channel)[:, None] * hidden, 0) + tl.load(last_bias)
-    value += tl.sum(tl.load(skip + tap)[:, None] * seen, 0)
+    value = tl.sum(tl.load(last + channel)[None, :] * hidden, 1) + tl.load(last_bias)
+    value += tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
     value = value * step + offset
     # Rounded and clipped, what is no number would look like one.
     wild = tl.max(tl.where((tl.abs(value) < LARGEST) | ~mask, 0, 1))

@@ -19,7 +19,9 @@ MOST_LANES = 32
 """Lanes are the threads of one warp."""
 LEAVES = 128
 """Leaves looked at together when those of a stage are listed."""
-REGISTERS = 128
+AHEAD = 128
+"""Coefficients of a stage whose tables are found together, before their symbols are decoded."""
+REGISTERS = 224
 """Most registers of a thread: left alone, the compiler saves them for more programs than there are chunks."""
 
 _STARTS = tl.constexpr(ALPHABET + 1)
@@ -114,9 +116,10 @@ def decode_chunks(
     failed = torch.empty(chunks, dtype=torch.uint8, device=data.device)
     constants = torch.empty(leaves, dtype=torch.int64, device=data.device)
     escaped = torch.empty(8 * len(data) // 5 + chunks, dtype=torch.int64, device=data.device)
+    asked = torch.empty(2, chunks, AHEAD, dtype=torch.int64, device=data.device)
     if chunks:
         decode[(chunks,)](
-            data, begin, first, level, rows, values, kept, failed, listed, constants, escaped,
+            data, begin, first, level, rows, values, kept, failed, listed, constants, escaped, asked,
             code.order, code.begin, code.neighbours, code.gains, code.means, code.thresholds, code.ratios,
             code.starts, code.first, code.escape, lanes, *_sizes(code), **_constants(code, lanes),
             num_warps=1, maxnreg=REGISTERS,
@@ -130,17 +133,20 @@ def _sizes(code: DeviceCode) -> tuple[int, int, int]:
 
 def _constants(code: DeviceCode, lanes: int) -> dict[str, int]:
     constants = {"NEIGHBOURS": code.gains.shape[1], "CONTEXTS": len(code.thresholds) + 1}
-    return constants | {"LANES": triton.next_power_of_2(lanes), "LEAVES": LEAVES}
+    return constants | {"LANES": triton.next_power_of_2(lanes), "LEAVES": LEAVES, "AHEAD": AHEAD}
 
 
 @triton.jit(do_not_specialize=["lanes", "levels", "bands", "width"])
 def decode(  # type: ignore[no-untyped-def]
-    data, begin, first_leaf, level, rows, values, kept, failed, listed, constants, escaped,
+    data, begin, first_leaf, level, rows, values, kept, failed, listed, constants, escaped, asked,
     order, band_begin, neighbours, gains, means, thresholds, ratios, starts, first, escape,
     lanes, levels, bands, width,
-    NEIGHBOURS: tl.constexpr, CONTEXTS: tl.constexpr, LANES: tl.constexpr, LEAVES: tl.constexpr,
+    NEIGHBOURS: tl.constexpr, CONTEXTS: tl.constexpr, LANES: tl.constexpr, LEAVES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """One chunk. Lanes decode in lockstep: symbols r lanes .. (r + 1) lanes - 1 of a stage in round r.
+
+    What is expected of coefficients comes from earlier stages alone, so tables are found for many of them at a time, by
+    all threads, and wait in `asked` with the coefficients' places. A round then waits for nothing but the one before.
 
     Loops are bounded by the numbers of leaves and coefficients and by the chunk's length, whatever its bytes are. What
     reads beyond the chunk gets zeros, and its positions then fail the check at the end.
@@ -167,6 +173,8 @@ def decode(  # type: ignore[no-untyped-def]
     )
 
     escapes = tl.full((), 0, tl.int32)
+    tables_asked, places_asked = asked + chunk * AHEAD, asked + (tl.num_programs(0) + chunk) * AHEAD
+    number, together = tl.arange(0, AHEAD), AHEAD // lanes * lanes
     for band in range(1, most + 1):
         for v in range(0, levels):
             # What other lanes stored in the stage before, and the list of this one, is seen from here on.
@@ -177,18 +185,29 @@ def decode(  # type: ignore[no-untyped-def]
             of_leaf = tl.load(band_begin + v * (bands + 1) + band + 1) - members
             mean = tl.load(means + v * bands + band)
             around = (neighbours + v * NEIGHBOURS * width, gains + v * NEIGHBOURS, width)
-            for start in range(0, count * of_leaf, lanes):
-                number = start + lane
-                live = used & (number < count * of_leaf)
-                here = tl.load(listed + number // of_leaf, mask=live, other=0)
-                row = tl.load(rows + here, mask=live, other=0)
-                coefficient = tl.load(order + v * width + members + number % of_leaf, mask=live, other=0)
-                expected = expected_at(values + row, coefficient, live, mean, around, NEIGHBOURS)
-                table = context_of(expected, thresholds, CONTEXTS)
-                value, state, at, bit, escapes = signed_of(
-                    state, at, bit, escapes, table, row + coefficient, live, source, tables, notes
-                )
-                tl.store(values + row + coefficient, value, mask=live)
+            total = count * of_leaf
+            for block in range(0, total, together):
+                part = tl.minimum(total - block, together)
+                inside = number < part
+                here = tl.load(listed + (block + number) // of_leaf, mask=inside, other=0)
+                row = tl.load(rows + here, mask=inside, other=0)
+                coefficient = tl.load(order + v * width + members + (block + number) % of_leaf, mask=inside, other=0)
+                expected = expected_at(values + row, coefficient, inside, mean, around, NEIGHBOURS)
+                # The block before this one has been read.
+                tl.debug_barrier()
+                tl.store(tables_asked + number, context_of(expected, thresholds, CONTEXTS), mask=inside)
+                tl.store(places_asked + number, row + coefficient, mask=inside)
+                tl.debug_barrier()
+                live = used & (lane < part)
+                table, place = asked_of(tables_asked, places_asked, lane, live)
+                for start in range(0, part, lanes):
+                    soon = used & (start + lanes + lane < part)
+                    table_soon, place_soon = asked_of(tables_asked, places_asked, start + lanes + lane, soon)
+                    value, state, at, bit, escapes = signed_of(
+                        state, at, bit, escapes, table, place, live, source, tables, notes
+                    )
+                    tl.store(values + place, value, mask=live)
+                    table, place, live = table_soon, place_soon, soon
     tl.debug_barrier()
     bit, largest = enlarge(values, escapes, source, notes, bit)
 
@@ -248,6 +267,13 @@ def word(source, at, live):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def asked_of(tables, places, number, live):  # type: ignore[no-untyped-def]
+    """Tables and places of the coefficients with some numbers."""
+    table, place = tl.load(tables + number, mask=live, other=0), tl.load(places + number, mask=live, other=0)
+    return table.to(tl.int32), place
+
+
+@triton.jit
 def plain_bit(source, bit, live):  # type: ignore[no-untyped-def]
     """The plain bits at positions `bit`, 0 beyond the front."""
     data, size = source
@@ -263,13 +289,20 @@ def symbol_of(state, table, live, tables):  # type: ignore[no-untyped-def]
     bucket = first + table * _FIRSTS + (slot >> 8).to(tl.int32)
     low, high = tl.load(bucket, mask=live, other=0).to(tl.int32), tl.load(bucket + 1, mask=live, other=0).to(tl.int32)
     row = starts + table * _STARTS
-    # The lane with the longest interval says how often all halve theirs.
+    # The lane with the longest interval says how often all halve theirs; the last symbols are looked at side by side,
+    # for a load that waits for another one takes as long as many that do not.
     span = tl.max(high - low, 0)
-    while span > 0:
+    while span > 4:
         middle = (low + high + 1) >> 1
         right = tl.load(row + middle, mask=live, other=0).to(tl.uint32) <= slot
         low, high = tl.where(right, middle, low), tl.where(right, high, middle - 1)
         span = span >> 1
+    if span > 0:
+        lowest = low
+        for k in tl.static_range(1, 5):
+            some = live & (lowest + k <= high)
+            before = tl.load(row + lowest + k, mask=some, other=0).to(tl.uint32) <= slot
+            low += (some & before).to(tl.int32)
     start = tl.load(row + low, mask=live, other=0).to(tl.uint32)
     frequency = tl.load(row + low + 1, mask=live, other=0).to(tl.uint32) - start
     return low, tl.where(live, frequency * (state >> 16) + slot - start, state)
@@ -284,15 +317,18 @@ def signed_of(  # type: ignore[no-untyped-def]
     escaped, capacity = notes
     short, signed = live & (state < _LEAST), live & (symbol > 0)
     large = live & (symbol == tl.load(tables[2] + table, mask=live, other=-1))
-    # One scan counts all three: a count of up to 32 takes 8 bits.
+    # One scan counts all three: a count of up to 32 takes 8 bits. In most rounds there is none of them.
     each = short.to(tl.int32) + (signed.to(tl.int32) << 8) + (large.to(tl.int32) << 16)
-    before, total = tl.cumsum(each, 0) - each, tl.sum(each, 0)
-    state = tl.where(short, (state << 16) | word(source, at + 2 * (before & 255), short), state)
-    negative = plain_bit(source, bit + ((before >> 8) & 255), signed) > 0
-    note = escapes + (before >> 16)
-    tl.store(escaped + note, place, mask=large & (note < capacity))
-    at, bit, escapes = at + 2 * (total & 255), bit + ((total >> 8) & 255), escapes + (total >> 16)
-    return tl.where(negative, -symbol, symbol), state, at, bit, escapes
+    total = tl.sum(each, 0)
+    if total > 0:
+        before = tl.cumsum(each, 0) - each
+        state = tl.where(short, (state << 16) | word(source, at + 2 * (before & 255), short), state)
+        negative = plain_bit(source, bit + ((before >> 8) & 255), signed) > 0
+        symbol = tl.where(negative, -symbol, symbol)
+        note = escapes + (before >> 16)
+        tl.store(escaped + note, place, mask=large & (note < capacity))
+        at, bit, escapes = at + 2 * (total & 255), bit + ((total >> 8) & 255), escapes + (total >> 16)
+    return symbol, state, at, bit, escapes
 
 
 @triton.jit
@@ -379,13 +415,13 @@ def compile_cases() -> list[tuple[str, Any, dict[str, str], dict[str, int], int,
     kinds = dict.fromkeys(("data", "failed", "first"), "*u8")
     kinds |= dict.fromkeys(("values", "kept", "listed", "order", "band_begin"), "*i32")
     kinds |= dict.fromkeys(("neighbours", "starts", "escape"), "*i32")
-    kinds |= dict.fromkeys(("begin", "first_leaf", "level", "rows", "constants", "escaped"), "*i64")
+    kinds |= dict.fromkeys(("begin", "first_leaf", "level", "rows", "constants", "escaped", "asked"), "*i64")
     kinds |= dict.fromkeys(("gains", "means", "thresholds", "ratios"), "*i64")
     kinds |= dict.fromkeys(("lanes", "levels", "bands", "width"), "i32")
     cases = []
     for lanes in (1, 8, 32):
         for neighbours in (5, 9, 14):
-            constants = {"NEIGHBOURS": neighbours, "CONTEXTS": 32, "LANES": lanes, "LEAVES": LEAVES}
+            constants = {"NEIGHBOURS": neighbours, "CONTEXTS": 32, "LANES": lanes, "LEAVES": LEAVES, "AHEAD": AHEAD}
             name = f"decode, {lanes} lanes, {neighbours} neighbours"
             cases.append((name, decode, kinds, constants, 1, {"maxnreg": REGISTERS}))
     return cases

@@ -57,8 +57,9 @@ def restoration(  # type: ignore[no-untyped-def]
     inside = (in_y < HY - KY + 1) & (in_x < HX - KX + 1) & (corner_y + in_y < size_y) & (corner_x + in_x < size_x)
     # What the first kernels see from a position lies at these distances; beyond the box, its nearest sample counts.
     tap_z, tap_y, tap_x = tap // (KY * KX), tap // KX % KY, tap % KX
-    seen_y = clamped((in_y + before_y - KY + 1)[None, :] + tap_y[:, None], -corner_y, n_y - 1 - corner_y)
-    seen_x = clamped((in_x + before_x - KX + 1)[None, :] + tap_x[:, None], -corner_x, n_x - 1 - corner_x)
+    # Positions come before taps: so a thread has a position, and sums over its taps need no other thread.
+    seen_y = clamped((in_y + before_y - KY + 1)[:, None] + tap_y[None, :], -corner_y, n_y - 1 - corner_y)
+    seen_x = clamped((in_x + before_x - KX + 1)[:, None] + tap_x[None, :], -corner_x, n_x - 1 - corner_x)
     centre_y = clamped(in_y + before_y - KY + 1 + KY // 2, -corner_y, n_y - 1 - corner_y)
     centre_x = clamped(in_x + before_x - KX + 1 + KX // 2, -corner_x, n_x - 1 - corner_x)
     away, centre_away = seen_y * from_y + seen_x * from_x, centre_y * from_y + centre_x * from_x
@@ -70,15 +71,15 @@ def restoration(  # type: ignore[no-untyped-def]
         # The first kernels sum to zero: differences from the centre give the same without cancellation.
         z = corner_z + plane + before_z - KZ + 1
         seen_z = clamped(z + tap_z, 0, n_z - 1).to(tl.int64) * from_z
-        seen = tl.load(source + seen_z[:, None] + away, mask=used[:, None], other=0.0)
+        seen = tl.load(source + seen_z[None, :] + away, mask=used[None, :], other=0.0)
         centre = tl.load(source + clamped(z + KZ // 2, 0, n_z - 1).to(tl.int64) * from_z + centre_away)
-        seen = (seen - centre[None, :]) * inverse
+        seen = (seen - centre[:, None]) * inverse
 
-        hidden = tl.zeros((C, HY * HX), dtype=tl.float32) + tl.load(biases + C + channel)[:, None]
+        hidden = tl.zeros((HY * HX, C), dtype=tl.float32) + tl.load(biases + C + channel)[None, :]
         for c in range(width):
-            one = tl.sum(tl.load(first + c * TAPS + tap)[:, None] * seen, 0) + tl.load(biases + c)
+            one = tl.sum(tl.load(first + c * TAPS + tap)[None, :] * seen, 1) + tl.load(biases + c)
             one = tl.where(one > 0, one, SLOPE * one)
-            hidden += tl.load(middle + c * C + channel)[:, None] * one[None, :]
+            hidden += tl.load(middle + c * C + channel)[None, :] * one[:, None]
         hidden = tl.where(hidden > 0, hidden, SLOPE * hidden)
 
         done = older
@@ -86,7 +87,7 @@ def restoration(  # type: ignore[no-untyped-def]
             part = tl.zeros((HY * HX,), dtype=tl.float32)
             for k in range(KY * KX):
                 kernel = tl.load(last + ((KZ - 1 - back) * (KY * KX) + k) * C + channel)
-                response = tl.sum(kernel[:, None] * hidden, 0)
+                response = tl.sum(kernel[None, :] * hidden, 1)
                 # Positions whose neighbour lies beyond the tile have no result: there any response will do.
                 part += tl.gather(response, tl.minimum(position + (k // KX * HX + k % KX), HY * HX - 1), 0)
             if back == 0:

@@ -39,7 +39,8 @@ def warp_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Samples of a box; axis 1 of the grid counts its frames."""
     site, frame = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64)
-    pixels = size_y.to(tl.int64) * size_x
+    # An extent of 1 comes as a constant, which has no `to`.
+    pixels = tl.full((), 1, tl.int64) * size_y * size_x
     mask = site < pixels
     y, x = (site // size_x).to(tl.int32) + first_y, (site % size_x).to(tl.int32) + first_x
     own = nodes + frame * 2 * count_y * count_x

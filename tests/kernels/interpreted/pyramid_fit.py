@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inrcodec_kernels import pyramid
-from inrcodec_kernels.backend import Backend
+from inrcodec_kernels.backend import Backend, interpreted
 from inrcodec_kernels.pyramid import Context, Layout, Synthesis, reference, triton_gradients
 
 from ..test_pyramid import (
@@ -40,8 +40,9 @@ TRITON = Backend("triton", DEVICE)
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What `torch.empty` returns is filled with NaN; few programs, for the interpreter is slow."""
-    monkeypatch.setattr(triton_gradients, "TILE", 1024)
-    monkeypatch.setattr(triton_gradients, "FEW", 512)
+    if interpreted():  # a device has not the memory for such tiles
+        monkeypatch.setattr(triton_gradients, "TILE", 1024)
+        monkeypatch.setattr(triton_gradients, "FEW", 512)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from inrcodec_kernels.backend import interpreted
 from inrcodec_kernels.separable import triton as kernels
 
 from .device import on_device
@@ -119,7 +120,9 @@ def test_box_may_be_a_view() -> None:
     out = whole.permute(2, 1, 0)[1::2, 1::2, 1::2]
     leaves.write(out, 0.5, 1.0, 0, 0, precision="tf32")
     expected = leaves.expected(0.5, 1.0)
-    np.testing.assert_allclose(out.numpy(), expected, rtol=0, atol=1e-5 * np.nanmax(np.abs(expected)))
+    # The interpreter's products are whole; a device's have 10 bits.
+    bound = (1e-5 if interpreted() else 4e-3) * np.nanmax(np.abs(expected))
+    np.testing.assert_allclose(out.numpy(), expected, rtol=0, atol=bound)
     whole.permute(2, 1, 0)[1::2, 1::2, 1::2] = math.nan
     assert whole.isnan().all()
 
