@@ -10,7 +10,7 @@
 # kernels.json, throughput.md, throughput.csv, gpu.md, log.txt. The exit code is that of the tests.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-export PYTHONPATH=.:kernels:formats
+export PYTHONPATH=.:kernels:formats${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONDONTWRITEBYTECODE=1
 PYTHON=${PYTHON:-$(if [ -x .venv/bin/python ]; then echo .venv/bin/python; else command -v python3; fi)}
 GPU=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr ' ' '-')
