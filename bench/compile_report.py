@@ -44,6 +44,8 @@ class Compiled:
         What a thread keeps in memory for want of registers: bytes stored and loaded.
     shared_bytes : int
         Of a program.
+    shuffles : int
+        Exchanges between threads of a warp, as they are written: sums over what one thread was meant to have show here.
     """
 
     kernel: str
@@ -52,6 +54,7 @@ class Compiled:
     registers: int
     spilled_bytes: int
     shared_bytes: int
+    shuffles: int
 
 
 def cases(folder: str = "") -> Iterator[Case]:
@@ -85,12 +88,14 @@ def compiled(case: Case, target: int) -> Compiled:
     aligned = {(i,): [["tt.divisibility", 16]] for i, of in enumerate(signature.values()) if str(of).startswith("*")}
     source = ASTSource(kernel, signature, constants, aligned)
     result = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
-    said = _assemble(result.asm["ptx"])
+    ptx = result.asm["ptx"]
+    said = _assemble(ptx)
     registers = re.findall(r"Used (\d+) registers", said)
     spilled = re.findall(r"(\d+) bytes spill", said)
     if len(registers) != 1:
         raise RuntimeError(f"expected one kernel in {name}, found {said.strip()[-200:]!r}; see what the assembler says")
-    return Compiled(name, target, warps, int(registers[0]), sum(map(int, spilled)), result.metadata.shared)
+    shuffles = ptx.count("shfl.sync")
+    return Compiled(name, target, warps, int(registers[0]), sum(map(int, spilled)), result.metadata.shared, shuffles)
 
 
 def _assemble(ptx: str) -> str:
@@ -107,9 +112,9 @@ def _assemble(ptx: str) -> str:
 
 def markdown(rows: Iterable[Compiled]) -> str:
     """A table, one line for each kernel and target."""
-    lines = ["| kernel | target | warps | registers | spilled bytes | shared bytes |", "|---|---|---:|---:|---:|---:|"]
+    lines = ["| kernel | target | warps | registers | spilled bytes | shared bytes | shuffles |", "|---|---|---:|---:|---:|---:|---:|"]
     for row in rows:
-        numbers = f"{row.warps} | {row.registers} | {row.spilled_bytes} | {row.shared_bytes}"
+        numbers = f"{row.warps} | {row.registers} | {row.spilled_bytes} | {row.shared_bytes} | {row.shuffles}"
         lines.append(f"| {row.kernel} | sm_{row.target} | {numbers} |")
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class LaneWriter:
         """Code magnitudes, each with the table of its group; returns what the escaped ones have beyond their escape."""
         escape = np.array([t.escape for t in tables])[group]
         symbols = np.minimum(values, escape).astype(np.int64)
-        self._intervals.append(_joined_tables(tables).intervals(symbols, group))
+        self._intervals.append(_joined_tables(tuple(tables)).intervals(symbols, group))
         return np.asarray((values - escape)[symbols == escape], dtype=np.int64)
 
     def digits(self, values: np.ndarray, bits: int) -> None:
@@ -112,7 +113,7 @@ class LaneReader:
         self, group: np.ndarray, tables: Sequence[MagnitudeTable]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Decode a magnitude for each entry of `group`, and which are escaped: there, the least it can be."""
-        values = self._decode(_joined_tables(tables), group).astype(np.int64)
+        values = self._decode(_joined_tables(tuple(tables)), group).astype(np.int64)
         return values, values == np.array([t.escape for t in tables])[group]
 
     def digits(self, count: int, bits: int) -> NDArray[np.int32]:
@@ -134,5 +135,7 @@ class LaneReader:
         return np.asarray(symbols, dtype=np.int32)
 
 
-def _joined_tables(tables: Sequence[MagnitudeTable]) -> Tables:
+@lru_cache(maxsize=16)
+def _joined_tables(tables: tuple[MagnitudeTable, ...]) -> Tables:
+    """Made once for all chunks of a stream, whose tables are the same."""
     return Tables.of([t.frequencies for t in tables])
