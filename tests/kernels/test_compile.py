@@ -20,6 +20,7 @@ SPILLED = {
     "siren: fit_adam, 3-64-48-40-1, fp32": 128,
     "siren: orthonormal, 128": 544,
     # So that three programs run side by side.
+    "pyramid: decode, 32 inputs, H=16": 64,
     "pyramid: decode, 32 inputs, H=32": 64,
     "pyramid: decode, 32 inputs, H=32, coarsest level": 64,
     "pyramid: distortion, 64 inputs, 16 in the second layer": 64,

@@ -152,8 +152,9 @@ def decode(
             number = start + tl.arange(0, TILE)
             live = number < stage_stop
             place = tl.load(order + number, mask=live, other=0)
-            # In this order of axes a thread has a latent, and sums over its taps need no other thread.
-            seen = tl.load(around + (place[:, None] + shift[None, :]), mask=live[:, None], other=0).to(tl.float32)
+            # A thread is to have a latent with all its taps: see `synthesis_kernel`.
+            near = tl.multiple_of(tl.max_contiguous(place[:, None] + shift[None, :], [TILE, 1]), [1, 1])
+            seen = tl.load(around + near, mask=live[:, None], other=0).to(tl.float32)
             tl.store(predicted + number, _predicted(seen, layers, N, C, TILE), mask=live)
         tl.debug_barrier()
         # What does not depend on a state is loaded before its round, for a round waits for nothing but the one before:

@@ -93,8 +93,8 @@ def network_kernel(
     and those by the outputs. Sites of the ring have gradients of 0. With RATE, the input after the last one is the
     latent itself. `weights` have strides w, and are read with WEIGHED only.
     """
-    # Whatever lies side by side in memory: were it known, the compiler would give a thread four sites and a few taps.
-    index = tl.max_contiguous(tl.program_id(0) * TILE + tl.arange(0, TILE), 1)
+    # Were it known that programs begin at multiples of 4, the compiler would give a thread four sites and a few taps.
+    index = tl.multiple_of(tl.program_id(0) * TILE + tl.arange(0, TILE), 1)
     position = begin + index
     line = position // e_x
     plane = line // e_y

@@ -118,8 +118,11 @@ def synthesis_kernel(
     place += corner + (line % n_y) * pitch_y + index % n_x
 
     tap, channel = tl.arange(0, N), tl.arange(0, C)
-    # In this order of axes a thread has a sample; the other way the compiler gives it a tap, and sums need all threads.
-    seen = tl.load(channels + place[:, None] + tl.load(shift + tap)[None, :], mask=mask[:, None], other=0.0)
+    # Loads are shared out so that threads side by side read along the axis whose places lie side by side; where there is
+    # none, some compilers take the last axis and some the first. Along taps every sum would go through all threads: so it
+    # is said that samples do lie so, but at no multiple of anything, and one number is loaded at a time wherever they lie.
+    away = tl.multiple_of(tl.max_contiguous(place[:, None] + tl.load(shift + tap)[None, :], [TILE, 1]), [1, 1])
+    seen = tl.load(channels + away, mask=mask[:, None], other=0.0)
     hidden = tl.zeros((TILE, C), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
     for c in range(width):
         one = tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(first_bias + c)

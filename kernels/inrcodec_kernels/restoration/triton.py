@@ -57,7 +57,6 @@ def restoration(  # type: ignore[no-untyped-def]
     inside = (in_y < HY - KY + 1) & (in_x < HX - KX + 1) & (corner_y + in_y < size_y) & (corner_x + in_x < size_x)
     # What the first kernels see from a position lies at these distances; beyond the box, its nearest sample counts.
     tap_z, tap_y, tap_x = tap // (KY * KX), tap // KX % KY, tap % KX
-    # Positions come before taps: so a thread has a position, and sums over its taps need no other thread.
     seen_y = clamped((in_y + before_y - KY + 1)[:, None] + tap_y[None, :], -corner_y, n_y - 1 - corner_y)
     seen_x = clamped((in_x + before_x - KX + 1)[:, None] + tap_x[None, :], -corner_x, n_x - 1 - corner_x)
     centre_y = clamped(in_y + before_y - KY + 1 + KY // 2, -corner_y, n_y - 1 - corner_y)
@@ -71,7 +70,9 @@ def restoration(  # type: ignore[no-untyped-def]
         # The first kernels sum to zero: differences from the centre give the same without cancellation.
         z = corner_z + plane + before_z - KZ + 1
         seen_z = clamped(z + tap_z, 0, n_z - 1).to(tl.int64) * from_z
-        seen = tl.load(source + seen_z[None, :] + away, mask=used[None, :], other=0.0)
+        # So that a thread has a position with all its taps: see `synthesis_kernel` of the pyramid.
+        near = tl.multiple_of(tl.max_contiguous(seen_z[None, :] + away, [HY * HX, 1]), [1, 1])
+        seen = tl.load(source + near, mask=used[None, :], other=0.0)
         centre = tl.load(source + clamped(z + KZ // 2, 0, n_z - 1).to(tl.int64) * from_z + centre_away)
         seen = (seen - centre[:, None]) * inverse
 
