@@ -19,11 +19,6 @@ SPILLED = {
     "chains: moments, 3-60-60": 1136,
     "siren: fit_adam, 3-64-48-40-1, fp32": 128,
     "siren: orthonormal, 128": 544,
-    # So that three programs run side by side.
-    "pyramid: decode, 32 inputs, H=16": 64,
-    "pyramid: decode, 32 inputs, H=32": 64,
-    "pyramid: decode, 32 inputs, H=32, coarsest level": 64,
-    "pyramid: distortion, 64 inputs, 16 in the second layer": 64,
     "pyramid: products, 64 x 32": 64,
 }
 """Bytes that a thread may spill, where it is not none."""

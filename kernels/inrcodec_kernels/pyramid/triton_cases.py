@@ -6,9 +6,9 @@ from typing import Any
 
 from ..siren.reference import LARGEST
 from .reference import SLOPE
+from .triton_coding import REGISTERS, decode
 from .triton_coding import TILE as LATENTS
 from .triton_coding import WARPS as DECODING
-from .triton_coding import decode
 from .triton_gradients import FEW, PRECISION, SPAN, gather_kernel, products_kernel
 from .triton_gradients import PART as SITES
 from .triton_gradients import TILE as POSITIONS
@@ -20,7 +20,8 @@ from .triton_pointwise import adam_kernel, soften_kernel
 from .triton_synthesis import TILE, WARPS, synthesis_kernel
 from .triton_upsampling import BLOCK, adjoint_kernel, taps_kernel, upsample_kernel
 
-Case = tuple[str, Any, dict[str, str], dict[str, Any], int]
+Case = tuple[Any, ...]
+"""Name, kernel, types of its arguments, constants, warps, and further options of the compiler where there are any."""
 
 
 def compile_cases() -> list[Case]:
@@ -69,7 +70,7 @@ def _coding_cases() -> list[Case]:
     for inputs, width, has in ((32, 32, True), (32, 16, True), (32, 32, False), (8, 16, True)):
         constants = {"HAS_U": has, "HAS_V": has, "N": inputs, "C": width, "LANES": 32, "TILE": LATENTS}
         name = f"decode, {inputs} inputs, H={width}{'' if has else ', coarsest level'}"
-        cases.append((name, decode, kinds, constants, DECODING))
+        cases.append((name, decode, kinds, constants, DECODING, {"maxnreg": REGISTERS}))
     numbers = dict.fromkeys(("count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"), "i32")
     for unit, kind in ((8, "*i32"), (1, "*i16")):
         constants = {"UNIT": unit, "HT": 0, "HZ": 1, "HY": 1, "HX": 1, "PART": PART}

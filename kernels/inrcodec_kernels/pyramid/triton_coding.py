@@ -21,6 +21,8 @@ from .triton_upsampling import clamped, on
 TILE = 128
 """Latents whose contexts are found together: one a thread."""
 WARPS = 4
+REGISTERS = 184
+"""Most registers of a thread: left alone, the assembler moves some to memory for more programs than there are tiles."""
 
 _LEAST = tl.constexpr(1 << 16)
 _UNITS, _LARGEST, _INPUT, _HIDDEN = (tl.constexpr(n) for n in (UNITS, LARGEST, INPUT, HIDDEN))
@@ -93,7 +95,7 @@ def decode_tiles(
                 latents, latents if u is None else u, latents if v is None else v, around, predicted, failed, *network,
                 tiles.order.shape[1], *tiles.lattice, level, len(network.first),
                 u is not None, v is not None, network.first.shape[1], network.second.shape[1], MOST_LANES, TILE,
-                num_warps=WARPS,
+                num_warps=WARPS, maxnreg=REGISTERS,
             )  # fmt: skip
     return failed.view(torch.bool)
 
