@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def imported(path: Path) -> set[str]:
-    """Top-level modules that a file imports anywhere."""
+    """Top-level modules that a file imports anywhere; many files are asked for by every test."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):

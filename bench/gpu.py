@@ -3,8 +3,8 @@
 Ours is measured device-resident (voxels stay on the device) and with the copy to the host. nvJPEG2000 comes through
 nvImageCodec, NVDEC through FFmpeg's hevc_cuvid; both decode streams of the same peers that the CPU tables time, and what they
 return is compared with the CPU decoder's samples. Streams that a device's time is too dear for can be made before, on any
-machine (``--make DIR``, then ``--streams DIR``; a clip's ``.inrc`` may lie there too, and is then played). A pyramid's stream is a fitted corner, repeated (`pyramid_stream.py`); its
-fit comes last, a step of it and a whole encoding. What cannot run says why; nothing is estimated.
+machine (``--make DIR``, then ``--streams DIR``; clips lie there as ``clip-NAME.inrc``). A pyramid's stream is a fitted corner,
+repeated (`pyramid_stream.py`). Encoders come last. What cannot run says why; nothing is estimated.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from .targets import search_quality
 
 RATE = 0.25
 REPEATS = 7
-STREAMS: Path | None = None
-"""Where streams made before lie."""
 WIDEST: tuple[int, tuple[int, int]] = 24, (16, 16)
 """Widths of the networks that large streams have."""
 CORNER = 32
@@ -54,8 +52,8 @@ class Timed:
         Of the work, when it is timed.
     first : int
         Calls before it is timed.
-    samples : int or None
-        That the work makes; None stands for the signal's.
+    clip : tuple of int or None
+        Samples and frames that the work makes; None stands for the signal's.
     """
 
     name: str
@@ -64,38 +62,47 @@ class Timed:
     expected: np.ndarray | None
     repeats: int = REPEATS
     first: int = 3
-    samples: int | None = None
+    clip: tuple[int, int] | None = None
 
 
-def ours(signal: BenchSignal) -> Iterator[Timed]:
+Made = Path | None
+"""A folder of streams made before, if there is one."""
+Decoder = Callable[[BenchSignal, Made], Iterator[Timed]]
+
+
+def ours(signal: BenchSignal, made: Made) -> Iterator[Timed]:
     """Our decoder; on the host's side of the copy, as the public API returns it."""
     import inrcodec
 
     if missing := make_peer("tinc").missing():
         raise PeerError(missing)
-    stream = stream_of("tinc", signal, STREAMS)
+    stream = stream_of("tinc", signal, made)
     expected = inrcodec.decode(stream, device="cpu").samples
     inrcodec.decode(stream, device="cuda")
     yield Timed("inrcodec TINC, with the copy to the host", _rate(stream, signal), lambda: inrcodec.decode(stream, device="cuda").samples, expected)
 
 
-def stream_of(method: str, signal: BenchSignal, folder: Path | None = None, device: str = "auto") -> bytes:
+def stream_of(method: str, signal: BenchSignal, made: Made = None, device: str = "auto") -> bytes:
     """The signal's stream: one made before, if there is a folder that has it."""
     import inrcodec
 
-    made = None if folder is None else folder / f"{method}-{signal.main.shape[0]}.inrc"
-    if made is not None and made.exists():
-        return made.read_bytes()
+    if made is not None and (file := stream_file(made, method, signal)).exists():
+        return file.read_bytes()
     return pyramid_stream(signal) if method == "pyramid" else inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method, device=device)
 
 
-def ours_resident(method: str) -> Callable[[BenchSignal], Iterator[Timed]]:
+def stream_file(made: Path, method: str, signal: BenchSignal) -> Path:
+    """Where a stream of the signal lies."""
+    return made / f"{method}-{signal.main.shape[0]}.inrc"
+
+
+def ours_resident(method: str) -> Decoder:
     """Our decoder from compressed bytes on the host to voxels left on the device."""
 
-    def timed(signal: BenchSignal) -> Iterator[Timed]:
+    def timed(signal: BenchSignal, made: Made) -> Iterator[Timed]:
         import inrcodec
 
-        stream = stream_of(method, signal, STREAMS)
+        stream = stream_of(method, signal, made)
         expected = inrcodec.decode(stream, device="cpu").samples
         with inrcodec.open(stream, device="cuda") as image:
             found = image.read_tensor().cpu().numpy()
@@ -129,33 +136,35 @@ def pyramid_stream(signal: BenchSignal) -> bytes:
     return enlarged(small, [n // edge for n, edge in zip(shape, corner, strict=True)])
 
 
-def clips(signal: BenchSignal) -> Iterator[Timed]:
+def clips(signal: BenchSignal, made: Made) -> Iterator[Timed]:
     """Clips made before, played: every plane of every frame, decoded and copied to the host."""
     import inrcodec
 
-    files = sorted(STREAMS.glob("clip-*.inrc")) if STREAMS else []
+    files = sorted(made.glob("clip-*.inrc")) if made else []
     if not files:
         raise PeerError("no clip-*.inrc among the streams made before; encode one there")
     for file in files:
         stream = file.read_bytes()
-        with inrcodec.open(stream, device="cpu") as clip:
-            height, width = clip.shape[1:]
-            samples = sum(plane.size for plane in clip.read())
+        with inrcodec.open(stream, device="cpu") as here, inrcodec.open(stream, device="cuda") as there:
+            (frames, height, width), expected, found = here.shape, here.read(), there.read()
+        differences = [np.abs(a.astype(np.int64) - b).max() for a, b in zip(found, expected, strict=True)]
+        if max(differences) > 1:
+            raise PeerError(f"{file.name} differs from the CPU decoder by up to {max(differences)}")
 
         def work(stream: bytes = stream) -> None:
             with inrcodec.open(stream, device="cuda") as clip:
                 for _ in clip.pieces():
                     pass
 
-        seconds = median_seconds(work, "cuda", 5, 2)[0]
-        name = f"inrcodec clip {width}x{height}, {len(clip)} frames, {len(clip) / seconds:.0f} frames/s with the copy to the host"
-        yield Timed(name, 8 * len(stream) / samples, work, None, 5, 0, samples)
+        samples = sum(plane.size for plane in expected)
+        name = f"inrcodec clip {width}x{height}, with the copy to the host"
+        yield Timed(name, 8 * len(stream) / samples, work, None, clip=(samples, frames))
 
 
-def ours_encoding(method: str, repeats: int = 3, first: int = 3) -> Callable[[BenchSignal], Iterator[Timed]]:
-    """Our encoder at its default effort; what it is compared with is its own decoder, in the report."""
+def ours_encoding(method: str) -> Decoder:
+    """Our encoder at its default effort, once, after it has run once; what it is compared with is its own decoder, in the report."""
 
-    def timed(signal: BenchSignal) -> Iterator[Timed]:
+    def timed(signal: BenchSignal, made: Made) -> Iterator[Timed]:
         import inrcodec
 
         stream = inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
@@ -163,12 +172,12 @@ def ours_encoding(method: str, repeats: int = 3, first: int = 3) -> Callable[[Be
         def work() -> None:
             inrcodec.encode(signal.main, bits_per_voxel=RATE, method=method)
 
-        yield Timed(f"inrcodec {method.upper()}, encode", _rate(stream, signal), work, None, repeats, first)
+        yield Timed(f"inrcodec {method.upper()}, encode", _rate(stream, signal), work, None, repeats=1, first=0)
 
     return timed
 
 
-def pyramid_step(signal: BenchSignal) -> Iterator[Timed]:
+def pyramid_step(signal: BenchSignal, made: Made = None) -> Iterator[Timed]:
     """One step of a pyramid's fit, latents and networks; and the device memory that a fit took at its peak."""
     import torch
 
@@ -197,7 +206,7 @@ def pyramid_step(signal: BenchSignal) -> Iterator[Timed]:
     yield Timed(f"inrcodec PYRAMID, a step of the fit ({most:.0f} bytes a sample at most)", fit.cost().bits / volume.size, work, None)
 
 
-def nvjpeg2000(signal: BenchSignal) -> Iterator[Timed]:
+def nvjpeg2000(signal: BenchSignal, made: Made = None) -> Iterator[Timed]:
     """Slices of the JPEG 2000 peer, decoded as one batch."""
     try:
         from nvidia import nvimgcodec
@@ -228,7 +237,7 @@ class Main10(X265):
     depths, has_gray = (8, 10), False
 
 
-def nvdec(signal: BenchSignal) -> Iterator[Timed]:
+def nvdec(signal: BenchSignal, made: Made = None) -> Iterator[Timed]:
     """Main 10 frames through hevc_cuvid; FFmpeg copies them to the host."""
     if missing := make_peer("x265").missing():
         raise PeerError(missing)
@@ -251,7 +260,7 @@ def nvdec(signal: BenchSignal) -> Iterator[Timed]:
     yield Timed("NVDEC (HEVC Main 10), with the copy to the host", _rate(stream, signal), work, expected)
 
 
-DECODERS = {
+DECODERS: dict[str, Decoder] = {
     "inrcodec TINC, device-resident": ours_resident("tinc"),
     "inrcodec SCI, device-resident": ours_resident("sci"),
     "inrcodec PYRAMID, device-resident": ours_resident("pyramid"),
@@ -260,19 +269,19 @@ DECODERS = {
     "inrcodec PYRAMID, a step of the fit": pyramid_step,
     "nvJPEG2000": nvjpeg2000,
     "NVDEC": nvdec,
-    "inrcodec TINC, encode": ours_encoding("tinc", repeats=1, first=0),
-    "inrcodec SCI, encode": ours_encoding("sci", repeats=1, first=0),
-    "inrcodec PYRAMID, encode": ours_encoding("pyramid", repeats=1, first=0),
+    "inrcodec TINC, encode": ours_encoding("tinc"),
+    "inrcodec SCI, encode": ours_encoding("sci"),
+    "inrcodec PYRAMID, encode": ours_encoding("pyramid"),
 }
 
 
-def rows_of(name: str, signal: BenchSignal) -> list[str]:
+def rows_of(name: str, signal: BenchSignal, made: Made = None) -> list[str]:
     """Table rows of one decoder, or the one that says why there is none."""
     if not gpu_name():
         return [_reason(name, "not measured yet: no CUDA device here")]
     rows = []
     try:
-        for timed in DECODERS[name](signal):
+        for timed in DECODERS[name](signal, made):
             rows.append(_row(timed, signal))
     except Exception as error:  # whatever a driver or a decoder raises is a result to report
         rows.append(_reason(name, f"not measured: {' '.join(str(error).split())}"))
@@ -288,9 +297,10 @@ def _row(timed: Timed, signal: BenchSignal) -> str:
         if largest > 1:
             raise PeerError(f"differs from the CPU decoder by up to {largest}")
     middle, low, high = median_seconds(timed.work, "cuda", timed.repeats, timed.first)
-    samples = timed.samples or signal.samples
+    samples, frames = timed.clip or (signal.samples, 0)
     speeds = [samples / seconds / 1e9 for seconds in (middle, high, low)]
-    return f"| {timed.name} | {timed.bits_per_voxel:.4f} | {1e3 * middle:.2f} | {speeds[0]:.3f} ({speeds[1]:.3f} to {speeds[2]:.3f}) |"
+    name = timed.name + (f", {frames} frames, {frames / middle:.0f} frames/s" if frames else "")
+    return f"| {name} | {timed.bits_per_voxel:.4f} | {1e3 * middle:.2f} | {speeds[0]:.3f} ({speeds[1]:.3f} to {speeds[2]:.3f}) |"
 
 
 def _reason(name: str, why: str) -> str:
@@ -314,33 +324,32 @@ def _rate(stream: bytes, signal: BenchSignal) -> float:
     return 8 * len(stream) / signal.samples
 
 
-def section(signal: BenchSignal) -> Iterator[str]:
+def section(signal: BenchSignal, made: Made = None) -> Iterator[str]:
     """The table of one signal, line by line."""
     yield from (f"About {RATE} bits/voxel; medians of {REPEATS} calls (20th to 80th percentile).", "")
     yield from ("| decoder | bits/voxel | ms | Gvoxel/s |", "|---|--:|--:|--:|")
     for name in DECODERS:
-        yield from rows_of(name, signal)
+        yield from rows_of(name, signal, made)
 
 
 def main() -> None:
     """Measure and write ``gpu.md``, row by row: a run that is stopped leaves what it has."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Decoders on a CUDA device.")
     parser.add_argument("--edge", type=int, default=256, help="voxels along each axis of the synthetic volume")
-    parser.add_argument("--out", type=Path, default=Path("bench/results"))
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, help="a folder for gpu.md")
+    where.add_argument("--make", type=Path, help="a folder for streams; they are made here, on the CPU, and nothing is measured")
     parser.add_argument("--streams", type=Path, help="a folder of streams made before, and of clips")
-    parser.add_argument("--make", type=Path, help="make the streams here, on the CPU, and end")
     options = parser.parse_args()
     signal = load_signal(f"synthetic:{options.edge}")
     if options.make:
         options.make.mkdir(parents=True, exist_ok=True)
         for method in ("tinc", "sci", "pyramid"):
-            (options.make / f"{method}-{options.edge}.inrc").write_bytes(stream_of(method, signal, device="cpu"))
+            stream_file(options.make, method, signal).write_bytes(stream_of(method, signal, device="cpu"))
         return
-    global STREAMS
-    STREAMS = options.streams
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "gpu.md").open("w", encoding="utf-8") as file:
-        for line in itertools.chain(["# GPU decoders", "", *machine_lines(), f"{signal.name}.", ""], section(signal)):
+        for line in itertools.chain(["# GPU decoders", "", *machine_lines(), f"{signal.name}.", ""], section(signal, options.streams)):
             print(line, file=file, flush=True)
             print(line, flush=True)
 

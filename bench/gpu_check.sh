@@ -29,7 +29,8 @@ step() {
   [ "$left" -gt 5 ] || { echo "$name: no time left" | tee -a "$FOLDER/log.txt"; return 1; }
   [ "$share" -lt "$left" ] || share=$left
   local began=$SECONDS
-  timeout --kill-after=5 "$share" "$@" 2> >(tail -n 40 >> "$FOLDER/log.txt") || code=$?
+  # Interrupted, pytest still says what failed.
+  timeout --signal=INT --kill-after=30 "$share" "$@" 2> >(tail -n 40 >> "$FOLDER/log.txt") || code=$?
   echo "$name: exit code $code after $((SECONDS - began)) s" | tee -a "$FOLDER/log.txt"
   return "$code"
 }
@@ -46,7 +47,7 @@ tests() {
   local files
   files=$("$PYTHON" -m bench.bare tests 2>/dev/null) || return 1
   # The project's own options name plugins that may be missing here.
-  "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= -m "not slow" $files
+  "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts="--import-mode=importlib" -o filterwarnings= -m "not slow" $(side_by_side) $files
 }
 
 has_device() {
@@ -76,8 +77,8 @@ side_by_side() {
 
 export -f side_by_side environment tests has_device device_tests sanitizer
 export PYTHON
-step environment 30 bash -c environment > "$FOLDER/environment.txt"
-step device-tests 130 bash -c device_tests > "$FOLDER/tests.txt"
+step environment 60 bash -c environment > "$FOLDER/environment.txt"
+step device-tests 200 bash -c device_tests > "$FOLDER/tests.txt"
 DEVICE=$?
 step kernels 60 "$PYTHON" -m bench.kernels --out "$FOLDER"
 step gpu-decoders 160 "$PYTHON" -m bench.gpu --edge "$EDGE" --out "$FOLDER" ${STREAMS:+--streams "$STREAMS"}

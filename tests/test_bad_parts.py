@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inrcodec
+from hostile_streams import LARGEST_HEAP, cheap, refused
 from inrcodec import ContainerError
 from inrcodec.payload import motion, parted
 from inrcodec.payload.pyramid import networks_from_section, write_chunk
@@ -19,7 +20,6 @@ from inrcodec.payload.sections import KNOWN_SECTIONS
 from inrcodec.reconstruct import parted as reconstruct
 from inrcodec_formats.container import Container, Section
 from pyramid_streams import Made, made, made_parted, parted_blob, random_field
-from test_bad_pyramid import LARGEST_HEAP, cheap, refused
 
 HEAD, ROW = 4, 16
 

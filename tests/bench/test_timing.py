@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,7 @@ def test_with_a_gpu_what_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def fake_decoder(difference: int):
-    def decoder(signal):
+    def decoder(signal, made):
         found = signal.main + np.uint16(difference)
         yield gpu.Timed("fake", 0.25, lambda: found, signal.main)
 
@@ -153,6 +154,23 @@ def test_gpu_samples_are_compared_before_they_are_timed(difference: int, words: 
     monkeypatch.setattr(gpu, "DECODERS", {"fake": fake_decoder(difference)})
     (row,) = gpu.rows_of("fake", load_signal(SIGNAL))
     assert row.startswith(words) if difference < 2 else words in row
+
+
+def test_streams_made_before_are_taken(tmp_path: Path) -> None:
+    signal = load_signal(SIGNAL)
+    gpu.stream_file(tmp_path, "sci", signal).write_bytes(b"made before")
+    assert gpu.stream_of("sci", signal, tmp_path) == b"made before"
+
+
+def test_clips_are_compared_and_their_frames_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = inrcodec.open
+    monkeypatch.setattr(gpu, "gpu_name", lambda: "a GPU")
+    monkeypatch.setattr(kernels, "_finish", lambda device: None)
+    monkeypatch.setattr(inrcodec, "open", lambda stream, device: opened(stream, device="cpu"))
+    assert "encode one there" in gpu.rows_of("inrcodec, clips", load_signal(SIGNAL), tmp_path)[0]
+    (tmp_path / "clip-one.inrc").write_bytes((ROOT / "tests" / "golden" / "clip.inrc").read_bytes())
+    (row,) = gpu.rows_of("inrcodec, clips", load_signal(SIGNAL), tmp_path)
+    assert re.match(r"\| inrcodec clip \d+x\d+, with the copy to the host, \d+ frames, \d+ frames/s \| ", row), row
 
 
 def test_a_pyramid_is_enlarged_by_repeating_its_latents() -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import inrcodec
+from hostile_streams import rebuilt
 from inrcodec import ContainerError, InrcodecError, TargetError
 from inrcodec.options import SciOptions
 from inrcodec.payload.sections import KNOWN_SECTIONS
@@ -255,18 +256,7 @@ def test_chunks_are_cut_by_size_and_count() -> None:
     assert large == list(range(0, 2001, 2)), "never more than the largest chunk"
 
 
-# Damage: as in test_bad_input.py, here to the sections and chunks of SCI.
-
-
-def rebuilt(stream: bytes, *, chunks: list[tuple[int, bytes]] | None = None, **sections: bytes | None) -> bytes:
-    """The stream with other contents and fresh checksums; a section set to None is left out."""
-    with Container.open(stream, known=KNOWN_SECTIONS) as container:
-        kept = {tag: container.sections.read(tag) for tag in container.sections} | sections
-        old = [(int(n), container.read_chunk(i)) for i, n in enumerate(container.chunks.count)]
-        out = io.BytesIO()
-        listed = [Section(tag, data) for tag, data in kept.items() if data is not None]
-        write_container(out, container.header, listed, old if chunks is None else chunks)
-    return out.getvalue()
+# Damage: as in test_bad_tinc.py, here to the sections and chunks of SCI.
 
 
 @pytest.fixture(scope="module")

@@ -233,7 +233,8 @@ def test_fits_take_fewer_blocks_where_memory_is_short(monkeypatch: pytest.Monkey
     loss, weights = fitted()
     monkeypatch.setattr(triton, "loss_and_gradients", short_of_memory(triton.loss_and_gradients, 1, calls))
     again, others = fitted()
-    # Products of fewer matrices are summed in another order on a device, which SOAP's quotients enlarge.
+    # Products of fewer matrices are summed in another order on a device, which SOAP's quotients enlarge (1.4e-5 was seen on an
+    # H200): there, the bound is the one of fits against the reference.
     of_loss, of_weights = (1e-6, 1e-5) if interpreted() else (1e-4, 1e-3)
     assert relative(again, loss) <= of_loss
     # A recorded step is not called again.
