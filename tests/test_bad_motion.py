@@ -16,7 +16,7 @@ from samples import scan
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.fixture(params=["tinc_clip", "sci_clip"])
+@pytest.fixture(params=["tinc_clip", "sci_clip", "tinc_moved"])
 def moving(request: pytest.FixtureRequest) -> bytes:
     whole = (GOLDEN / f"{request.param}.inrc").read_bytes()
     assert inrcodec.verify(whole, deep=True).ok
@@ -37,7 +37,7 @@ def test_68_sections_of_other_still_frames(moving: bytes) -> None:
 @settings(max_examples=30, deadline=None)
 @given(at=st.integers(0, 10**6), value=st.integers(0, 255))
 def test_68_random_bytes_in_move(at: int, value: int) -> None:
-    for name in ("tinc_clip", "sci_clip"):
+    for name in ("tinc_clip", "sci_clip", "tinc_moved"):
         whole = (GOLDEN / f"{name}.inrc").read_bytes()
         move = bytearray(section(whole, "MOVE"))
         move[at % len(move)] = value

@@ -295,7 +295,7 @@ def test_displacements_that_attacks_change_are_sound() -> None:
     assert not cheap(moving().blob()) and inrcodec.verify(moving().blob(), deep=True).ok
 
 
-@pytest.mark.parametrize(("at", "form", "values"), [(0, "B", [1]), (1, "B", [0]), (1, "B", [7]), (1, "B", [255]), (2, "II", [0, 0])])
+@pytest.mark.parametrize(("at", "form", "values"), [(0, "B", [2]), (1, "B", [0]), (1, "B", [7]), (1, "B", [255]), (2, "II", [0, 0]), (10, "B", [4])])
 def test_60_move_with_impossible_fields(at: int, form: str, values: list[Any]) -> None:
     refused(with_move(at, form, *values), "MOVE")
 

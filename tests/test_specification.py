@@ -88,7 +88,7 @@ def check_pyramid(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> Non
     assert np.count_nonzero(difference) <= 1 + difference.size // 1000
 
 
-@pytest.mark.parametrize("name", ["pyramid", "pyramid_above", "pyramid_series", "pyramid_channels", "pyramid_clip", "pyramid_parts"])
+@pytest.mark.parametrize("name", ["pyramid", "pyramid_above", "pyramid_series", "pyramid_channels", "pyramid_clip", "pyramid_moved", "pyramid_parts"])
 def test_golden_pyramid_streams_decode_by_the_page(name: str) -> None:
     expected = np.load(GOLDEN / f"{name}.npz")
     check_pyramid((GOLDEN / f"{name}.inrc").read_bytes(), expected["integers"], expected["samples"])

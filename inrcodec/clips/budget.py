@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from .spread import Spread
+from ..fitting.spread import BITS_TAKEN, Spread, step_at
 
 LEAST_STREAM_BYTES = {"tinc": 256, "sci": 512, "pyramid": 1024}
 """What a stream of nearly nothing takes, by method."""
 
-_BITS_TAKEN = 0.5
-"""Coded streams take about this part of the bits that `Spread` measures."""
-_OCTAVES = (-4.0, 24.0)
 
 
 class Ledger:
@@ -47,21 +44,13 @@ class Ledger:
 
 def size_ledger(total_bytes: float, spreads: Sequence[Spread], least: float) -> Ledger:
     """Shares of a size: what every stream takes at the one step at which all together take the total."""
-    wanted = 8 * total_bytes / _BITS_TAKEN
-    step = _step_at(lambda step: -sum(s.bits(step) for s in spreads), -wanted)
+    wanted = 8 * total_bytes / BITS_TAKEN
+    step = step_at(lambda step: -sum(s.bits(step) for s in spreads), -wanted)
     return Ledger(total_bytes, [s.bits(step) for s in spreads], least)
 
 
 def error_ledger(total_squares: float, spreads: Sequence[Spread]) -> Ledger:
     """Shares of a sum of squared errors, likewise."""
-    step = _step_at(lambda step: sum(s.error(step) for s in spreads), total_squares)
+    step = step_at(lambda step: sum(s.error(step) for s in spreads), total_squares)
     return Ledger(total_squares, [s.error(step) for s in spreads])
 
-
-def _step_at(rising: Callable[[float], float], wanted: float) -> float:
-    """The step at which a measure that rises with it is what is wanted."""
-    low, high = _OCTAVES
-    for _ in range(24):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(2.0**middle) < wanted else (low, middle)
-    return float(2.0**middle)

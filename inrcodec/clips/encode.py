@@ -22,6 +22,7 @@ from inrcodec_formats.video.header import ClipHeader
 from inrcodec_formats.video.streams import OtherStream
 
 from ..encoder import Encoder
+from ..fitting.spread import Spread
 from ..metrics import SplitErrors, own_range
 from ..options import EncodeOptions
 from ..region import Region
@@ -29,7 +30,6 @@ from ..reports import ClipEncodeReport, EncodeReport
 from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
 from .groups import CutFinder, group_starts
 from .sources import ClipSource, is_clip_source, opened
-from .spread import Spread
 from .stream import AXES, Part, frame_seconds, parts_of, sections
 from .stream import join as join_streams
 

@@ -23,12 +23,12 @@ from inrcodec_kernels.warp import NODE_LIMIT, Field, adjoint, nodes_of, warp
 
 Floats = NDArray[np.float32]
 
-SHIFTS = (5, 6)
-"""Of fields: a node at every 32nd sample, or, where those would take too much of a size, at every 64th. At every 16th, displacements take some three times the bits."""
+SHIFT = 5
+"""Of fields: a node at every 32nd sample. At every 16th, displacements take more than twice the bits, and are worse (0.5 to 1 dB)."""
 _LEVELS, _ROUNDS = 4, 6
 """Halvings of resolution, and corrections at each."""
-_TOGETHER = 20.0
-"""Weight of a node's neighbours, in squared gradients of 8-bit samples."""
+_TOGETHER = 5.0
+"""Weight of a node's neighbours, in squared gradients of 8-bit samples: little, as bits are saved afterwards (see `displacements`)."""
 _LARGEST_STEP = 2.0
 """Samples of a level that a correction moves by at most."""
 _OUTLIER = 8.0
@@ -39,7 +39,7 @@ _LEAST_EXTENT, _LEAST_FRAMES = 32, 4
 _MOST_STILL = 2.5
 """Samples of a still frame over those of a frame: a fit takes that much longer."""
 _SWEEPS, _KNOWN = 3, 0.3
-"""Corrections of still frames, and the weight from which on a sample of them is known."""
+"""Corrections of still frames, where they are to be exact, and the weight from which on a sample of them is known."""
 
 
 def pays(volume: np.ndarray) -> bool:
@@ -50,13 +50,13 @@ def pays(volume: np.ndarray) -> bool:
     plain = moved = 0.0
     for number in np.unique(np.linspace(1, count - 1, _PAIRS).astype(int)).tolist():
         before, after = _eight_bit(volume[number - 1 : number + 1])
-        found = _registered(after, before, None, SHIFTS[0])
+        found = _registered(after, before, None, SHIFT)
         plain += float(np.square(after - before).mean())
-        moved += _difference(after, before, found, SHIFTS[0])
+        moved += _difference(after, before, found, SHIFT)
     return moved < _PAYS * plain
 
 
-def find_motion(volume: np.ndarray, shift: int = SHIFTS[0]) -> Field | None:
+def find_motion(volume: np.ndarray, shift: int = SHIFT) -> Field | None:
     """Displacements of all frames against the middle one; None where nothing can move, or still frames would be too large.
 
     Parameters
@@ -78,14 +78,18 @@ def find_motion(volume: np.ndarray, shift: int = SHIFTS[0]) -> Field | None:
             found[number] = _continued(last, found[number - way], shift)
 
     in_threads(outwards, [1, -1])
-    nodes = np.rint(8 * found).astype(np.int64)
+    return field_of(np.rint(8 * found).astype(np.int64), shift, (frame[0], frame[1]))
+
+
+def field_of(nodes: NDArray[np.int64], shift: int, frame: tuple[int, int]) -> Field | None:
+    """A field of displacements in eighths, against whatever place; None where still frames would be too large."""
     # Still frames begin where the first sample of any frame lies.
-    corner = np.minimum(nodes.min(axis=(0, 2, 3)), 0)
-    nodes -= (8 * (corner // 8)).reshape(2, 1, 1)
+    corner = nodes.min(axis=(0, 2, 3))
+    nodes = nodes - (8 * (corner // 8)).reshape(2, 1, 1)
     still = [n + int(-(-most // 8)) for n, most in zip(frame, nodes.max(axis=(0, 2, 3)), strict=True)]
     if np.prod(still) > _MOST_STILL * np.prod(frame) or nodes.max() >= NODE_LIMIT:
         return None
-    return Field(nodes.astype(np.int32), shift, (frame[0], frame[1]), (still[0], still[1]))
+    return Field(nodes.astype(np.int32), shift, frame, (still[0], still[1]))
 
 
 def _eight_bit(volume: np.ndarray) -> Floats:
@@ -126,7 +130,7 @@ def _refined(after: Floats, before: Floats, nodes: Floats, shift: int) -> Floats
 
 def _corrected(after: Floats, before: Floats, nodes: Floats, shift: int, level: int) -> Floats:
     """Displacements corrected by Gauss-Newton steps on frames at half the resolution, `level` times over."""
-    scale, hats = np.float32(1 << level), _Hats(after.shape, nodes.shape[1:], shift - level)
+    scale, hats = np.float32(1 << level), Hats(after.shape, nodes.shape[1:], shift - level)
     known, places = np.stack([before, *np.gradient(before)]), np.indices(after.shape, dtype=np.float32)
     for _ in range(_ROUNDS):
         at = places + hats.dense(nodes) / scale
@@ -142,7 +146,7 @@ def _corrected(after: Floats, before: Floats, nodes: Floats, shift: int, level: 
     return nodes.astype(np.float32)
 
 
-class _Hats:
+class Hats:
     """Linear interpolation from the nodes of a grid to samples, and its transpose."""
 
     def __init__(self, shape: tuple[int, ...], grid: tuple[int, ...], shift: int) -> None:
@@ -202,7 +206,7 @@ def _halved(frame: Floats) -> Floats:
 
 def _difference(after: Floats, before: Floats, nodes: Floats, shift: int) -> float:
     """Mean squared difference of displaced frames."""
-    moved = _Hats(after.shape, nodes.shape[1:], shift).dense(nodes)
+    moved = Hats(after.shape, nodes.shape[1:], shift).dense(nodes)
     return float(np.square(after - _sampled(before, np.indices(after.shape, dtype=np.float32) + moved)).mean())
 
 
@@ -226,14 +230,14 @@ class Still(NamedTuple):
     known: NDArray[np.bool_]
 
 
-def stilled(volume: np.ndarray, field: Field, backend: Backend) -> Still:
-    """Still frames whose displacement gives a volume, nearly."""
+def stilled(volume: np.ndarray, field: Field, backend: Backend, sweeps: int = _SWEEPS) -> Still:
+    """Still frames whose displacement gives a volume, the more nearly the more sweeps."""
     frames = volume.astype(np.float32)
     weight: Floats = adjoint(np.ones_like(frames), field, backend)
     known, damped = weight > _KNOWN, np.maximum(weight, np.float32(1))
     means = adjoint(frames, field, backend) / np.maximum(weight, _KNOWN)
     still = _filled(means.astype(np.float32), known)
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         still += adjoint(frames - _displaced(still, field, backend), field, backend) / damped
     return Still(still, known)
 

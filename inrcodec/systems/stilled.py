@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from inrcodec_formats.errors import OptionError
-from inrcodec_kernels.backend import best_on_cpu, on_device
+from inrcodec_kernels.backend import Backend, best_on_cpu, on_device
 from inrcodec_kernels.warp import Field
 
 from ..fitting import motion
-from ..payload.motion import pack
+from ..fitting.displacements import economical, price_of
+from ..fitting.goal import Goal
 from ..region import Region
 from .base import Moving, Task
 
 _MOST_SAMPLES = 1 << 26
 """Of all frames: they and their still frames are held as a whole, several times over."""
-_MOST_OF_SIZE = 0.3
-"""That displacements take: 21 % of a size was better than fewer nodes, 41 % was worse."""
 
 
 def with_still_frames(task: Task) -> Task:
@@ -46,14 +44,27 @@ def _wanted(task: Task) -> bool:
 
 
 def _field(task: Task) -> Field | None:
-    """Displacements, of fewer nodes where they would take too much of a size that is asked for."""
+    """Displacements that are worth their bits."""
+    frames, region = task.volume, task.options.region
+    exact = motion.find_motion(frames)
+    if exact is None:
+        return None
+    price = price_of(motion.stilled(frames, exact, _backend(task), sweeps=0).samples, _goal(task))
+    return economical(exact, frames, price, None if region is None else region.weights(frames.shape))
+
+
+def _goal(task: Task) -> Goal:
+    """What is asked for, of frames, or of still ones."""
     target, samples = task.options.target, task.volume.size
-    most = {"ratio": task.volume.nbytes / target.value, "bits_per_voxel": samples * target.value / 8}.get(target.kind, math.inf)
-    for shift in motion.SHIFTS:
-        field = motion.find_motion(task.volume, shift)
-        if field is None or len(pack(field)) <= _MOST_OF_SIZE * most:
-            break
-    return field
+    if target.kind == "psnr_db":
+        return Goal(error=max(task.high - task.low, 1) ** 2 / 10 ** (target.value / 10))
+    bits = {"ratio": 8 * task.volume.nbytes / target.value, "bits_per_voxel": samples * target.value}
+    return Goal(bits=bits[target.kind])
+
+
+def _backend(task: Task) -> Backend:
+    """Frames are displaced on the CPU."""
+    return best_on_cpu() if on_device(task.backend) else task.backend
 
 
 def _stilled(task: Task) -> Task:
@@ -63,7 +74,7 @@ def _stilled(task: Task) -> Task:
     field = _field(task)
     if field is None:
         return task
-    backend = best_on_cpu() if on_device(task.backend) else task.backend
+    backend = _backend(task)
     still = motion.stilled(frames, field, backend)
     moving = Moving(field, frames, still.known, region)
     if region is not None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inrcodec.clips.budget import Ledger, error_ledger, size_ledger
-from inrcodec.clips.spread import Spread
+from inrcodec.fitting.spread import Spread
 
 RNG = np.random.default_rng(3)
 

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from .restoration import read_tensor
-from .stream import Bytes, Index, RangeDecoder, Stream
+from .stream import Bytes, Index, RangeDecoder, Stream, Table
 
 # ---- MOVE
 
@@ -30,10 +30,14 @@ class Motion:
 def read_motion(body: bytes, shape: Index) -> Motion:
     fields = Bytes(body)
     version, s, *still = fields.fields("BBII")
-    assert version == 0
     size = 2**s
     grid = (shape[0], 2, *((n - 1) // size + 2 for n in shape[1:]))
-    coder = RangeDecoder(fields.rest())
+    (e,) = fields.fields("B") if version else (0,)
+    d = {0: first_version, 1: second_version}[version](RangeDecoder(fields.rest()), grid)
+    return Motion(size, tuple(still), np.cumsum(d, axis=0).astype(np.int64) * 2**e)
+
+
+def first_version(coder: RangeDecoder, grid: Index) -> np.ndarray:
     corners = read_tensor(coder, grid[:2])
     d = read_tensor(coder, grid)
     assert not d[:, :, 0, 0].any()
@@ -44,7 +48,56 @@ def read_motion(body: bytes, shape: Index) -> Motion:
             d[:, :, v, u] += np.median([before, above, before + above - d[:, :, v - 1, u - 1]], axis=0)
         elif v or u:
             d[:, :, v, u] += d[:, :, v, u - 1] if u else d[:, :, v - 1, u]
-    return Motion(size, tuple(still), np.cumsum(d, axis=0).astype(np.int64))
+    return d
+
+
+def second_version(coder: RangeDecoder, grid: Index) -> np.ndarray:
+    n, _, rows, columns = grid
+    levels = coder.digit(8)
+    tables = [Table(coder.digit(16), coder.digit(8), coder.digit(8)) if coder.digit(1) else None for _ in range(2 + 5 * levels)]
+    d, more = np.zeros(grid, dtype=int), np.zeros(grid, dtype=int)
+    grids = list(product(range(n), (0, 1)))
+
+    def read(places: list[tuple[int, ...]], classes: list[int]) -> None:
+        """What the nodes of a list have more."""
+        magnitudes = [0] * len(places)
+        for number, table in enumerate(tables):
+            for i in (i for i, c in enumerate(classes) if c == number):
+                assert table is not None
+                magnitudes[i] = coder.symbol(table.left)
+        for place, m, sign in zip(places, magnitudes, coder.signs(magnitudes), strict=True):
+            more[place] = sign * coder.escape(m)
+
+    top = next(2**k for k in range(30, -1, -1) if 2**k < max(rows, columns))
+    corners = [(*g, 0, 0) for g in grids]
+    read(corners, [0] * len(corners))
+    d[:, :, 0, 0] = more[:, :, 0, 0]
+    others = [(*g, v, u) for g in grids for v in range(0, rows, top) for u in range(0, columns, top) if v or u]
+    read(others, [1] * len(others))
+    for t, axis, v, u in others:
+        d[t, axis, v, u] = d[t, axis, 0, 0] + more[t, axis, v, u]
+    p = top // 2
+    while p:
+        for nodes, step in (
+            ([(v, u) for v in range(p, rows, 2 * p) for u in range(0, columns, 2 * p)], (p, 0)),
+            ([(v, u) for v in range(0, rows, p) for u in range(p, columns, 2 * p)], (0, p)),
+        ):
+            places = [(*g, *node) for g in grids for node in nodes]
+            classes, foretold = [], []
+            for t, axis, v, u in places:
+                before, after, third, fourth = ((v + k * step[0], u + k * step[1]) for k in (-1, 1, -3, 3))
+                exist = [0 <= y < rows and 0 <= x < columns for y, x in (after, third, fourth)]
+                near = [(t, axis, *place) for place in (before, after if exist[0] else before)]
+                a, b = (int(d[place]) for place in near)
+                far = sum(int(d[(t, axis, *place)]) for place in (third, fourth)) if exist[1] and exist[2] else None
+                foretold.append((a + b + 1) // 2 if far is None else (9 * (a + b) - far + 8) // 16)
+                busy = sum(abs(int(more[place])) for place in near)
+                classes.append(2 + 5 * min(p.bit_length() - 1, levels - 1) + sum(busy >= edge for edge in (1, 2, 3, 6)))
+            read(places, classes)
+            for place, number in zip(places, foretold, strict=True):
+                d[place] = number + more[place]
+        p //= 2
+    return d
 
 
 def motion_of(stream: Stream) -> tuple[Motion | None, Index]:

@@ -1,19 +1,22 @@
-"""What a plane of a group holds at every scale, from which bits and error at any step are guessed before any fit."""
+"""What a signal holds at every scale, from which bits and error at any step are guessed before any fit."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..fitting.pyramid_start import doubled, halved
+from .pyramid_start import doubled, halved
 
 _BINS_PER_OCTAVE = 4
 _LOWEST, _HIGHEST = -4, 24
 """Octaves that are told apart; smaller differences count as none."""
 _LEAST_EXTENT = 4
+BITS_TAKEN = 0.5
+"""Coded streams take about this part of the bits that `Spread` measures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,15 @@ class Spread:
     def error(self, step: float) -> float:
         """A measure of the sum of squared errors at a step: what is smaller is lost, the rest is rounded."""
         return float(self.counts @ np.minimum(np.square(_SIZES), step**2 / 12))
+
+
+def step_at(rising: Callable[[float], float], wanted: float) -> float:
+    """The step at which a measure that rises with it is what is wanted."""
+    low, high = float(_LOWEST), float(_HIGHEST)
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(2.0**middle) < wanted else (low, middle)
+    return float(2.0**middle)
 
 
 def _histogram(differences: NDArray[np.float32]) -> NDArray[np.int64]:
