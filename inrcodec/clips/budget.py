@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..fitting.spread import BITS_TAKEN, Spread, step_at
+from ..fitting.spread import Spread, step_at
 
 LEAST_STREAM_BYTES = {"tinc": 256, "sci": 512, "pyramid": 1024}
 """What a stream of nearly nothing takes, by method."""
@@ -44,8 +44,7 @@ class Ledger:
 
 def size_ledger(total_bytes: float, spreads: Sequence[Spread], least: float) -> Ledger:
     """Shares of a size: what every stream takes at the one step at which all together take the total."""
-    wanted = 8 * total_bytes / BITS_TAKEN
-    step = step_at(lambda step: -sum(s.bits(step) for s in spreads), -wanted)
+    step = step_at(lambda step: -sum(s.bits(step) for s in spreads), -8 * total_bytes)
     return Ledger(total_bytes, [s.bits(step) for s in spreads], least)
 
 
@@ -53,4 +52,3 @@ def error_ledger(total_squares: float, spreads: Sequence[Spread]) -> Ledger:
     """Shares of a sum of squared errors, likewise."""
     step = step_at(lambda step: sum(s.error(step) for s in spreads), total_squares)
     return Ledger(total_squares, [s.error(step) for s in spreads])
-

@@ -20,8 +20,11 @@ from inrcodec_formats.errors import OptionError, TargetError
 from inrcodec_formats.signal import Signal
 from inrcodec_formats.video.header import ClipHeader
 from inrcodec_formats.video.streams import OtherStream
+from inrcodec_kernels.backend import best_on_cpu
+from inrcodec_kernels.warp import Field
 
 from ..encoder import Encoder
+from ..fitting.motion import sought, stilled
 from ..fitting.spread import Spread
 from ..metrics import SplitErrors, own_range
 from ..options import EncodeOptions
@@ -30,7 +33,7 @@ from ..reports import ClipEncodeReport, EncodeReport
 from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
 from .groups import CutFinder, group_starts
 from .sources import ClipSource, is_clip_source, opened
-from .stream import AXES, Part, frame_seconds, parts_of, sections
+from .stream import AXES, frame_seconds, parts_of, sections
 from .stream import join as join_streams
 
 __all__ = ["ClipEncoder", "encode_clip", "is_clip_source"]
@@ -38,6 +41,7 @@ __all__ = ["ClipEncoder", "encode_clip", "is_clip_source"]
 Progress = Callable[[str, float, str], None]
 Planes = tuple[np.ndarray, ...]
 Coded = tuple[bytes, EncodeReport, SplitErrors]
+Encode = Callable[[Quality], Coded]
 T = TypeVar("T")
 
 _INDEX_ROW_BYTES = 9
@@ -124,6 +128,7 @@ class ClipEncoder:
         self.parts = parts_of(self.header)
         self.order = [*range(1, len(self.parts)), 0]
         self.made: list[Made] = []
+        self.fields: dict[int, Field | None] = {}
         self.seconds: dict[str, float] = {}
         self.choices: dict[str, object] = {}
 
@@ -181,16 +186,28 @@ class ClipEncoder:
         """What every stream holds, in the order of coding."""
         found: list[Spread] = []
         for number, group in enumerate(self._groups(starts)):
-            found += [self._spread(group, self.parts[part]) for part in self.order]
+            found += [self._spread(number, group, part) for part in self.order]
             self.progress("measure", number / len(starts), f"group {number + 1} of {len(starts)}")
         return found
 
-    def _spread(self, group: Planes, part: Part) -> Spread:
+    def _spread(self, number: int, group: Planes, part: int) -> Spread:
         """Of a part; of what lies around the region where the errors inside are what is shared."""
-        held = [group[plane] for plane in part.planes]
+        held = [group[plane] for plane in self.parts[part].planes]
+        field = self._field(number, held[0]) if self._moves(part) else None
         if self._target_bytes is None and (region := self._regions.get(held[0].shape[1:])) is not None:
             held = [plane[:, *region.bounds(plane.shape)] for plane in held]
+        elif field is not None:
+            return Spread.of(stilled(held[0], field, best_on_cpu(), sweeps=0).samples)
         return sum(map(Spread.of, held[1:]), Spread.of(held[0]))
+
+    def _moves(self, part: int) -> bool:
+        """Whether frames of a part may be displaced: those of luma, or of a clip of one plane, and not planes coded as channels."""
+        return self.options.motion is not False and len(self.parts[part].planes) == 1
+
+    def _field(self, number: int, frames: np.ndarray) -> Field | None:
+        """Displacements of a group's frames, kept until the group is encoded."""
+        self.fields[number] = sought(frames, self.options.motion)
+        return self.fields[number]
 
     def _groups(self, starts: list[int]) -> Iterator[Planes]:
         """The planes of each group, (frames, height, width); one group is held at a time."""
@@ -268,36 +285,46 @@ class ClipEncoder:
 
     def _coded(self, group: int, part: int, samples: np.ndarray) -> bytes:
         where = self._where(group, part)
+
+        def encode(target: Quality) -> Coded:
+            return self._encoded(samples, target, self._note(where), group, part)
+
         try:
-            blob, report, errors = self._within(samples, self.plan.ledger.share(), self._note(where))
+            blob, report, errors = self._within(samples, self.plan.ledger.share(), encode)
         except TargetError as error:
             raise TargetError(f"{where}: {error}") from error
         self.plan.ledger.spend(errors.inside.sum_squares if self._target_bytes is None else len(blob))
         self.made.append(Made(part, errors, report))
         return blob
 
-    def _within(self, samples: np.ndarray, share: float, note: Progress) -> Coded:
+    def _within(self, samples: np.ndarray, share: float, encode: Encode) -> Coded:
         """Encode within a share of the size, or of the squared error."""
         if self._target_bytes is not None:
-            return self._of_size(samples, share, note)
+            return self._of_size(samples, share, encode)
         psnr = 10 * math.log10(own_range(samples) ** 2 * self._inside_of(samples) / max(share, 1e-9))
-        return self._encoded(samples, Quality("psnr_db", max(psnr, _LEAST_PSNR_DB)), note)
+        return encode(Quality("psnr_db", max(psnr, _LEAST_PSNR_DB)))
 
-    def _of_size(self, samples: np.ndarray, size: float, note: Progress) -> Coded:
+    def _of_size(self, samples: np.ndarray, size: float, encode: Encode) -> Coded:
         """Encode into that many bytes, or as few as it takes."""
         try:
-            return self._encoded(samples, Quality("bits_per_voxel", 8 * size / samples.size), note)
+            return encode(Quality("bits_per_voxel", 8 * size / samples.size))
         except TargetError as error:
             if error.least_bytes is None:
                 raise
             least = error.least_bytes / _REACHED
-        return self._encoded(samples, Quality("bits_per_voxel", 8 * least / samples.size), note)
+        return encode(Quality("bits_per_voxel", 8 * least / samples.size))
 
-    def _encoded(self, samples: np.ndarray, target: Quality, note: Progress) -> Coded:
-        # Of planes coded as channels beside another one, nothing is displaced.
-        motion = self.options.motion if samples.ndim == len(AXES) or len(self.parts) == 1 else False
+    def _encoded(self, samples: np.ndarray, target: Quality, note: Progress, group: int, part: int) -> Coded:
+        field, motion = None, self.options.motion
+        if self._moves(part):
+            field = self.fields[group]
+            # Looked for in vain, it need not be looked for again.
+            motion = motion if field is not None or motion is True else False
+        elif len(self.parts) > 1:
+            # Of planes coded as channels beside another one, nothing is displaced.
+            motion = False
         options = replace(self.options, target=target, region=self._regions.get(samples.shape[1:3]), motion=motion)
-        encoder = Encoder(_signal(samples), options, note)
+        encoder = Encoder(_signal(samples), options, note, field)
         return *encoder.run(), encoder.errors
 
     def _resampled(self) -> dict[tuple[int, ...], Region]:

@@ -25,8 +25,8 @@ Floats = NDArray[np.float32]
 
 SHIFT = 5
 """Of fields: a node at every 32nd sample. At every 16th, displacements take more than twice the bits, and are worse (0.5 to 1 dB)."""
-_LEVELS, _ROUNDS = 4, 6
-"""Halvings of resolution, and corrections at each."""
+_LEVELS, _ROUNDS, _SPACING = 4, 12, 4
+"""Halvings of resolution, corrections at each, and a binary logarithm: nodes are at least so many samples of a smaller frame apart."""
 _TOGETHER = 5.0
 """Weight of a node's neighbours, in squared gradients of 8-bit samples: little, as bits are saved afterwards (see `displacements`)."""
 _LARGEST_STEP = 2.0
@@ -54,6 +54,11 @@ def pays(volume: np.ndarray) -> bool:
         plain += float(np.square(after - before).mean())
         moved += _difference(after, before, found, SHIFT)
     return moved < _PAYS * plain
+
+
+def sought(volume: np.ndarray, wish: bool | str) -> Field | None:
+    """Displacements of all frames, exact ones; None where motion is not wished for, cannot be, or, with "auto", does not pay."""
+    return find_motion(volume) if wish is True or (wish == "auto" and pays(volume)) else None
 
 
 def find_motion(volume: np.ndarray, shift: int = SHIFT) -> Field | None:
@@ -119,13 +124,23 @@ def _shift(after: Floats, before: Floats) -> Floats:
 
 
 def _refined(after: Floats, before: Floats, nodes: Floats, shift: int) -> Floats:
-    """Corrected displacements, coarse to fine."""
-    pyramid = [(after, before)]
+    """Corrected displacements, coarse to fine: smaller frames have as many samples between nodes as larger ones."""
+    pyramid, shape = [(after, before)], after.shape
     while len(pyramid) < _LEVELS and min(pyramid[-1][0].shape) >= 2 * _LEAST_EXTENT:
         pyramid.append(tuple(map(_halved, pyramid[-1])))  # type: ignore[arg-type]
+    shifts = [max(shift, level + _SPACING) for level in range(len(pyramid))]
+    known = shift
     for level in reversed(range(len(pyramid))):
-        nodes = _corrected(*pyramid[level], nodes, shift, level)
+        nodes, known = _on_grid(nodes, shape, known, shifts[level]), shifts[level]
+        nodes = _corrected(*pyramid[level], nodes, known, level)
     return nodes
+
+
+def _on_grid(nodes: Floats, shape: tuple[int, ...], known: int, wanted: int) -> Floats:
+    """Displacements at the nodes of another grid."""
+    grid = [nodes_of(n, wanted) for n in shape]
+    places = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) * 2.0 ** (wanted - known) for n in grid), indexing="ij"))
+    return np.stack([_sampled(axis, places.astype(np.float32)) for axis in nodes])
 
 
 def _corrected(after: Floats, before: Floats, nodes: Floats, shift: int, level: int) -> Floats:

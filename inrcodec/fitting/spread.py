@@ -1,4 +1,7 @@
-"""What a signal holds at every scale, from which bits and error at any step are guessed before any fit."""
+"""What frames hold at every scale, from which bits and error at any step are guessed before any fit.
+
+Along time a cosine transform, as what stays where it is costs once however many frames there are; across frames differences of means.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ _BINS_PER_OCTAVE = 4
 _LOWEST, _HIGHEST = -4, 24
 """Octaves that are told apart; smaller differences count as none."""
 _LEAST_EXTENT = 4
-BITS_TAKEN = 0.5
-"""Coded streams take about this part of the bits that `Spread` measures."""
+_FINER = 3.3
+"""Bits at a step are those that an ideal coder takes at a step so much finer: streams of TINC from 0.008 to 0.1 bits/sample have then the bits of the measure, to 40 %, and its error, to 20 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,18 +35,16 @@ class Spread:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, samples: np.ndarray) -> Spread:
-        """Measure an array of any dimensions, e.g. (t, y, x)."""
+    def of(cls, frames: np.ndarray) -> Spread:
+        """Measure frames (t, y, x), of which none moves against the others."""
+        means, moved = np.tensordot(_cosines(len(frames)), frames.astype(np.float32), 1), 1
+        means[0] -= means[0].mean()
         counts = np.zeros((_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE, np.int64)
-        means, moved = samples.astype(np.float32), 1
-        while True:
-            flags = tuple(n > _LEAST_EXTENT for n in means.shape)
-            if not any(flags):
-                break
+        while any(flags := (False, *(n > _LEAST_EXTENT for n in means.shape[1:]))):
             coarse = halved(means, flags)
             counts += _histogram((means - doubled(coarse, flags, means.shape)) * np.float32(math.sqrt(moved)))
             means, moved = coarse, moved << sum(flags)
-        return cls(counts + _histogram((means - means.mean()) * np.float32(math.sqrt(moved))))
+        return cls(counts + _histogram(means * np.float32(math.sqrt(moved))))
 
     def __add__(self, other: Spread) -> Spread:
         """Of two planes together."""
@@ -51,7 +52,7 @@ class Spread:
 
     def bits(self, step: float) -> float:
         """A measure of the bits at a step of quantisation."""
-        return float(self.counts @ np.log2(1 + np.square(_SIZES / step))) / 2
+        return float(self.counts @ np.log2(1 + np.square(_SIZES * (_FINER / step)))) / 4
 
     def error(self, step: float) -> float:
         """A measure of the sum of squared errors at a step: what is smaller is lost, the rest is rounded."""
@@ -65,6 +66,14 @@ def step_at(rising: Callable[[float], float], wanted: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if rising(2.0**middle) < wanted else (low, middle)
     return float(2.0**middle)
+
+
+def _cosines(count: int) -> NDArray[np.float32]:
+    """The orthonormal cosine transform of so many values."""
+    wave, place = np.ogrid[:count, :count]
+    cosines = np.cos(np.pi / count * wave * (place + 0.5)) * math.sqrt(2 / count)
+    cosines[0] /= math.sqrt(2)
+    return cosines.astype(np.float32)
 
 
 def _histogram(differences: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -97,6 +97,8 @@ class Task:
         Whether axis 0 holds channels: those are neither halved nor, where they are few, cut apart.
     clip : bool
         Whether the axes are time, y and x.
+    field : Field or None
+        Displacements that were found before, exact ones.
     moving : Moving or None
         Where the volume is still frames of a clip.
     """
@@ -110,6 +112,7 @@ class Task:
     timed: Timed
     channels: bool = False
     clip: bool = False
+    field: Field | None = None
     moving: Moving | None = None
 
     @property

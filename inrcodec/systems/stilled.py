@@ -43,12 +43,9 @@ def _wanted(task: Task) -> bool:
     return wish is True or (wish == "auto" and task.clip)
 
 
-def _field(task: Task) -> Field | None:
+def _economical(task: Task, exact: Field) -> Field | None:
     """Displacements that are worth their bits."""
     frames, region = task.volume, task.options.region
-    exact = motion.find_motion(frames)
-    if exact is None:
-        return None
     price = price_of(motion.stilled(frames, exact, _backend(task), sweeps=0).samples, _goal(task))
     return economical(exact, frames, price, None if region is None else region.weights(frames.shape))
 
@@ -68,10 +65,9 @@ def _backend(task: Task) -> Backend:
 
 
 def _stilled(task: Task) -> Task:
-    frames, region = task.volume, task.options.region
-    if task.options.motion == "auto" and not motion.pays(frames):
-        return task
-    field = _field(task)
+    frames, region, wish = task.volume, task.options.region, task.options.motion
+    exact = motion.sought(frames, wish) if task.field is None else task.field
+    field = None if exact is None else _economical(task, exact)
     if field is None:
         return task
     backend = _backend(task)

@@ -38,9 +38,17 @@ def test_bits_fall_and_errors_rise_with_the_step():
 def test_the_error_of_a_huge_step_is_the_variance_and_of_a_small_one_the_rounding():
     samples = noise(10, (16, 32, 32))
     spread = Spread.of(samples)
-    # Differences of all scales: a pyramid has 8/7 as many as there are samples, and not orthogonal ones.
+    # Differences of all scales: a pyramid of frames has 4/3 as many as there are samples, and not orthogonal ones.
     assert spread.error(1e6) == pytest.approx(samples.size * samples.var(), rel=0.35)
-    assert spread.error(0.5) == pytest.approx(samples.size * 0.25 / 12, rel=0.2)
+    assert spread.error(0.5) == pytest.approx(4 / 3 * samples.size * 0.25 / 12, rel=0.05)
+
+
+def test_what_stays_where_it_is_costs_once():
+    frame = noise(20, (1, 40, 50))
+    once, often = Spread.of(frame.repeat(2, 0)), Spread.of(frame.repeat(32, 0))
+    # Longer by the root of 16, so that its error is that of 16 times as many frames.
+    assert often.bits(4.0 * 4) == pytest.approx(once.bits(4.0), rel=0.02)
+    assert often.error(4.0) < 2 * once.error(4.0) < Spread.of(noise(20, (32, 40, 50))).error(4.0)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=12), st.floats(1, 1e9))
