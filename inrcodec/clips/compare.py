@@ -16,9 +16,9 @@ from inrcodec_formats.video.read import ClipReader
 from ..backends import backend_for
 from ..metrics import ErrorStatistics, error_statistics, ssim3d
 from ..reports import ClipCompareReport
-from .encode import Frames, Planes
 from .sources import ClipSource, SignalFrames, opened
 from .stream import plane_names
+from .survey import Frames, Planes
 from .view import Clip
 from .vmaf import vmaf
 

@@ -8,8 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import IO, NamedTuple, Protocol, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,28 +17,22 @@ from inrcodec_formats.container import write_container
 from inrcodec_formats.container.header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, TargetError
 from inrcodec_formats.signal import Signal
-from inrcodec_formats.video.header import ClipHeader
-from inrcodec_formats.video.streams import OtherStream
-from inrcodec_kernels.backend import best_on_cpu
 from inrcodec_kernels.warp import Field
 
 from ..encoder import Encoder
-from ..fitting.motion import sought, stilled
 from ..fitting.spread import Spread
 from ..metrics import SplitErrors, own_range
 from ..options import EncodeOptions
 from ..region import Region
 from ..reports import ClipEncodeReport, EncodeReport
 from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
-from .groups import CutFinder, group_starts
 from .sources import ClipSource, is_clip_source, opened
 from .stream import AXES, frame_seconds, parts_of, sections
 from .stream import join as join_streams
+from .survey import Frames, Progress, Survey, groups, look
 
 __all__ = ["ClipEncoder", "encode_clip", "is_clip_source"]
 
-Progress = Callable[[str, float, str], None]
-Planes = tuple[np.ndarray, ...]
 Coded = tuple[bytes, EncodeReport, SplitErrors]
 Encode = Callable[[Quality], Coded]
 T = TypeVar("T")
@@ -49,31 +42,6 @@ _INDEX_ROW_BYTES = 9
 _LEAST_PSNR_DB = 1.0
 _REACHED = 0.99
 """Of the size that a stream needs at least, where its share is too small."""
-
-
-class Frames(Protocol):
-    """A clip that can be read several times; what `inrcodec_formats.video.read.ClipReader` is.
-
-    Attributes
-    ----------
-    header : ClipHeader
-    notes : tuple of str
-        What the user should know of the source.
-    """
-
-    @property
-    def header(self) -> ClipHeader: ...
-
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Planes]:
-        """The planes of each frame."""
-        ...
-
-    def others(self) -> tuple[OtherStream, ...]:
-        """Audio and data streams."""
-        ...
 
 
 class Made(NamedTuple):
@@ -86,7 +54,7 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What the first look at a clip decides.
+    """What is decided before anything is coded.
 
     Attributes
     ----------
@@ -94,11 +62,14 @@ class Plan:
         First frame of each group.
     peak : float
         Own range of all planes together.
+    fields : list of Field or None
+        Displacements of each group.
     ledger : Ledger
     """
 
     starts: list[int]
     peak: float
+    fields: list[Field | None]
     ledger: Ledger
 
 
@@ -128,16 +99,15 @@ class ClipEncoder:
         self.parts = parts_of(self.header)
         self.order = [*range(1, len(self.parts)), 0]
         self.made: list[Made] = []
-        self.fields: dict[int, Field | None] = {}
         self.seconds: dict[str, float] = {}
         self.choices: dict[str, object] = {}
 
     def write(self, target: IO[bytes]) -> ClipEncodeReport:
         """Encode into an open file, group by group."""
-        starts, peak = self._timed("read", self._look)
+        starts, peak = self._timed("read", lambda: look(self.source, self.progress))
         self._choose_method(starts)
-        spreads = self._timed("measure", lambda: self._spreads(starts))
-        self.plan = Plan(starts, peak, self._ledger(starts, peak, spreads))
+        survey = self._timed("measure", lambda: self._survey(starts))
+        self.plan = Plan(starts, peak, survey.fields, self._ledger(starts, peak, survey.spreads))
         size = self._timed("encode", lambda: write_container(target, self._front(), self.sections, self._chunks()))
         self._check_size(size)
         return self._report(size)
@@ -170,54 +140,13 @@ class ClipEncoder:
             return self._raw_bytes / target.value
         return self._samples * target.value / 8 if target.kind == "bits_per_voxel" else None
 
-    def _look(self) -> tuple[list[int], float]:
-        """Where groups begin, and the range of all samples."""
-        header = self.header
-        finder, low, high = CutFinder(2.0**header.bit_depth - 1), math.inf, -math.inf
-        for number, planes in enumerate(self.source.frames()):
-            finder.add(planes[0])
-            low = min(low, *(int(plane.min()) for plane in planes))
-            high = max(high, *(int(plane.max()) for plane in planes))
-            self.progress("read", number / header.frames, f"frame {number + 1} of {header.frames}")
-        # A constant clip has no range of its own; see `metrics.own_range`.
-        return group_starts(header.frames, finder.cuts(), header.height * header.width), (high - low) or 1.0
-
-    def _spreads(self, starts: list[int]) -> list[Spread]:
-        """What every stream holds, in the order of coding."""
-        found: list[Spread] = []
-        for number, group in enumerate(self._groups(starts)):
-            found += [self._spread(number, group, part) for part in self.order]
+    def _survey(self, starts: list[int]) -> Survey:
+        inside = {} if self._target_bytes is not None else self._regions
+        survey = Survey([self.parts[part] for part in self.order], self.options.motion, inside)
+        for number, group in enumerate(groups(self.source, starts)):
             self.progress("measure", number / len(starts), f"group {number + 1} of {len(starts)}")
-        return found
-
-    def _spread(self, number: int, group: Planes, part: int) -> Spread:
-        """Of a part; of what lies around the region where the errors inside are what is shared."""
-        held = [group[plane] for plane in self.parts[part].planes]
-        field = self._field(number, held[0]) if self._moves(part) else None
-        if self._target_bytes is None and (region := self._regions.get(held[0].shape[1:])) is not None:
-            held = [plane[:, *region.bounds(plane.shape)] for plane in held]
-        elif field is not None:
-            return Spread.of(stilled(held[0], field, best_on_cpu(), sweeps=0).samples)
-        return sum(map(Spread.of, held[1:]), Spread.of(held[0]))
-
-    def _moves(self, part: int) -> bool:
-        """Whether frames of a part may be displaced: those of luma, or of a clip of one plane, and not planes coded as channels."""
-        return self.options.motion is not False and len(self.parts[part].planes) == 1
-
-    def _field(self, number: int, frames: np.ndarray) -> Field | None:
-        """Displacements of a group's frames, kept until the group is encoded."""
-        self.fields[number] = sought(frames, self.options.motion)
-        return self.fields[number]
-
-    def _groups(self, starts: list[int]) -> Iterator[Planes]:
-        """The planes of each group, (frames, height, width); one group is held at a time."""
-        frames = self.source.frames()
-        for first, stop in pairwise([*starts, self.header.frames]):
-            group = tuple(np.empty((stop - first, *shape), self.header.dtype) for shape in self.header.plane_shapes)
-            for place in range(stop - first):
-                for stack, plane in zip(group, next(frames), strict=True):
-                    stack[place] = plane
-            yield group
+            survey.add(group)
+        return survey
 
     def _ledger(self, starts: list[int], peak: float, spreads: list[Spread]) -> Ledger:
         size = self._target_bytes
@@ -275,7 +204,7 @@ class ClipEncoder:
     def _chunks(self) -> Iterator[tuple[int, bytes]]:
         """Code group by group."""
         self.began, self.done = time.perf_counter(), 0
-        for number, group in enumerate(self._groups(self.plan.starts)):
+        for number, group in enumerate(groups(self.source, self.plan.starts)):
             streams: dict[int, bytes] = {}
             for part in self.order:
                 samples = self.parts[part].joined(group)
@@ -315,13 +244,9 @@ class ClipEncoder:
         return encode(Quality("bits_per_voxel", 8 * least / samples.size))
 
     def _encoded(self, samples: np.ndarray, target: Quality, note: Progress, group: int, part: int) -> Coded:
-        field, motion = None, self.options.motion
-        if self._moves(part):
-            field = self.fields[group]
-            # Looked for in vain, it need not be looked for again.
-            motion = motion if field is not None or motion is True else False
-        elif len(self.parts) > 1:
-            # Of planes coded as channels beside another one, nothing is displaced.
+        motion, field = self.options.motion, self.plan.fields[group] if self.parts[part].alone else None
+        # Of planes coded as channels beside another one nothing is displaced, and what was looked for in vain is not looked for again.
+        if (field is None and len(self.parts) > 1) or (motion == "auto" and field is None):
             motion = False
         options = replace(self.options, target=target, region=self._regions.get(samples.shape[1:3]), motion=motion)
         encoder = Encoder(_signal(samples), options, note, field)

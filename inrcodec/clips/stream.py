@@ -96,9 +96,14 @@ class Part:
     planes: tuple[int, ...]
 
     @property
+    def alone(self) -> bool:
+        """Whether it is one plane: of several, which are coded as channels, nothing is displaced."""
+        return len(self.planes) == 1
+
+    @property
     def axes(self) -> str:
         """Of the stream: with channels where there are several planes."""
-        return AXES if len(self.planes) == 1 else AXES + "c"
+        return AXES if self.alone else AXES + "c"
 
     def shape(self, header: ClipHeader, frames: int) -> tuple[int, ...]:
         """Of the stream of so many frames."""

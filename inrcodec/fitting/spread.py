@@ -1,6 +1,6 @@
 """What frames hold at every scale, from which bits and error at any step are guessed before any fit.
 
-Along time a cosine transform, as what stays where it is costs once however many frames there are; across frames differences of means.
+Along time and channels a cosine transform, as what stays where it is costs once however many frames there are; across frames differences of means.
 """
 
 from __future__ import annotations
@@ -36,19 +36,18 @@ class Spread:
 
     @classmethod
     def of(cls, frames: np.ndarray) -> Spread:
-        """Measure frames (t, y, x), of which none moves against the others."""
-        means, moved = np.tensordot(_cosines(len(frames)), frames.astype(np.float32), 1), 1
-        means[0] -= means[0].mean()
+        """Measure frames (..., t, y, x), of which none moves against the others; axes before time are channels."""
+        means, moved = frames.astype(np.float32), 1
+        for axis in range(means.ndim - 2):
+            means = np.moveaxis(np.tensordot(_cosines(means.shape[axis]), means, (1, axis)), 0, axis)
+        constant = means[(0,) * (means.ndim - 2)]
+        constant -= constant.mean()
         counts = np.zeros((_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE, np.int64)
-        while any(flags := (False, *(n > _LEAST_EXTENT for n in means.shape[1:]))):
+        while any(flags := (*[False] * (means.ndim - 2), *(n > _LEAST_EXTENT for n in means.shape[-2:]))):
             coarse = halved(means, flags)
             counts += _histogram((means - doubled(coarse, flags, means.shape)) * np.float32(math.sqrt(moved)))
             means, moved = coarse, moved << sum(flags)
         return cls(counts + _histogram(means * np.float32(math.sqrt(moved))))
-
-    def __add__(self, other: Spread) -> Spread:
-        """Of two planes together."""
-        return Spread(self.counts + other.counts)
 
     def bits(self, step: float) -> float:
         """A measure of the bits at a step of quantisation."""
