@@ -106,7 +106,7 @@ class Survey:
     def _spread(self, planes: list[np.ndarray], part: Part) -> Spread:
         """Of a part; of what lies around the region where there is one."""
         if part.alone:
-            self.fields[-1] = sought(planes[0], self._motion)
+            self.fields[-1] = sought(planes[0], self._motion, best_on_cpu())
         if (region := self._regions.get(planes[0].shape[1:])) is not None:
             return Spread.of(np.stack([plane[:, *region.bounds(plane.shape)] for plane in planes]))
         if part.alone and (field := self.fields[-1]) is not None:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from inrcodec_kernels.registration import Hats
 from inrcodec_kernels.warp import Field
 
 from ..coding.displacements import COARSEST, CORNER, NodeTables, Pass, coarsest, passes, residuals
 from .goal import Goal
-from .motion import Floats, Hats, field_of
+from .motion import Floats, field_of
 from .spread import Spread, step_at
 
 _UNITS = 4

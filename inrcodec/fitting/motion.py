@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inrcodec_kernels.backend import Backend, in_threads
+from inrcodec_kernels.backend import REFERENCE, Backend, in_threads
 from inrcodec_kernels.pyramid import Layout, Synthesis, distortion, synthesise
+from inrcodec_kernels.registration import Hats, difference, sampled, sums, with_slopes
 from inrcodec_kernels.warp import NODE_LIMIT, Field, adjoint, nodes_of, warp
 
 Floats = NDArray[np.float32]
@@ -42,7 +43,7 @@ _SWEEPS, _KNOWN = 3, 0.3
 """Corrections of still frames, where they are to be exact, and the weight from which on a sample of them is known."""
 
 
-def pays(volume: np.ndarray) -> bool:
+def pays(volume: np.ndarray, backend: Backend = REFERENCE) -> bool:
     """Whether frames, the first axis, differ much less once they are displaced."""
     count = len(volume)
     if volume.ndim != 3 or count < _LEAST_FRAMES or min(volume.shape[1:]) < _LEAST_EXTENT:
@@ -50,18 +51,18 @@ def pays(volume: np.ndarray) -> bool:
     plain = moved = 0.0
     for number in np.unique(np.linspace(1, count - 1, _PAIRS).astype(int)).tolist():
         before, after = _eight_bit(volume[number - 1 : number + 1])
-        found = _registered(after, before, None, SHIFT)
+        found = _registered(after, before, None, SHIFT, backend)
         plain += float(np.square(after - before).mean())
-        moved += _difference(after, before, found, SHIFT)
+        moved += difference(after, before, found, SHIFT, backend)
     return moved < _PAYS * plain
 
 
-def sought(volume: np.ndarray, wish: bool | str) -> Field | None:
+def sought(volume: np.ndarray, wish: bool | str, backend: Backend = REFERENCE) -> Field | None:
     """Displacements of all frames, exact ones; None where motion is not wished for, cannot be, or, with "auto", does not pay."""
-    return find_motion(volume) if wish is True or (wish == "auto" and pays(volume)) else None
+    return find_motion(volume, backend=backend) if wish is True or (wish == "auto" and pays(volume, backend)) else None
 
 
-def find_motion(volume: np.ndarray, shift: int = SHIFT) -> Field | None:
+def find_motion(volume: np.ndarray, shift: int = SHIFT, backend: Backend = REFERENCE) -> Field | None:
     """Displacements of all frames against the middle one; None where nothing can move, or still frames would be too large.
 
     Parameters
@@ -69,6 +70,7 @@ def find_motion(volume: np.ndarray, shift: int = SHIFT) -> Field | None:
     volume : ndarray, shape (n, h, w)
     shift : int
         A node is at every 2^shift-th sample.
+    backend : Backend
     """
     count, frame = len(volume), volume.shape[1:]
     if min(volume.shape) < 2:
@@ -79,7 +81,7 @@ def find_motion(volume: np.ndarray, shift: int = SHIFT) -> Field | None:
     def outwards(way: int) -> None:
         last: Floats | None = None
         for number in range(count // 2 + way, count if way > 0 else -1, way):
-            last = _registered(frames[number], frames[number - way], last, shift)
+            last = _registered(frames[number], frames[number - way], last, shift, backend)
             found[number] = _continued(last, found[number - way], shift)
 
     in_threads(outwards, [1, -1])
@@ -103,14 +105,16 @@ def _eight_bit(volume: np.ndarray) -> Floats:
     return ((volume - np.float32(low)) * np.float32(255 / max(high - low, 1e-9))).astype(np.float32)
 
 
-def _registered(after: Floats, before: Floats, guess: Floats | None, shift: int) -> Floats:
+def _registered(after: Floats, before: Floats, guess: Floats | None, shift: int, backend: Backend) -> Floats:
     """Displacements m at the nodes, shape (2, K_y, K_x): ``after(p)`` is like ``before(p + m(p))``."""
-    grid = tuple(nodes_of(n, shift) for n in after.shape)
-    still = np.zeros((2, *grid), dtype=np.float32)
+    still = np.zeros((2, *(nodes_of(n, shift) for n in after.shape)), dtype=np.float32)
     guesses = [still, still + _shift(after, before)[:, None, None], *([] if guess is None else [guess])]
-    found = min(guesses, key=lambda m: _difference(after, before, m, shift))
-    finer = _refined(after, before, found, shift)
-    return min(finer, found, key=lambda m: _difference(after, before, m, shift))
+
+    def rest(nodes: Floats) -> float:
+        return difference(after, before, nodes, shift, backend)
+
+    found = min(guesses, key=rest)
+    return min(_refined(after, before, found, shift, backend), found, key=rest)
 
 
 def _shift(after: Floats, before: Floats) -> Floats:
@@ -123,7 +127,7 @@ def _shift(after: Floats, before: Floats) -> Floats:
     return np.array([p if 2 * p < n else p - n for p, n in zip(place, after.shape, strict=True)], dtype=np.float32)
 
 
-def _refined(after: Floats, before: Floats, nodes: Floats, shift: int) -> Floats:
+def _refined(after: Floats, before: Floats, nodes: Floats, shift: int, backend: Backend) -> Floats:
     """Corrected displacements, coarse to fine: smaller frames have as many samples between nodes as larger ones."""
     pyramid, shape = [(after, before)], after.shape
     while len(pyramid) < _LEVELS and min(pyramid[-1][0].shape) >= 2 * _LEAST_EXTENT:
@@ -132,7 +136,7 @@ def _refined(after: Floats, before: Floats, nodes: Floats, shift: int) -> Floats
     known = shift
     for level in reversed(range(len(pyramid))):
         nodes, known = _on_grid(nodes, shape, known, shifts[level]), shifts[level]
-        nodes = _corrected(*pyramid[level], nodes, known, level)
+        nodes = _corrected(*pyramid[level], nodes, known, level, backend)
     return nodes
 
 
@@ -140,43 +144,20 @@ def _on_grid(nodes: Floats, shape: tuple[int, ...], known: int, wanted: int) -> 
     """Displacements at the nodes of another grid."""
     grid = [nodes_of(n, wanted) for n in shape]
     places = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) * 2.0 ** (wanted - known) for n in grid), indexing="ij"))
-    return np.stack([_sampled(axis, places.astype(np.float32)) for axis in nodes])
+    return np.asarray(sampled(nodes, places.astype(np.float32)), np.float32)
 
 
-def _corrected(after: Floats, before: Floats, nodes: Floats, shift: int, level: int) -> Floats:
+def _corrected(after: Floats, before: Floats, nodes: Floats, shift: int, level: int, backend: Backend) -> Floats:
     """Displacements corrected by Gauss-Newton steps on frames at half the resolution, `level` times over."""
-    scale, hats = np.float32(1 << level), Hats(after.shape, nodes.shape[1:], shift - level)
-    known, places = np.stack([before, *np.gradient(before)]), np.indices(after.shape, dtype=np.float32)
+    scale, known = np.float32(1 << level), with_slopes(before)
+    hold = _TOGETHER * Hats(after.shape, nodes.shape[1:], shift - level).summed(np.ones_like(after)) + 1e-3
     for _ in range(_ROUNDS):
-        at = places + hats.dense(nodes) / scale
-        found, gy, gx = _sampled(known, at)
-        rest = after - found
-        trust = _within(at, before.shape) / (1 + np.square(rest / _OUTLIER))
-        yy, xx, yx, y, x = (hats.summed(trust * a * b) for a, b in ((gy, gy), (gx, gx), (gy, gx), (gy, rest), (gx, rest)))
-        hold = _TOGETHER * hats.summed(np.ones_like(rest)) + 1e-3
+        yy, xx, yx, y, x = sums(after, known, nodes / scale, shift - level, _OUTLIER, backend)
         pull = hold * (_neighbours(nodes) - nodes) / scale
         yy, xx, y, x = yy + hold, xx + hold, y + pull[0], x + pull[1]
         step = np.stack([xx * y - yx * x, yy * x - yx * y]) / (yy * xx - yx * yx)
-        nodes = nodes + scale * np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
-    return nodes.astype(np.float32)
-
-
-class Hats:
-    """Linear interpolation from the nodes of a grid to samples, and its transpose."""
-
-    def __init__(self, shape: tuple[int, ...], grid: tuple[int, ...], shift: int) -> None:
-        self._axes = [self._axis(n, nodes, 2.0**shift) for n, nodes in zip(shape, grid, strict=True)]
-
-    @staticmethod
-    def _axis(extent: int, nodes: int, spacing: float) -> Floats:
-        distance = np.abs(np.arange(extent)[:, None] / spacing - np.arange(nodes))
-        return np.maximum(1 - distance, 0).astype(np.float32)
-
-    def dense(self, nodes: Floats) -> Any:
-        return self._axes[0] @ nodes @ self._axes[1].T
-
-    def summed(self, samples: Floats) -> Any:
-        return self._axes[0].T @ samples @ self._axes[1]
+        nodes = (nodes + scale * np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)).astype(np.float32)
+    return nodes
 
 
 def _neighbours(nodes: Floats) -> Floats:
@@ -186,32 +167,6 @@ def _neighbours(nodes: Floats) -> Floats:
     return around
 
 
-def _sampled(values: Floats, at: Floats) -> Floats:
-    """Values (..., H, W) at places (2, ...), linear between samples; the edge goes on."""
-    (y, fy), (x, fx) = (_split(place, n) for place, n in zip(at, values.shape[-2:], strict=True))
-    first = y * values.shape[-1] + x
-    flat = values.reshape(*values.shape[:-2], -1)
-    above, below = (_between(flat, first + line, fx) for line in (0, values.shape[-1]))
-    return above + fy * (below - above)
-
-
-def _between(flat: Floats, first: NDArray[np.intp], share: Floats) -> Floats:
-    """Values between one place and the next."""
-    before: Floats = flat.take(first, axis=-1)
-    return before + share * (flat.take(first + 1, axis=-1) - before)
-
-
-def _split(place: Floats, extent: int) -> tuple[NDArray[np.intp], Floats]:
-    inside = np.clip(place, 0, extent - 1)
-    whole = np.minimum(inside.astype(np.intp), extent - 2)
-    return whole, inside - whole
-
-
-def _within(at: Floats, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Places that lie on the frame."""
-    return (at[0] >= 0) & (at[1] >= 0) & (at[0] <= shape[0] - 1) & (at[1] <= shape[1] - 1)
-
-
 def _halved(frame: Floats) -> Floats:
     """Means of 2 x 2 samples; an odd last one is left out."""
     even = frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
@@ -219,16 +174,10 @@ def _halved(frame: Floats) -> Floats:
     return means
 
 
-def _difference(after: Floats, before: Floats, nodes: Floats, shift: int) -> float:
-    """Mean squared difference of displaced frames."""
-    moved = Hats(after.shape, nodes.shape[1:], shift).dense(nodes)
-    return float(np.square(after - _sampled(before, np.indices(after.shape, dtype=np.float32) + moved)).mean())
-
-
 def _continued(step: Floats, nodes: Floats, shift: int) -> Floats:
     """Displacements against the middle frame: those to the neighbour, and the neighbour's where they lead to."""
     at = np.indices(step.shape[1:], dtype=np.float32) + step / np.float32(1 << shift)
-    return step + np.stack([_sampled(nodes[axis], at) for axis in (0, 1)])
+    return np.asarray(step + sampled(nodes, at), np.float32)
 
 
 class Still(NamedTuple):

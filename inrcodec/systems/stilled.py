@@ -66,7 +66,7 @@ def _backend(task: Task) -> Backend:
 
 def _stilled(task: Task) -> Task:
     frames, region, wish = task.volume, task.options.region, task.options.motion
-    exact = motion.sought(frames, wish) if task.field is None else task.field
+    exact = motion.sought(frames, wish, _backend(task)) if task.field is None else task.field
     field = None if exact is None else _economical(task, exact)
     if field is None:
         return task

@@ -11,8 +11,9 @@ from inrcodec.coding.displacements import coarsest, passes
 from inrcodec.fitting import displacements as module
 from inrcodec.fitting.displacements import economical, price_of
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.motion import Hats, find_motion
+from inrcodec.fitting.motion import find_motion
 from inrcodec.payload.motion import pack
+from inrcodec_kernels.registration import Hats
 from inrcodec_kernels.warp import Field, nodes_of, positions
 from samples import panned, tissue
 

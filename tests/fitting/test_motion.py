@@ -11,6 +11,7 @@ from inrcodec.fitting.pyramid_start import sample_weights
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec_kernels.backend import REFERENCE, choose
 from inrcodec_kernels.pyramid import distortion
+from inrcodec_kernels.registration import sampled
 from inrcodec_kernels.warp import Field, positions
 from pyramid_streams import random_field
 from samples import panned, scan
@@ -33,7 +34,7 @@ def test_a_zoom_is_found() -> None:
     """Each side of the frame moves its own way."""
     wide = panned((1, 200, 200), 0.0)[0].astype(np.float32)
     at = 100 + np.outer(1 + 0.02 * np.arange(3), np.arange(-48, 48))
-    clip = np.stack([motion._sampled(wide, np.stack(np.meshgrid(p, p, indexing="ij"))) for p in at])
+    clip = np.stack([sampled(wide, np.stack(np.meshgrid(p, p, indexing="ij"))) for p in at])
     field = find_motion(clip)
     assert field is not None
     moved = positions(field, (0, 0, 0), clip.shape)[2] - positions(field, (0, 0, 0), clip.shape)[1]
