@@ -26,6 +26,7 @@ from ..options import EncodeOptions
 from ..region import Region
 from ..reports import ClipEncodeReport, EncodeReport
 from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
+from .groups import MOST_SAMPLES
 from .sources import ClipSource, is_clip_source, opened
 from .stream import AXES, frame_seconds, parts_of, sections
 from .stream import join as join_streams
@@ -104,7 +105,7 @@ class ClipEncoder:
 
     def write(self, target: IO[bytes]) -> ClipEncodeReport:
         """Encode into an open file, group by group."""
-        starts, peak = self._timed("read", lambda: look(self.source, self.progress))
+        starts, peak = self._timed("read", lambda: look(self.source, self._most_samples, self.progress))
         self._choose_method(starts)
         survey = self._timed("measure", lambda: self._survey(starts))
         self.plan = Plan(starts, peak, survey.fields, self._ledger(starts, peak, survey.spreads))
@@ -132,6 +133,12 @@ class ClipEncoder:
     @property
     def _raw_bytes(self) -> int:
         return self._samples * self.header.dtype.itemsize
+
+    @property
+    def _most_samples(self) -> int:
+        """Of a group of large frames: where it may be a pyramid's, one that is not cut into parts, which have no motion."""
+        options = self.options
+        return min(MOST_SAMPLES, options.pyramid.part_samples) if options.method in ("pyramid", "auto") else MOST_SAMPLES
 
     @property
     def _target_bytes(self) -> float | None:

@@ -49,8 +49,8 @@ class Frames(Protocol):
         ...
 
 
-def look(source: Frames, progress: Progress) -> tuple[list[int], float]:
-    """Where groups begin, and the range of all samples."""
+def look(source: Frames, most_samples: int, progress: Progress) -> tuple[list[int], float]:
+    """Where groups of at most so many samples begin, and the range of all samples."""
     header = source.header
     finder, low, high = CutFinder(2.0**header.bit_depth - 1), math.inf, -math.inf
     for number, planes in enumerate(source.frames()):
@@ -59,7 +59,7 @@ def look(source: Frames, progress: Progress) -> tuple[list[int], float]:
         high = max(high, *(int(plane.max()) for plane in planes))
         progress("read", number / header.frames, f"frame {number + 1} of {header.frames}")
     # A constant clip has no range of its own; see `metrics.own_range`.
-    return group_starts(header.frames, finder.cuts(), header.height * header.width), (high - low) or 1.0
+    return group_starts(header.frames, finder.cuts(), header.height * header.width, most_samples), (high - low) or 1.0
 
 
 def groups(source: Frames, starts: list[int]) -> Iterator[Planes]:

@@ -68,6 +68,12 @@ def test_groups_begin_at_cuts_and_are_neither_too_long_nor_needlessly_short(data
         assert len(inside) == -(-(end - begin) // most) and max(inside) - min(inside) <= 1
 
 
-@pytest.mark.parametrize(("height", "width", "frames"), [(144, 176, 64), (720, 1280, 18), (1080, 1920, 16), (1440, 2560, 9), (2160, 3840, 8)])
+@pytest.mark.parametrize(("height", "width", "frames"), [(144, 176, 64), (720, 1280, 32), (1080, 1920, 32), (1440, 2560, 18), (2160, 3840, 8)])
 def test_frames_of_usual_sizes(height, width, frames):
     assert most_frames(height * width) == frames
+
+
+@pytest.mark.parametrize(("height", "width", "frames"), [(144, 176, 64), (720, 1280, 32), (1080, 1920, 16), (1440, 2560, 9), (2160, 3840, 8)])
+def test_groups_of_a_pyramid_are_not_cut_into_parts(height, width, frames):
+    assert most_frames(height * width, 1 << 25) == frames
+    assert np.diff(group_starts(200, [], height * width, 1 << 25)).max() <= frames
