@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from inrcodec_formats.errors import OptionError
 from inrcodec_kernels.backend import Backend, best_on_cpu, on_device
-from inrcodec_kernels.warp import Field
 
 from ..fitting import motion
-from ..fitting.displacements import economical, price_of
+from ..fitting.displacements import economical, price_at, step_for, worthwhile
 from ..fitting.goal import Goal
+from ..payload.motion import pack
 from ..region import Region
 from .base import Moving, Task
 
@@ -19,7 +19,7 @@ _MOST_SAMPLES = 1 << 26
 
 
 def with_still_frames(task: Task) -> Task:
-    """A task on still frames where displacements pay, or are asked for; else the same one.
+    """A task on still frames where displacements are worth their bits, or are asked for; else the same one.
 
     Raises
     ------
@@ -43,13 +43,6 @@ def _wanted(task: Task) -> bool:
     return wish is True or (wish == "auto" and task.clip)
 
 
-def _economical(task: Task, exact: Field) -> Field | None:
-    """Displacements that are worth their bits."""
-    frames, region = task.volume, task.options.region
-    price = price_of(motion.stilled(frames, exact, _backend(task), sweeps=0).samples, _goal(task))
-    return economical(exact, frames, price, None if region is None else region.weights(frames.shape))
-
-
 def _goal(task: Task) -> Goal:
     """What is asked for, of frames, or of still ones."""
     target, samples = task.options.target, task.volume.size
@@ -65,12 +58,16 @@ def _backend(task: Task) -> Backend:
 
 
 def _stilled(task: Task) -> Task:
-    frames, region, wish = task.volume, task.options.region, task.options.motion
-    exact = motion.sought(frames, wish, _backend(task)) if task.field is None else task.field
-    field = None if exact is None else _economical(task, exact)
+    frames, region, wish, backend = task.volume, task.options.region, task.options.motion, _backend(task)
+    exact = motion.sought(frames, wish, backend) if task.field is None else task.field
+    if exact is None:
+        return task
+    step = step_for(motion.stilled(frames, exact, backend, sweeps=0).samples, _goal(task))
+    field = economical(exact, frames, price_at(step), None if region is None else region.weights(frames.shape))
     if field is None:
         return task
-    backend = _backend(task)
+    if wish == "auto" and not worthwhile(frames, motion.stilled(frames, field, backend, sweeps=0).samples, 8 * len(pack(field)), step):
+        return task
     still = motion.stilled(frames, field, backend)
     moving = Moving(field, frames, still.known, region)
     if region is not None:

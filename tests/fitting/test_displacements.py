@@ -9,10 +9,11 @@ import pytest
 
 from inrcodec.coding.displacements import coarsest, passes
 from inrcodec.fitting import displacements as module
-from inrcodec.fitting.displacements import economical, price_of
+from inrcodec.fitting.displacements import economical, price_at, step_for, worthwhile
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.motion import find_motion
+from inrcodec.fitting.motion import find_motion, stilled
 from inrcodec.payload.motion import pack
+from inrcodec_kernels.backend import choose
 from inrcodec_kernels.registration import Hats
 from inrcodec_kernels.warp import Field, nodes_of, positions
 from samples import panned, tissue
@@ -123,12 +124,22 @@ def test_each_node_is_the_best_of_those_near() -> None:
         assert costs[found[at]] == pytest.approx(min(costs[n] for n in near))
 
 
-def test_a_bit_is_worth_more_where_there_are_few() -> None:
+def test_a_step_is_longer_where_less_is_asked_for() -> None:
     still = tissue((4, 64, 96)).astype(np.float32)
-    prices = [price_of(still, Goal(bits=b * still.size)) for b in (2.0, 0.5, 0.1, 0.02)]
-    assert prices == sorted(prices) and prices[0] > 0
-    errors = [price_of(still, Goal(error=e)) for e in (0.5, 4.0, 40.0)]
-    assert errors == sorted(errors) and errors[0] > 0
+    steps = [step_for(still, Goal(bits=b * still.size)) for b in (2.0, 0.5, 0.1, 0.02)]
+    assert steps == sorted(steps) and steps[0] > 0
+    steps = [step_for(still, Goal(error=e)) for e in (0.5, 4.0, 40.0)]
+    assert steps == sorted(steps) and price_at(steps[2]) > price_at(steps[0]) > 0
+
+
+def test_still_frames_are_worth_what_they_save() -> None:
+    frames = panned((8, 64, 96), 3.4)
+    exact = find_motion(frames)
+    assert exact is not None
+    still = stilled(frames, exact, choose("cpu")).samples
+    assert worthwhile(frames, still, 8.0 * len(pack(exact)), 4.0)
+    assert not worthwhile(frames, still, 8.0 * frames.size, 4.0), "displacements cost too much"
+    assert not worthwhile(frames, frames, 0.0, 4.0), "nothing is saved"
 
 
 def test_hats_and_nodes_agree() -> None:

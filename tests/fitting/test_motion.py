@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inrcodec.fitting import motion
-from inrcodec.fitting.motion import Displaced, find_motion, inside_of_still, pays, stilled
+from inrcodec.fitting.motion import Displaced, find_motion, inside_of_still, promises, stilled
 from inrcodec.fitting.pyramid_start import sample_weights
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec_kernels.backend import REFERENCE, choose
@@ -41,15 +41,16 @@ def test_a_zoom_is_found() -> None:
     np.testing.assert_allclose(moved[:, 16::32, 16::32] / 16, 0.02 / 1.02 * (np.indices((96, 96)) - 48)[:, 16::32, 16::32], atol=0.2)
 
 
-def test_motion_pays_where_frames_move() -> None:
-    assert pays(panned((8, 64, 64), 3.0))
-    assert not pays(scan((8, 64, 64), "uint8"))
-    assert not pays(np.repeat(scan((1, 64, 64), "uint8"), 8, axis=0))
+def test_motion_promises_something_where_frames_move() -> None:
+    assert promises(panned((8, 64, 64), 3.0))
+    still = scan((1, 64, 64), "uint8").repeat(8, axis=0).astype(float)
+    assert not promises(still + np.random.default_rng(0).normal(0, 5, still.shape))
+    assert not promises(np.repeat(scan((1, 64, 64), "uint8"), 8, axis=0))
 
 
 @pytest.mark.parametrize("shape", [(3, 96, 96), (8, 31, 96), (96, 96), (2, 8, 64, 64)])
 def test_short_small_and_other_signals_are_left_alone(shape: tuple[int, ...]) -> None:
-    assert not pays(np.zeros(shape, np.uint8))
+    assert not promises(np.zeros(shape, np.uint8))
 
 
 def test_a_camera_that_goes_far_away_is_refused() -> None:

@@ -101,9 +101,17 @@ def test_restored_samples_are_those_of_frames() -> None:
 def test_the_less_is_asked_for_the_less_displacements_take(kind: Any) -> None:
     clip = panned((6, 96, 128), 3.4)
     values = {"bits_per_voxel": (2, 0.01), "ratio": (4, 800), "psnr_db": (45, 20)}[kind]
-    moved = [with_still_frames(task_of(clip, EncodeOptions(Quality(kind, value)))).moving for value in values]
+    moved = [with_still_frames(task_of(clip, EncodeOptions(Quality(kind, value), motion=True))).moving for value in values]
     assert moved[0] is not None and moved[1] is not None
     assert len(moved[1].section.data) < 0.8 * len(moved[0].section.data)
+
+
+def test_motion_that_is_not_worth_its_bits_stays_off() -> None:
+    """Frames of noise that lie elsewhere each time: where hardly a bit is left for them, displacements would take most."""
+    plane = np.random.default_rng(0).integers(0, 255, (1, 90, 140)).astype(np.uint8)[0]
+    clip = np.stack([plane[y : y + 64, x : x + 96] for y, x in np.random.default_rng(1).integers(0, 26, (6, 2))])
+    moved = {bits: with_still_frames(task_of(clip, EncodeOptions(Quality("bits_per_voxel", bits)))).moving for bits in (3.0, 0.01)}
+    assert moved[3.0] is not None and moved[0.01] is None
 
 
 def test_frames_of_too_many_samples_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
