@@ -53,21 +53,25 @@ class Pass(NamedTuple):
         return lines[..., 1::2, :] if self.axis == -2 else lines[..., 1::2]
 
     def neighbours(self, values: NDArray[Any], distance: int = 1) -> tuple[NDArray[Any], NDArray[Any]]:
-        """What known nodes on both sides hold; beyond the edge, the one nearest to the node."""
-        lines = self.lines(values)
-        last = lines.shape[self.axis] - 1
-        places = np.arange(1, last + 1, 2)
-        before, after = places - distance, places + distance
-        return lines.take(np.where(before < 0, places - 1, before), self.axis), lines.take(
-            np.where(after > last, places - 1, after), self.axis
-        )
+        """What known nodes on both sides hold; beyond the edge, the one before."""
+        lines, places = self.lines(values), self._places(values)
+        sides = (np.where(self._inside(values, far), far, places - 1) for far in (places - distance, places + distance))
+        before, after = (lines.take(side, self.axis) for side in sides)
+        return before, after
+
+    def _places(self, values: NDArray[Any]) -> NDArray[np.intp]:
+        """Of nodes to fill in, along the axis of `lines`."""
+        return np.arange(1, self.lines(values).shape[self.axis], 2)
+
+    def _inside(self, values: NDArray[Any], places: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return (places >= 0) & (places < self.lines(values).shape[self.axis])
 
     def foretold(self, values: Grids) -> Grids:
         """What known nodes say of those to fill in: a cubic through four, or the mean of two where there are no four."""
         (before, after), (first, last) = self.neighbours(values), self.neighbours(values, 3)
         mean, cubic = (before + after + 1) >> 1, (9 * (before + after) - first - last + 8) >> 4
-        count, places = self.lines(values).shape[self.axis], np.arange(1, self.lines(values).shape[self.axis], 2)
-        whole = (places >= 3) & (places + 3 < count)
+        places = self._places(values)
+        whole = self._inside(values, places - 3) & self._inside(values, places + 3)
         found: Grids = np.where(whole[:, None] if self.axis == -2 else whole, cubic, mean)
         return found
 
@@ -80,7 +84,7 @@ class Pass(NamedTuple):
 
 def top_spacing(grid: tuple[int, ...]) -> int:
     """Nodes of a grid (..., K_y, K_x) from one of the coarsest to the next."""
-    return 1 << max(0, max(grid[-2:]) - 1).bit_length() - 1 if max(grid[-2:]) > 2 else 1
+    return 1 << (max(grid[-2:]) - 1).bit_length() - 1
 
 
 def passes(grid: tuple[int, ...]) -> list[Pass]:
