@@ -20,9 +20,9 @@ from inrcodec_formats.container import Section, metadata_section, write_containe
 from inrcodec_formats.container.header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, OutputError, TargetError
 from inrcodec_formats.signal import Signal
-from inrcodec_kernels.warp import Field
 
 from .backends import backend_for
+from .fitting.displacements import Found
 from .fitting.goal import Goal
 from .fitting.restoration import choose_restoration, price_db
 from .fitting.search import Trial, search_step
@@ -71,12 +71,12 @@ class Encoder:
     options : EncodeOptions
     progress : callable
         ``progress(stage, fraction, note)``.
-    field : Field, optional
-        Displacements of the frames, where they were found before.
+    found : Found, optional
+        Motion of the frames, where it was looked for before.
     """
 
-    def __init__(self, signal: Signal, options: EncodeOptions, progress: Progress, field: Field | None = None) -> None:
-        self.signal, self.options, self.progress, self.field = signal, options, progress, field
+    def __init__(self, signal: Signal, options: EncodeOptions, progress: Progress, found: Found | None = None) -> None:
+        self.signal, self.options, self.progress, self.found = signal, options, progress, found
         self.backend = self.decoded_by = backend_for(options.device)
         self.volume = signal.header.order.coded_view(signal.samples)
         self.inside = None if options.region is None else self._signal_mask(options.region)
@@ -105,7 +105,7 @@ class Encoder:
     def _task(self) -> Task:
         axes = "".join(self.signal.header.order.to_coded(self.signal.header.axes))
         kinds = "c" in axes, axes == "tyx"
-        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed, *kinds, self.field)
+        return Task(self.volume, self.low, self.high, self.options, self.backend, self.progress, self._timed, *kinds, self.found)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         began, inner = time.perf_counter(), sum(self.seconds.values())

@@ -10,7 +10,6 @@ LEAST_STREAM_BYTES = {"tinc": 256, "sci": 512, "pyramid": 1024}
 """What a stream of nearly nothing takes, by method."""
 
 
-
 class Ledger:
     """A total, what has been spent of it, and what the streams still to come expect.
 

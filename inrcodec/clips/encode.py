@@ -17,9 +17,9 @@ from inrcodec_formats.container import write_container
 from inrcodec_formats.container.header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, TargetError
 from inrcodec_formats.signal import Signal
-from inrcodec_kernels.warp import Field
 
 from ..encoder import Encoder
+from ..fitting.displacements import Found
 from ..fitting.spread import Spread
 from ..metrics import SplitErrors, own_range
 from ..options import EncodeOptions
@@ -63,14 +63,14 @@ class Plan:
         First frame of each group.
     peak : float
         Own range of all planes together.
-    fields : list of Field or None
-        Displacements of each group.
+    motion : list of Found or None
+        Of each group.
     ledger : Ledger
     """
 
     starts: list[int]
     peak: float
-    fields: list[Field | None]
+    motion: list[Found | None]
     ledger: Ledger
 
 
@@ -108,7 +108,7 @@ class ClipEncoder:
         starts, peak = self._timed("read", lambda: look(self.source, self._most_samples, self.progress))
         self._choose_method(starts)
         survey = self._timed("measure", lambda: self._survey(starts))
-        self.plan = Plan(starts, peak, survey.fields, self._ledger(starts, peak, survey.spreads))
+        self.plan = Plan(starts, peak, survey.motion, self._ledger(starts, peak, survey.spreads))
         size = self._timed("encode", lambda: write_container(target, self._front(), self.sections, self._chunks()))
         self._check_size(size)
         return self._report(size)
@@ -251,12 +251,12 @@ class ClipEncoder:
         return encode(Quality("bits_per_voxel", 8 * least / samples.size))
 
     def _encoded(self, samples: np.ndarray, target: Quality, note: Progress, group: int, part: int) -> Coded:
-        motion, field = self.options.motion, self.plan.fields[group] if self.parts[part].alone else None
+        motion, found = self.options.motion, self.plan.motion[group] if self.parts[part].alone else None
         # Of planes coded as channels beside another one nothing is displaced, and what was looked for in vain is not looked for again.
-        if (field is None and len(self.parts) > 1) or (motion == "auto" and field is None):
+        if found is None and (motion == "auto" or len(self.parts) > 1):
             motion = False
         options = replace(self.options, target=target, region=self._regions.get(samples.shape[1:3]), motion=motion)
-        encoder = Encoder(_signal(samples), options, note, field)
+        encoder = Encoder(_signal(samples), options, note, found)
         return *encoder.run(), encoder.errors
 
     def _resampled(self) -> dict[tuple[int, ...], Region]:

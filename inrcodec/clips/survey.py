@@ -12,9 +12,8 @@ import numpy as np
 from inrcodec_formats.video.header import ClipHeader
 from inrcodec_formats.video.streams import OtherStream
 from inrcodec_kernels.backend import best_on_cpu
-from inrcodec_kernels.warp import Field
 
-from ..fitting.motion import sought, stilled
+from ..fitting.displacements import Found
 from ..fitting.spread import Spread
 from ..region import Region
 from .groups import CutFinder, group_starts
@@ -80,7 +79,7 @@ class Survey:
     ----------
     parts : list of Part
         In the order of coding.
-    motion : bool or "auto"
+    wish : bool or "auto"
         Whether frames of parts of one plane may be displaced.
     regions : dict of tuple to Region
         Where only errors inside are shared: the region of planes of each size.
@@ -89,26 +88,24 @@ class Survey:
     ----------
     spreads : list of Spread
         Of every stream, group by group in the order of coding.
-    fields : list of Field or None
-        Displacements of every group, as exact as they were found.
+    motion : list of Found or None
+        Of every group.
     """
 
-    def __init__(self, parts: list[Part], motion: bool | str, regions: dict[tuple[int, ...], Region]) -> None:
-        self._parts, self._motion, self._regions = parts, motion, regions
+    def __init__(self, parts: list[Part], wish: bool | str, regions: dict[tuple[int, ...], Region]) -> None:
+        self._parts, self._wish, self._regions = parts, wish, regions
         self.spreads: list[Spread] = []
-        self.fields: list[Field | None] = []
+        self.motion: list[Found | None] = []
 
     def add(self, group: Planes) -> None:
         """Measure the next group."""
-        self.fields.append(None)
+        self.motion.append(None)
         self.spreads += [self._spread([group[plane] for plane in part.planes], part) for part in self._parts]
 
     def _spread(self, planes: list[np.ndarray], part: Part) -> Spread:
         """Of a part; of what lies around the region where there is one."""
-        if part.alone:
-            self.fields[-1] = sought(planes[0], self._motion, best_on_cpu())
+        found = Found.of(planes[0], self._wish, best_on_cpu()) if part.alone else None
+        self.motion[-1] = found or self.motion[-1]
         if (region := self._regions.get(planes[0].shape[1:])) is not None:
             return Spread.of(np.stack([plane[:, *region.bounds(plane.shape)] for plane in planes]))
-        if part.alone and (field := self.fields[-1]) is not None:
-            return Spread.of(stilled(planes[0], field, best_on_cpu(), sweeps=0).samples)
-        return Spread.of(np.stack(planes))
+        return Spread.of(np.stack(planes)) if found is None else found.spread

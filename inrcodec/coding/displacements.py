@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.errors import ContainerError
 
-from .entropy import MagnitudeTable, SymbolReader, SymbolWriter, read_signed, write_signed
+from .entropy import MagnitudeTable, SymbolReader, SymbolWriter, read_signed, read_table, write_signed, write_table
 
 Grids = NDArray[np.int64]
 
@@ -180,8 +180,8 @@ def write_grids(values: Grids) -> bytes:
     writer.digits(np.array([tables.levels]), 8)
     for table in tables.tables:
         writer.digits(np.array([table is not None]), 1)
-        for value, bits in () if table is None else ((table.nonzero, 16), (table.beyond, 8), (table.decay, 8)):
-            writer.digits(np.array([value]), bits)
+        if table is not None:
+            write_table(writer, table)
 
     def write(part: Grids, group: NDArray[np.int64]) -> None:
         write_signed(writer, part.ravel(), group.ravel(), tables.present)
@@ -233,13 +233,4 @@ def _read_tables(reader: SymbolReader) -> NodeTables:
     levels = int(reader.digits(1, 8)[0])
     if not 1 <= levels <= MOST_LEVELS:
         raise ContainerError(f"expected 1 to {MOST_LEVELS} levels of nodes, found {levels}; get a fresh copy of the file")
-    tables: list[MagnitudeTable | None] = []
-    for _ in range(_count(levels)):
-        if not int(reader.digits(1, 1)[0]):
-            tables.append(None)
-            continue
-        nonzero, beyond, decay = (int(reader.digits(1, bits)[0]) for bits in (16, 8, 8))
-        if 0 in (nonzero, beyond, decay):
-            raise ContainerError("expected probabilities above 0, found 0; get a fresh copy of the file")
-        tables.append(MagnitudeTable(nonzero, beyond, decay))
-    return NodeTables(levels, tables)
+    return NodeTables(levels, [read_table(reader) if int(reader.digits(1, 1)[0]) else None for _ in range(_count(levels))])

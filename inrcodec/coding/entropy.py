@@ -187,6 +187,26 @@ def _runs(group: np.ndarray, values: np.ndarray) -> list[tuple[int, np.ndarray]]
     return list(zip(group[starts].tolist(), np.split(values, starts[1:]), strict=True))
 
 
+def write_table(writer: SymbolWriter, table: MagnitudeTable) -> None:
+    """Code a table: 16 + 8 + 8 bits."""
+    for value, bits in ((table.nonzero, 16), (table.beyond, 8), (table.decay, 8)):
+        writer.digits(np.array([value]), bits)
+
+
+def read_table(reader: SymbolReader) -> MagnitudeTable:
+    """Inverse of `write_table`.
+
+    Raises
+    ------
+    ContainerError
+        If a probability is 0.
+    """
+    table = MagnitudeTable(*(int(reader.digits(1, bits)[0]) for bits in (16, 8, 8)))
+    if 0 in (table.nonzero, table.beyond, table.decay):
+        raise ContainerError("expected probabilities above 0, found 0; get a fresh copy of the file")
+    return table
+
+
 class Writer(Protocol):
     """What signed integers are written to."""
 

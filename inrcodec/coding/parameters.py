@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inrcodec_formats.errors import ContainerError
-
-from .entropy import MagnitudeTable, SymbolReader, SymbolWriter, read_signed, write_signed
+from .entropy import MagnitudeTable, SymbolReader, SymbolWriter, read_signed, read_table, write_signed, write_table
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ def write_parameters(tensors: list[QuantisedTensor]) -> bytes:
     for tensor in tensors:
         flat = tensor.values.ravel()
         table = _table(np.minimum(np.abs(flat), 255))
-        for value, bits in ((tensor.exponent + 24, 5), (table.nonzero, 16), (table.beyond, 8), (table.decay, 8)):
-            writer.digits(np.array([value]), bits)
+        writer.digits(np.array([tensor.exponent + 24]), 5)
+        write_table(writer, table)
         write_signed(writer, flat, np.zeros(len(flat), dtype=np.int64), [table])
     return writer.finish()
 
@@ -68,12 +66,10 @@ def read_parameters(data: bytes, shapes: list[tuple[int, ...]]) -> list[Quantise
     reader = SymbolReader(data)
     tensors = []
     for shape in shapes:
-        exponent, nonzero, beyond, decay = (int(reader.digits(1, bits)[0]) for bits in (5, 16, 8, 8))
-        if 0 in (nonzero, beyond, decay):
-            raise ContainerError("expected probabilities above 0, found 0; get a fresh copy of the file")
+        exponent, table = int(reader.digits(1, 5)[0]), read_table(reader)
         count = int(np.prod(shape))
         group = np.zeros(count, dtype=np.int64)
-        values = read_signed(reader, group, [MagnitudeTable(nonzero, beyond, decay)])
+        values = read_signed(reader, group, [table])
         tensors.append(QuantisedTensor(exponent - 24, values.reshape(shape)))
     return tensors
 

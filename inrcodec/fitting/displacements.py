@@ -7,17 +7,19 @@ after the other, frame after frame, each by least ``error + price * bits``, and 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.registration import Hats
 from inrcodec_kernels.warp import Field
 
 from ..coding.displacements import COARSEST, CORNER, NodeTables, Pass, coarsest, passes, residuals
 from .goal import Goal
-from .motion import Floats, field_of
+from .motion import Floats, field_of, sought, stilled
 from .spread import Spread, step_at
 
 _UNITS = 4
@@ -32,14 +34,33 @@ _WORTH = 0.88
 """Of what frames cost that are left as they are, still frames and displacements may take this much: 0.87 gained 0.4 dB, 0.89 lost 0.5."""
 
 
-def step_for(still: np.ndarray, goal: Goal) -> float:
-    """The step at which still frames, (n, H, W), reach a goal."""
-    spread, samples = Spread.of(still), still.size
-    if goal.bits is not None:
-        return step_at(lambda step: -spread.bits(step), -goal.bits)
-    wanted = goal.error
-    assert wanted is not None
-    return step_at(lambda step: spread.error(step), wanted * samples)
+class Found(NamedTuple):
+    """What was found of a clip's motion, before anything is asked for.
+
+    Attributes
+    ----------
+    field : Field
+        Displacements as exact as they are known.
+    spread : Spread
+        Of still frames.
+    """
+
+    field: Field
+    spread: Spread
+
+    @classmethod
+    def of(cls, frames: np.ndarray, wish: bool | str, backend: Backend = REFERENCE) -> Found | None:
+        """Look for motion; None where there is none, see `motion.sought`."""
+        field = sought(frames, wish, backend)
+        return None if field is None else cls(field, Spread.of(stilled(frames, field, backend, sweeps=0).samples))
+
+    def step_for(self, goal: Goal) -> float:
+        """The step at which still frames reach a goal."""
+        if goal.bits is not None:
+            return step_at(lambda step: -self.spread.bits(step), -goal.bits)
+        assert goal.error is not None
+        wanted = goal.error * len(self.field.nodes) * math.prod(self.field.still)
+        return step_at(self.spread.error, wanted)
 
 
 def price_at(step: float) -> float:

@@ -55,7 +55,8 @@ def unpack(data: bytes, shape: tuple[int, ...]) -> Field:
     grid = (count, 2, *(nodes_of(n, shift) for n in frame))
     if math.prod(grid) > MOST_NODES:
         raise ContainerError(f"expected at most {MOST_NODES} numbers in MOVE, found {math.prod(grid)}; get a fresh copy of the file")
-    nodes = (_read, _read_first_version)[version == 0](data[_FIXED.size :], grid)
+    read = _read if version else _read_first_version
+    nodes = read(data[_FIXED.size :], grid)
     if np.abs(nodes).max() >= NODE_LIMIT:
         raise ContainerError(f"expected displacements below {NODE_LIMIT} in MOVE, found larger ones; get a fresh copy of the file")
     return Field(nodes.astype(np.int32), shift, (frame[0], frame[1]), (still[0], still[1]))

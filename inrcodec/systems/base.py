@@ -14,6 +14,7 @@ from inrcodec_formats.container import Section
 from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.warp import Field
 
+from ..fitting.displacements import Found
 from ..fitting.goal import Goal
 from ..options import EncodeOptions
 from ..payload import motion
@@ -97,8 +98,8 @@ class Task:
         Whether axis 0 holds channels: those are neither halved nor, where they are few, cut apart.
     clip : bool
         Whether the axes are time, y and x.
-    field : Field or None
-        Displacements that were found before, exact ones.
+    found : Found or None
+        Motion that was looked for before.
     moving : Moving or None
         Where the volume is still frames of a clip.
     """
@@ -112,7 +113,7 @@ class Task:
     timed: Timed
     channels: bool = False
     clip: bool = False
-    field: Field | None = None
+    found: Found | None = None
     moving: Moving | None = None
 
     @property

@@ -8,7 +8,7 @@ from inrcodec_formats.errors import OptionError
 from inrcodec_kernels.backend import Backend, best_on_cpu, on_device
 
 from ..fitting import motion
-from ..fitting.displacements import economical, price_at, step_for, worthwhile
+from ..fitting.displacements import Found, economical, price_at, worthwhile
 from ..fitting.goal import Goal
 from ..payload.motion import pack
 from ..region import Region
@@ -59,11 +59,11 @@ def _backend(task: Task) -> Backend:
 
 def _stilled(task: Task) -> Task:
     frames, region, wish, backend = task.volume, task.options.region, task.options.motion, _backend(task)
-    exact = motion.sought(frames, wish, backend) if task.field is None else task.field
-    if exact is None:
+    found = Found.of(frames, wish, backend) if task.found is None else task.found
+    if found is None:
         return task
-    step = step_for(motion.stilled(frames, exact, backend, sweeps=0).samples, _goal(task))
-    field = economical(exact, frames, price_at(step), None if region is None else region.weights(frames.shape))
+    step = found.step_for(_goal(task))
+    field = economical(found.field, frames, price_at(step), None if region is None else region.weights(frames.shape))
     if field is None:
         return task
     if wish == "auto" and not worthwhile(frames, motion.stilled(frames, field, backend, sweeps=0).samples, 8 * len(pack(field)), step):

@@ -31,7 +31,7 @@ def surveyed(planes: tuple[np.ndarray, ...], wish: bool | str = "auto", regions:
 
 def test_luma_that_moves_is_measured_on_still_frames() -> None:
     moved, left = surveyed(PLANES), surveyed(PLANES, False)
-    assert moved.fields[0] is not None and left.fields == [None]
+    assert moved.motion[0] is not None and left.motion == [None]
     assert moved.spreads[1].bits(8.0) < 0.6 * left.spreads[1].bits(8.0) == 0.6 * Spread.of(MOVING).bits(8.0)
     for survey in (moved, left):
         assert survey.spreads[0].bits(8.0) == Spread.of(np.stack(PLANES[1:])).bits(8.0)
@@ -40,14 +40,14 @@ def test_luma_that_moves_is_measured_on_still_frames() -> None:
 def test_only_what_lies_around_a_region_is_measured() -> None:
     place = (slice(12, 36), slice(16, 48))
     survey = surveyed(PLANES, regions={(48, 64): Region(place)})
-    assert survey.fields[0] is not None
+    assert survey.motion[0] is not None
     assert survey.spreads[1].bits(8.0) == Spread.of(MOVING[:, *place]).bits(8.0)
 
 
 def test_planes_of_one_part_do_not_move() -> None:
     survey = Survey([Part("GBR", (0, 1, 2))], "auto", {})
     survey.add((MOVING, MOVING, MOVING))
-    assert survey.fields == [None] and len(survey.spreads) == 1
+    assert survey.motion == [None] and len(survey.spreads) == 1
     # Channels that are alike cost once.
     assert survey.spreads[0].bits(8.0 * 3**0.5) == pytest.approx(Spread.of(MOVING).bits(8.0), rel=0.05)
 

@@ -9,7 +9,7 @@ import pytest
 
 from inrcodec.coding.displacements import coarsest, passes
 from inrcodec.fitting import displacements as module
-from inrcodec.fitting.displacements import economical, price_at, step_for, worthwhile
+from inrcodec.fitting.displacements import Found, economical, price_at, worthwhile
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.motion import find_motion, stilled
 from inrcodec.payload.motion import pack
@@ -125,10 +125,12 @@ def test_each_node_is_the_best_of_those_near() -> None:
 
 
 def test_a_step_is_longer_where_less_is_asked_for() -> None:
-    still = tissue((4, 64, 96)).astype(np.float32)
-    steps = [step_for(still, Goal(bits=b * still.size)) for b in (2.0, 0.5, 0.1, 0.02)]
+    frames = panned((8, 64, 96), 3.4)
+    found = Found.of(frames, True)
+    assert found is not None and Found.of(frames, False) is None
+    steps = [found.step_for(Goal(bits=b * frames.size)) for b in (2.0, 0.5, 0.1, 0.02)]
     assert steps == sorted(steps) and steps[0] > 0
-    steps = [step_for(still, Goal(error=e)) for e in (0.5, 4.0, 40.0)]
+    steps = [found.step_for(Goal(error=e)) for e in (0.5, 4.0, 40.0)]
     assert steps == sorted(steps) and price_at(steps[2]) > price_at(steps[0]) > 0
 
 
