@@ -11,7 +11,7 @@ import numpy as np
 
 from inrcodec.coding.latents import LatentCoder, Place
 from inrcodec.coding.parameters import QuantisedTensor
-from inrcodec.models.pyramid import AXES, STORED_PLACES, PyramidLayout
+from inrcodec.models.pyramid import AXES, FINE, STORED_PLACES, PyramidLayout
 from inrcodec.payload import motion, parted
 from inrcodec.payload.pyramid import PyramidStream, network_section, networks_from_section, write_chunk
 from inrcodec_formats.container import Section, write_container
@@ -90,7 +90,7 @@ class Made:
         return network_section(self.parameters, "")
 
     def coder(self, backend: Backend | None = None) -> LatentCoder:
-        context, _ = networks_from_section(self.network, self.stream.layout)
+        context, _ = networks_from_section(self.network, self.stream.layout, self.stream.precision)
         return LatentCoder(self.stream.layout.kernel, context, backend or choose("cpu"))
 
     def read(self, level: int, start: Place, stop: Place) -> np.ndarray:
@@ -151,7 +151,7 @@ def made(
 ) -> Made:
     """A stream of random contents."""
     layout = PyramidLayout(shape, halved, widths[0], widths[1:], above)
-    numbers = {"step": 3.5, "offset": -100, "low": -1000, "high": 1000} | others
+    numbers = {"step": 3.5, "offset": -100, "low": -1000, "high": 1000, "precision": FINE[1]} | others
     return Made(PyramidStream(layout, edge, **numbers), quantised(layout, seed, spread), random_latents(layout, seed))
 
 

@@ -17,8 +17,8 @@ from .lanes import impossible, lanes_for
 Place = tuple[int, int, int, int]
 Read = Callable[[int, Place, Place], NDArray[np.int32]]
 """``read(level, start, stop)``: the latents [start, stop) of a level."""
-Parents = Callable[[Any, Any, Sequence[bool], Place], tuple[Any, Any]]
-"""``parents(coarse, further, halved, shape)``: what `inrcodec_kernels.pyramid.context.parents` gives."""
+Parents = Callable[[Any, Any, Sequence[bool], Place, int], tuple[Any, Any]]
+"""``parents(coarse, further, halved, shape, units)``: what `inrcodec_kernels.pyramid.context.parents` gives."""
 
 
 class LatentCoder:
@@ -58,7 +58,7 @@ class LatentCoder:
         What others would take more because of it is not counted.
         """
         means, scales = self._coder.predictions(latents, self._tile(level, start, latents.shape, read), self.network)
-        return neighbouring_bits(latents, means, scales)
+        return neighbouring_bits(latents, means, scales, self.network.units)
 
     def decode(self, data: NDArray[np.uint8], lanes: int, level: int, start: Place, stop: Place, read: Read) -> NDArray[np.int32]:
         """Inverse of `encode`.
@@ -89,13 +89,20 @@ class LatentCoder:
         stop = place_of(a + n for a, n in zip(start, shape, strict=True))
         if level + 1 == self.layout.levels:
             return Tile(level, start, place_of(shape), self._present, None, None)  # type: ignore[arg-type]
-        u, v, origin = parents_around(self._coder.parents, self.layout, level, start, stop, read)
+        u, v, origin = parents_around(self._coder.parents, self.layout, self.network.units, level, start, stop, read)
         inside = place_of(a - o for a, o in zip(start, origin, strict=True))
         return Tile(level, inside, place_of(shape), self._present, u, v)  # type: ignore[arg-type]
 
 
 def parents_around(
-    parents: Parents, layout: Layout, level: int, start: Place, stop: Place, read: Callable[[int, Place, Place], Any], second: bool = True
+    parents: Parents,
+    layout: Layout,
+    units: int,
+    level: int,
+    start: Place,
+    stop: Place,
+    read: Callable[[int, Place, Place], Any],
+    second: bool = True,
 ) -> tuple[Any, Any, Place]:
     """Upsample the coarser levels around some latents.
 
@@ -104,6 +111,8 @@ def parents_around(
     parents : callable
         As `inrcodec_kernels.pyramid.context.parents`, of arrays or of tensors.
     layout : Layout
+    units : int
+        Of the context model.
     level : int
         Not the coarsest.
     start, stop : Place
@@ -127,9 +136,9 @@ def parents_around(
     shape = place_of(b - a for a, b in zip(origin, end, strict=True))
     further = None
     if second and level + 2 < layout.levels:
-        around, _, first = parents_around(parents, layout, level + 1, low, high, read, second=False)
+        around, _, first = parents_around(parents, layout, units, level + 1, low, high, read, second=False)
         further = around[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, first, strict=True))]
-    u, v = parents(read(level + 1, low, high), further, halved, shape)
+    u, v = parents(read(level + 1, low, high), further, halved, shape, units)
     return u, v, origin
 
 

@@ -84,7 +84,7 @@ class DeviceLatentCoder:
         stop = place_of(max(axis) for axis in zip(*(b for _, b in boxes), strict=True))
         if level + 1 == self.layout.levels:
             return None, None, (start, stop)
-        u, v, origin = parents_around(self._kernels.parents, self.layout, level, start, stop, read)
+        u, v, origin = parents_around(self._kernels.parents, self.layout, self._network.units, level, start, stop, read)
         return u, v, (origin, place_of(a + n for a, n in zip(origin, u.shape, strict=True)))
 
     def _uploaded(self, coded: Sequence[Coded]) -> list[Tensor]:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,8 @@ MOST_ABOVE = 2
 """Most lattices, from that of the signal on, without latents."""
 Flags = tuple[bool, ...]
 
-HIDDEN_BITS = 5
-"""Binary places of the context model's hidden numbers; its inputs and means have 3."""
-INPUT_BITS = 3
-WEIGHT_BITS, SKIP_BITS = 7, 9
-"""Binary places of the context model's weights, and of those that lead from the inputs past the hidden layers."""
+HIDDEN_PLACES, WEIGHT_PLACES = 5, 7
+"""Binary places of the context model's hidden numbers and of its weights."""
 SCALES_PER_OCTAVE, SCALE_OFFSET = 6, 30
 """Scale number j stands for ``2 ** ((j - SCALE_OFFSET) / SCALES_PER_OCTAVE)``."""
 _OF_SCALE = np.array([1.0, SCALES_PER_OCTAVE], dtype=np.float32)
@@ -57,16 +55,35 @@ _PLACES_WORTH: dict[str, int] = {
 _MEASURED, _FEWER = 1 << 18, 2
 """Samples, and how many places fewer the smallest signals have."""
 
-# Binary places that a stored parameter of the context model may have: with them, all its sums are whole numbers.
-PLACES: dict[str, int] = {
-    "first": WEIGHT_BITS,
-    "level_bias": WEIGHT_BITS + INPUT_BITS,
-    "second": WEIGHT_BITS,
-    "second_bias": WEIGHT_BITS + HIDDEN_BITS,
-    "last": WEIGHT_BITS,
-    "last_bias": WEIGHT_BITS + HIDDEN_BITS,
-    "skip": SKIP_BITS,
-}
+
+class Precision(NamedTuple):
+    """How fine the context model's whole numbers are, and how large.
+
+    Attributes
+    ----------
+    input_places : int
+        Binary places of its inputs and means, 3 or 4.
+    hidden_bits : int
+        Bits of the largest hidden number, 11 to 14.
+    """
+
+    input_places: int
+    hidden_bits: int
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Binary places that each stored parameter may have: with them, all sums are whole numbers."""
+        weight, hidden, both = WEIGHT_PLACES, HIDDEN_PLACES, WEIGHT_PLACES + HIDDEN_PLACES
+        return {
+            "first": weight, "level_bias": weight + self.input_places, "second": weight, "second_bias": both,
+            "last": weight, "last_bias": both, "skip": weight + hidden - self.input_places,
+        }  # fmt: skip
+
+
+COARSE = Precision(3, 11)
+"""That of streams which do not say it."""
+FINE = tuple(Precision(4, bits) for bits in (14, 13, 12, 11))
+"""Those that an encoder takes the first of whose sums are small enough: on coarse levels hidden numbers are large."""
 
 
 @dataclass(frozen=True)
@@ -226,22 +243,24 @@ def parted(parameters: Mapping[str, NDArray[np.float32]]) -> tuple[Context, Synt
     return Context(**plain), Synthesis(**of["synthesis."])
 
 
-def integer_context(stored: Mapping[str, NDArray[np.float32]]) -> IntegerContext:
+def integer_context(stored: Mapping[str, NDArray[np.float32]], precision: Precision) -> IntegerContext:
     """The context model in whole numbers.
 
     Parameters
     ----------
     stored : mapping of str to ndarray
-        As `joined` gives them, without ``context.``, rounded to multiples of ``2 ** -PLACES[name]``.
+        As `joined` gives them, without ``context.``, rounded to multiples of ``2 ** -precision.places[name]``.
+    precision : Precision
 
     Notes
     -----
     Shifts cut off; so biases carry half of what is cut.
     """
-    whole = {name: np.rint(values.astype(np.float64) * 2.0 ** PLACES[name]).astype(np.int64) for name, values in stored.items()}
-    shifts = (WEIGHT_BITS + INPUT_BITS - HIDDEN_BITS, WEIGHT_BITS, WEIGHT_BITS + HIDDEN_BITS - INPUT_BITS, WEIGHT_BITS + HIDDEN_BITS)
+    places, inputs = precision.places, precision.input_places
+    whole = {name: np.rint(values.astype(np.float64) * 2.0 ** places[name]).astype(np.int64) for name, values in stored.items()}
+    shifts = (places["level_bias"] - HIDDEN_PLACES, WEIGHT_PLACES, places["last_bias"] - inputs, places["last_bias"])
     half = [1 << shift >> 1 for shift in shifts]
     whole["level_bias"] += half[0]
     whole["second_bias"] += half[1]
     whole["last_bias"] += np.array(half[2:])
-    return IntegerContext(**whole, shifts=shifts)
+    return IntegerContext(**whole, shifts=shifts, units=1 << inputs, hidden_bits=precision.hidden_bits)

@@ -16,13 +16,13 @@ from inrcodec_kernels.pyramid import IntegerContext, Synthesis, check_context
 
 from ..coding.lanes import MAX_LANES
 from ..coding.parameters import QuantisedTensor, read_parameters, write_parameters
-from ..models.pyramid import MOST_ABOVE, PLACES, PyramidLayout, integer_context
+from ..models.pyramid import COARSE, FINE, MOST_ABOVE, Precision, PyramidLayout, integer_context
 from ..models.shipped import shipped
 from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
 
-VERSIONS = range(2)
-"""Of TREE: 1 where the finest level is coarser than the signal."""
+VERSIONS = range(3)
+"""Of TREE: 2 of what is written now; before it 0, or 1 where the finest level is coarser than the signal."""
 MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
 MAX_TILE = 1 << 24
 """Most latents of a tile: a single sample takes a few whole tiles to decode."""
@@ -50,6 +50,8 @@ class PyramidStream:
         Smallest and largest sample: decoded values are clipped to them.
     further_offsets : tuple of int
         Those of the channels behind the first one: channels may lie far from each other, and networks serve all of them.
+    precision : Precision
+        Of the context model: one of `FINE`, or `COARSE` as in streams of before.
     """
 
     layout: PyramidLayout
@@ -59,6 +61,7 @@ class PyramidStream:
     low: int
     high: int
     further_offsets: tuple[int, ...] = ()
+    precision: Precision = COARSE
 
     def offsets(self, start: int, stop: int) -> NDArray[np.float32]:
         """What is added to samples [start, stop) along axis 0; shape (1, ...) or (stop - start, 1, ...)."""
@@ -72,13 +75,15 @@ class PyramidStream:
 
     def tree_section(self) -> bytes:
         """Pack everything."""
-        layout = self.layout
+        layout, absent = self.layout, len(self.layout.above)
+        version, further = (0, b"") if not absent else (1, bytes([absent]))
+        if self.precision != COARSE:
+            version, further = 2, bytes([absent, self.precision.hidden_bits])
         fixed = _FIXED.pack(
-            int(bool(layout.above)), layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
-        )  # fmt: skip
-        count = bytes([len(layout.above)]) if layout.above else b""
+            version, layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
+        )
         halved = bytes(sum(1 << axis for axis, half in enumerate(flags) if half) for flags in layout.above + layout.halved)
-        return fixed + count + halved + struct.pack(f"<{len(self.further_offsets)}i", *self.further_offsets)
+        return fixed + further + halved + struct.pack(f"<{len(self.further_offsets)}i", *self.further_offsets)
 
     @classmethod
     def from_section(cls, data: bytes, shape: tuple[int, ...], blocks: int, channels: bool = False) -> PyramidStream:
@@ -95,11 +100,13 @@ class PyramidStream:
         version, levels, context, s1, s2, edge, step, offset, low, high = _FIXED.unpack_from(data)
         if version not in VERSIONS:
             raise ContainerError(f"expected version {VERSIONS[-1]} of TREE or an older one, found {version}; get a newer inrcodec")
-        count, rest = (data[_FIXED.size : _FIXED.size + 1], data[_FIXED.size + 1 :]) if version else (b"\0", data[_FIXED.size :])
-        absent = count[0] if count else 0
+        # A byte that is not there stands for one that cannot be.
+        known, rest = data[_FIXED.size : _FIXED.size + version].ljust(version, b"\xff"), data[_FIXED.size + version :]
+        absent = known[0] if version else 0
+        precision = COARSE if version < 2 else FINE[0]._replace(hidden_bits=known[1])
         flags, further = rest[: absent + levels - 1], rest[absent + levels - 1 :]
-        sound = 1 <= levels <= MAX_LEVELS - absent and absent <= MOST_ABOVE and bool(version) == (absent > 0)
-        sound = sound and len(flags) == absent + levels - 1 and all(b < 1 << len(shape) for b in flags)
+        sound = 1 <= levels <= MAX_LEVELS - absent and absent <= MOST_ABOVE and (version != 1 or absent > 0)
+        sound = sound and precision in (COARSE, *FINE) and len(flags) == absent + levels - 1 and all(b < 1 << len(shape) for b in flags)
         sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0)
         if not sound or any(w % 4 or not 4 <= w <= MAX_WIDTH for w in (context, s1, s2)):
             raise ContainerError("expected a known kind of pyramid, found impossible values in TREE; get a fresh copy of the file")
@@ -108,7 +115,7 @@ class PyramidStream:
         halved = tuple(tuple(bool(b >> axis & 1) for axis in range(len(shape))) for b in flags)
         layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent])
         offsets = struct.unpack(f"<{len(further) // 4}i", further)
-        stream = cls(layout, edge + 1, step, offset, low, high, offsets)
+        stream = cls(layout, edge + 1, step, offset, low, high, offsets, precision)
         found = sum(math.prod(stream.tiles.grid(level)) for level in range(levels))
         if found != blocks:
             raise ContainerError(f"expected {blocks} blocks from the index, found {found} tiles; get a fresh copy")
@@ -122,8 +129,8 @@ def network_section(parameters: Mapping[str, QuantisedTensor], base: str) -> byt
     return bytes.fromhex(base or "00000000") + write_parameters(list(parameters.values()))
 
 
-def networks_from_section(data: bytes, layout: PyramidLayout) -> tuple[IntegerContext, Synthesis]:
-    """Inverse of `network_section`.
+def networks_from_section(data: bytes, layout: PyramidLayout, precision: Precision) -> tuple[IntegerContext, Synthesis]:
+    """Inverse of `network_section`, for a context model of such whole numbers.
 
     Raises
     ------
@@ -134,7 +141,7 @@ def networks_from_section(data: bytes, layout: PyramidLayout) -> tuple[IntegerCo
     base = _base(data[:_NAME], layout)
     of_context, of_synthesis = layout.context_shapes, layout.synthesis_shapes
     tensors = read_parameters(data[_NAME:], [*of_context.values(), *of_synthesis.values()])
-    if any(t.exponent < -PLACES[name] for name, t in zip(of_context, tensors, strict=False)):
+    if any(t.exponent < -precision.places[name] for name, t in zip(of_context, tensors, strict=False)):
         raise ContainerError("expected a context model of whole numbers, found fractions; get a fresh copy of the file")
     names = [f"context.{name}" for name in of_context] + [f"synthesis.{name}" for name in of_synthesis]
     values = {
@@ -145,7 +152,7 @@ def networks_from_section(data: bytes, layout: PyramidLayout) -> tuple[IntegerCo
         raise ContainerError(
             f"expected parameters of at most {LARGEST_PARAMETER:g} in NETW, found larger ones; get a fresh copy of the file"
         )
-    network = integer_context({name: values[f"context.{name}"] for name in of_context})
+    network = integer_context({name: values[f"context.{name}"] for name in of_context}, precision)
     try:
         check_context(network)
     except ValueError as error:

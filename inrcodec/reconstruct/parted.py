@@ -82,7 +82,7 @@ class PartedPyramid:
         """What decodes a part; of those made before, the last ones are kept."""
         if number not in self._parts:
             stream = self.streams[number]
-            networks = networks_from_section(self._networks[number], stream.layout)
+            networks = networks_from_section(self._networks[number], stream.layout, stream.precision)
             self._parts[number] = PyramidReconstruction(stream, *networks, self.backend)
         self._parts.move_to_end(number)
         if len(self._parts) > _KEPT:

@@ -55,7 +55,7 @@ class PyramidReconstruction:
         """Read the sections TREE and NETW of a signal of a shape."""
         tree, networks = needed(container, ("TREE", "NETW"))
         stream = PyramidStream.from_section(tree, shape, container.chunks.blocks, CHANNEL in container.header.axes)
-        return cls(stream, *networks_from_section(networks, stream.layout), backend)
+        return cls(stream, *networks_from_section(networks, stream.layout, stream.precision), backend)
 
     @cached_property
     def _there(self) -> PyramidBoxes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -21,7 +22,9 @@ from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
 from ..models.pyramid import (
     AXES,
+    FINE,
     Flags,
+    Precision,
     PyramidLayout,
     initial_networks,
     integer_context,
@@ -230,13 +233,14 @@ class PyramidSystem:
 
     def _round_networks(self) -> None:
         """Round both networks to what a stream holds, and go on with those."""
-        self._parameters, held, self._integers = _rounded(self.fit.context, self.fit.synthesis, self._base, self.task.volume.size)
+        found = _rounded(self.fit.context, self.fit.synthesis, self._base, self.task.volume.size)
+        self._parameters, held, self._precision, self._integers = found
         self.fit.set_networks(*parted(held))
 
     def _as_stored(self, layout: PyramidLayout, context: Context, synthesis: Synthesis) -> Stored:
         """Networks as a decoder will have them."""
         name, base = self._shipped(layout)
-        parameters, held, _ = _rounded(context, synthesis, base, self.task.volume.size)
+        parameters, held, *_ = _rounded(context, synthesis, base, self.task.volume.size)
         return Stored(*parted(held), 8 * len(network_section(parameters, name)))
 
     def _network_section(self) -> bytes:
@@ -266,7 +270,7 @@ class PyramidSystem:
     def _stream(self) -> PyramidStream:
         step = float(np.float32(self.fit.step))
         first, *further = self.offsets
-        return PyramidStream(self.layout, self._edge, step, first, self.task.low, self.task.high, tuple(further))
+        return PyramidStream(self.layout, self._edge, step, first, self.task.low, self.task.high, tuple(further), self._precision)
 
     def draft(self, step: float, pressure: float) -> Draft:
         """Change the latents until the stream takes the fit's bytes over the step, about, and code them."""
@@ -343,7 +347,7 @@ class PyramidSystem:
 
 def _rounded(
     context: Context, synthesis: Synthesis, base: Parameters, samples: int
-) -> tuple[dict[str, QuantisedTensor], Parameters, IntegerContext]:
+) -> tuple[dict[str, QuantisedTensor], Parameters, Precision, IntegerContext]:
     """What a stream of so many samples holds of networks, differences to `base`; all parameters as a decoder has them; its context model."""
     exact, places, limit = joined(context, synthesis), stored_places(samples), LARGEST_PARAMETER
     first = {name: base.get(name, np.float32(0)) for name in exact}
@@ -352,13 +356,21 @@ def _rounded(
             name: QuantisedTensor.of(np.clip(v, -limit, limit) - first[name], -places[name]) for name, v in exact.items()
         }
         held = {name: t.dequantised() + first[name] for name, t in differences.items()}
-        integers = integer_context({n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")})
-        try:
-            check_context(integers)
-            return differences, held, integers
-        except ValueError:
-            # Weights so large have never been seen; but what is written must be readable.
-            limit /= 2
+        of_context = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
+        if found := _finest(of_context):
+            return differences, held, *found
+        # Weights so large have never been seen; but what is written must be readable.
+        limit /= 2
+
+
+def _finest(stored: Parameters) -> tuple[Precision, IntegerContext] | None:
+    """A context model in the finest whole numbers whose sums stay small enough, if there are such."""
+    for precision in FINE:
+        network = integer_context(stored, precision)
+        with suppress(ValueError):
+            check_context(network)
+            return precision, network
+    return None
 
 
 def size_window(samples: int) -> float:

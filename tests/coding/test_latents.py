@@ -47,7 +47,9 @@ def test_windows_of_parents_are_those_of_the_whole_lattice(name: str, edge: int)
     wholes: list[tuple[np.ndarray | None, np.ndarray | None]] = [(None, None)] * layout.levels
     for level in reversed(range(layout.levels - 1)):
         coarser = wholes[level + 1][0]
-        wholes[level] = context.parents(of.latents[level + 1], coarser, layout.halved[level], layout.shapes[level])
+        wholes[level] = context.parents(
+            of.latents[level + 1], coarser, layout.halved[level], layout.shapes[level], coder.network.units
+        )
     for number in some(of.stream.tiles.count):
         level, start, stop = of.box(number)
         shape = tuple(b - a for a, b in zip(start, stop, strict=True))
@@ -196,23 +198,24 @@ def test_bytes_that_nobody_wrote_are_refused_in_one_line(backend: object) -> Non
         refused(random.bytes(int(random.integers(1, 300))))
 
 
-def test_slopes_of_changes_are_derivatives_of_the_laplace_distribution() -> None:
+@pytest.mark.parametrize("units", context.UNITS)
+def test_slopes_of_changes_are_derivatives_of_the_laplace_distribution(units: int) -> None:
     """By central differences of the exact bits, at scales that the tables have."""
     random = np.random.default_rng(0)
     latents = random.integers(-6, 7, 300).astype(np.int32)
-    means, scales = random.integers(-40, 41, 300).astype(np.int32), random.integers(12, 63, 300).astype(np.int32)
+    means, scales = random.integers(-5 * units, 5 * units + 1, 300).astype(np.int32), random.integers(12, 63, 300).astype(np.int32)
     scale = 2.0 ** (scales / 6 - 5)
 
     def below(x: np.ndarray) -> np.ndarray:
         return np.where(x < 0, np.exp(-np.abs(x)) / 2, 1 - np.exp(-np.abs(x)) / 2)
 
     def bits(y: np.ndarray) -> np.ndarray:
-        middle = y - means / 8
+        middle = y - means / units
         return -np.log2(below((middle + 0.5) / scale) - below((middle - 0.5) / scale) + 1e-6)
 
     expected = (bits(latents + 1e-5) - bits(latents - 1e-5)) / 2e-5
-    found = neighbouring_bits(latents, means, scales)[2]
+    found = neighbouring_bits(latents, means, scales, units)[2]
     # Where the mean lies half way between two latents, or the latent's far side is in the floor, both sides differ.
-    plain = (np.abs(np.abs(latents - means / 8) - 0.5) > 1e-3) & (bits(latents) < 14) & (latents * 8 != means)
+    plain = (np.abs(np.abs(latents - means / units) - 0.5) > 1e-3) & (bits(latents) < 14) & (latents * units != means)
     assert plain.sum() > 150
     assert np.allclose(found[plain], expected[plain], rtol=0.02, atol=2e-3)

@@ -10,7 +10,15 @@ from inrcodec.coding.parameters import QuantisedTensor
 from inrcodec.fitting.pyramid import PyramidFit, Schedule
 from inrcodec.fitting.pyramid_start import choose_halvings
 from inrcodec.fitting.rounding import curvatures, disturbances, trimmed
-from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout, initial_networks, integer_context, joined, parted
+from inrcodec.models.pyramid import (
+    FINE,
+    STORED_PLACES,
+    PyramidLayout,
+    initial_networks,
+    integer_context,
+    joined,
+    parted,
+)
 from inrcodec.partition.tiles import TilePyramid
 from inrcodec_kernels.backend import choose
 from inrcodec_kernels.pyramid import Layout, synthesise
@@ -28,7 +36,8 @@ class Fitted:
         exact = joined(self.fit.context, self.fit.synthesis)
         held = {n: QuantisedTensor.of(v, -STORED_PLACES[n]).dequantised() for n, v in exact.items()}
         self.fit.set_networks(*parted(held))
-        network = integer_context({n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")})
+        of_context = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
+        network = integer_context(of_context, FINE[-1])
         self.coder = LatentCoder(layout.kernel, network, backend)
         self.tiles = TilePyramid(layout.shape, layout.lattices, layout.strides, 8)
         self.curvature = curvatures(layout.kernel, self.fit.synthesis, backend)

@@ -44,6 +44,10 @@ CASES: dict[str, tuple[np.ndarray | Signal, dict[str, object]]] = {
     "pyramid_above": (
         tissue((24, 33, 40)), {"bits_per_voxel": 0.4, "method": "pyramid", "pyramid": replace(SMALL, above=1)},
     ),
+    "pyramid_fine": (scan((20, 23, 18)), {"bits_per_voxel": 3, "method": "pyramid", "pyramid": SMALL}),
+    "pyramid_fine_above": (
+        tissue((24, 33, 40)), {"bits_per_voxel": 0.4, "method": "pyramid", "pyramid": replace(SMALL, above=1)},
+    ),
     "tinc_channels": (colours((7, 12, 11)), {"bits_per_voxel": 2, "axes": "zyxc"}),
     "sci_channels": (colours((18, 21)), {"bits_per_voxel": 4, "axes": "yxc", "method": "sci"}),
     "pyramid_channels": (colours((9, 13, 14)), {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": SMALL}),

@@ -36,9 +36,22 @@ def axes_of(names: str) -> tuple[bool, ...]:
     return tuple(axis in names for axis in "tzyx")
 
 
-def network(present: tuple[bool, ...], random: np.random.Generator, levels: int = 3, width: int = 24) -> IntegerContext:
-    """Random weights; the last sums are such that means and scales spread out, and that both ends are met."""
+PRECISIONS = [(8, 11), (16, 14), (16, 12)]
+"""Units and bits of hidden numbers: of streams of before, and of those of now."""
+
+
+def network(
+    present: tuple[bool, ...],
+    random: np.random.Generator,
+    levels: int = 3,
+    width: int = 24,
+    precision: tuple[int, int] | None = None,
+) -> IntegerContext:
+    """Random weights, of a random precision if none is given; means and scales spread out, and both ends are met."""
     count = inputs(present)
+    units, bits = precision or PRECISIONS[int(random.integers(len(PRECISIONS)))]
+    # What keeps the sums small enough, however long they are and large the numbers.
+    less = 1 << max(0, bits - 11)
 
     def drawn(most: int, *shape: int) -> np.ndarray:
         return random.integers(-most, most + 1, shape)
@@ -46,24 +59,26 @@ def network(present: tuple[bool, ...], random: np.random.Generator, levels: int 
     found = IntegerContext(
         drawn(40, count, width),
         drawn(3000, levels, width),
-        drawn(60, width, width),
+        drawn(60 // less, width, width),
         drawn(8000, width).astype(np.int32),
-        drawn(60, width, 2),
+        drawn(60 // less, width, 2),
         np.array([300, 200_000]) + drawn(1000, 2),
         drawn(60, count, 2),
-        (7, 7, 9, 13),
+        (7, 7, 9 if units == 8 else 8, 13),
+        units,
+        bits,
     )
     context.check(found)
     return found
 
 
-def tile_of(names: str, shape: tuple[int, ...], random: np.random.Generator, level: int = 1) -> Tile:
+def tile_of(names: str, shape: tuple[int, ...], random: np.random.Generator, units: int, level: int = 1) -> Tile:
     """A tile at a random place of a lattice that is larger by up to 3 along each axis of the signal."""
     present = axes_of(names)
     room = random.integers(0, 4, 4) * present
     start = tuple(int(random.integers(0, r + 1)) for r in room)
     lattice = tuple(int(n + r) for n, r in zip(shape, room, strict=True))
-    u, v = random.integers(-1016, 1017, (2, *lattice)).astype(np.int16)
+    u, v = random.integers(-127 * units, 127 * units + 1, (2, *lattice)).astype(np.int16)
     return Tile(level, start, shape, present, u, v)
 
 

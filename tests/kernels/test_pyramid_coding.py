@@ -22,7 +22,8 @@ from .coding_cases import AXES, CODERS, SHAPES, axes_of, both, latents_of, netwo
 @pytest.mark.parametrize(("lanes", "largest"), [(1, 3), (4, 300), (32, (1 << 20) - 1)])
 def test_tiles_come_back_alike_from_both(names: str, shape: tuple[int, ...], lanes: int, largest: int) -> None:
     random = np.random.default_rng(lanes + sum(shape))
-    net, tile = network(axes_of(names), random), tile_of(names, shape, random)
+    net = network(axes_of(names), random)
+    tile = tile_of(names, shape, random, net.units)
     latents = latents_of(shape, random, largest)
     latents.flat[0] = largest  # so no tile is all zeros
     data = context_coder.encode_tile(latents, tile, net, lanes)
@@ -43,7 +44,8 @@ def test_any_tile_comes_back(extents: tuple[int, ...], lanes: int, spread: float
     random = np.random.default_rng(seed)
     names = "".join(axis for axis in "tzyx" if random.random() < 0.7) or "x"
     shape = tuple(n if here else 1 for n, here in zip(extents, axes_of(names), strict=True))
-    net, tile = network(axes_of(names), random, width=4 * int(random.integers(1, 9))), tile_of(names, shape, random)
+    net = network(axes_of(names), random, width=4 * int(random.integers(1, 9)))
+    tile = tile_of(names, shape, random, net.units)
     latents = np.round(random.laplace(0, spread, shape)).astype(np.int32)
     data = context_cpu.encode_tile(latents, tile, net, lanes)
     assert context_coder.encode_tile(latents, tile, net, lanes) == data
@@ -53,7 +55,8 @@ def test_any_tile_comes_back(extents: tuple[int, ...], lanes: int, spread: float
 @both
 def test_a_tile_of_zeros_takes_no_bytes(coder: ModuleType) -> None:
     random = np.random.default_rng(0)
-    net, tile = network(AXES["zyx"], random), tile_of("zyx", (1, 3, 4, 5), random)
+    net = network(AXES["zyx"], random)
+    tile = tile_of("zyx", (1, 3, 4, 5), random, net.units)
     nothing = np.zeros(tile.shape, dtype=np.int32)
     assert coder.encode_tile(nothing, tile, net, 4) == b"" and coder.tile_bits(nothing, tile, net) == 0
     assert not coder.decode_tile(np.empty(0, dtype=np.uint8), tile, net, 4).any()
@@ -62,7 +65,8 @@ def test_a_tile_of_zeros_takes_no_bytes(coder: ModuleType) -> None:
 @pytest.mark.parametrize("spread", [0.2, 3.0, 300.0])
 def test_bits_are_counted_as_they_are_written(spread: float) -> None:
     random = np.random.default_rng(4)
-    net, tile = network(AXES["zyx"], random), tile_of("zyx", (1, 13, 14, 15), random)
+    net = network(AXES["zyx"], random)
+    tile = tile_of("zyx", (1, 13, 14, 15), random, net.units)
     latents = np.round(random.laplace(0, spread, tile.shape)).astype(np.int32)
     bits = context_coder.tile_bits(latents, tile, net)
     assert context_cpu.tile_bits(latents, tile, net) == pytest.approx(bits, rel=1e-12)
@@ -76,7 +80,7 @@ def test_a_good_network_saves_bits() -> None:
     random, present = np.random.default_rng(2), AXES["yx"]
     u = random.integers(-500, 501, (1, 1, 20, 20)).astype(np.int16)
     tile = Tile(0, (0, 0, 0, 0), u.shape, present, u, None)
-    net = network(present, random)
+    net = network(present, random, precision=(8, 11))
     quiet = net._replace(last=net.last * 0, skip=net.skip * 0, last_bias=np.array([0, 6 << 13]), shifts=(0, 0, 9, 13))
     quiet.skip[len(causal_taps(present)), 0] = 1 << 9
     latents = (u.astype(np.int32) + 4) >> 3
@@ -86,11 +90,12 @@ def test_a_good_network_saves_bits() -> None:
 
 def test_results_do_not_depend_on_what_memory_held(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(5)
-    net, tile = network(AXES["zyx"], random), tile_of("zyx", (1, 6, 7, 9), random)
+    net = network(AXES["zyx"], random)
+    tile = tile_of("zyx", (1, 6, 7, 9), random, net.units)
     latents = latents_of(tile.shape, random)
     data = context_cpu.encode_tile(latents, tile, net, 3)
     bits, means = context_cpu.tile_bits(latents, tile, net), context_cpu.predictions(latents, tile, net)[0]
-    u, _ = context_cpu.parents(latents, None, (0, 1, 1, 0), (1, 11, 13, 9))
+    u, _ = context_cpu.parents(latents, None, (0, 1, 1, 0), (1, 11, 13, 9), 16)
 
     def poisoned(shape, dtype=np.float64):  # type: ignore[no-untyped-def]
         return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max, dtype=dtype)
@@ -100,7 +105,7 @@ def test_results_do_not_depend_on_what_memory_held(monkeypatch: pytest.MonkeyPat
     assert context_cpu.tile_bits(latents, tile, net) == bits
     assert context_cpu.predictions(latents, tile, net)[0].tolist() == means.tolist()
     assert context_cpu.decode_tile(np.frombuffer(data, dtype=np.uint8), tile, net, 3).tolist() == latents.tolist()
-    assert context_cpu.parents(latents, None, (0, 1, 1, 0), (1, 11, 13, 9))[0].tolist() == u.tolist()
+    assert context_cpu.parents(latents, None, (0, 1, 1, 0), (1, 11, 13, 9), 16)[0].tolist() == u.tolist()
 
 
 # ---- Damage
@@ -110,7 +115,8 @@ def test_results_do_not_depend_on_what_memory_held(monkeypatch: pytest.MonkeyPat
 @given(st.binary(min_size=1, max_size=120), st.integers(0, 2**32))
 def test_both_refuse_or_read_the_same_garbage(data: bytes, seed: int) -> None:
     random = np.random.default_rng(seed)
-    net, tile = network(AXES["yx"], random, width=8), tile_of("yx", (1, 1, 4, 5), random)
+    net = network(AXES["yx"], random, width=8)
+    tile = tile_of("yx", (1, 1, 4, 5), random, net.units)
     outcomes = []
     for coder in CODERS:
         try:
@@ -123,7 +129,8 @@ def test_both_refuse_or_read_the_same_garbage(data: bytes, seed: int) -> None:
 @both
 def test_damage_is_nearly_always_seen(coder: ModuleType) -> None:
     random = np.random.default_rng(3)
-    net, tile = network(AXES["zyx"], random), tile_of("zyx", (1, 3, 4, 3), random)
+    net = network(AXES["zyx"], random)
+    tile = tile_of("zyx", (1, 3, 4, 3), random, net.units)
     latents = np.round(random.laplace(0, 3, tile.shape)).astype(np.int32)
     data = bytearray(context_coder.encode_tile(latents, tile, net, 2))
     unseen, tried = 0, range(0, 8 * len(data), 7)
@@ -142,10 +149,10 @@ def test_damage_is_nearly_always_seen(coder: ModuleType) -> None:
 def escaping(excess: int, below: bool) -> tuple[bytes, Tile, IntegerContext, int]:
     """A tile of one latent that escapes by `excess`; the stream, and the latent."""
     present = AXES["yx"]
-    net = network(present, np.random.default_rng(0))
+    net = network(present, np.random.default_rng(0), precision=(8, 11))
     net = net._replace(last=net.last * 0, skip=net.skip * 0, last_bias=np.array([80 << 9, 12 << 13]))
     table, reach = 8 * 12 + 4, REACH[12]
-    intervals = laplace_tables().tables.intervals(np.array([2 * reach + 1]), np.array([table]))
+    intervals = laplace_tables(8).tables.intervals(np.array([2 * reach + 1]), np.array([table]))
     words = reference.encode(intervals, np.zeros(1, dtype=np.uint8), 1)
     data = joined(words, np.array([int(below), *escape_bits(excess)], dtype=np.uint8))
     magnitude = reach + 1 + excess
@@ -169,7 +176,8 @@ def test_escapes_end_where_latents_do(coder: ModuleType, below: bool) -> None:
 @both
 def test_streams_cut_short_or_too_long_are_refused(coder: ModuleType) -> None:
     random = np.random.default_rng(9)
-    net, tile = network(AXES["zyx"], random), tile_of("zyx", (1, 4, 5, 6), random)
+    net = network(AXES["zyx"], random)
+    tile = tile_of("zyx", (1, 4, 5, 6), random, net.units)
     data = context_coder.encode_tile(latents_of(tile.shape, random), tile, net, 4)
     for wrong in (
         data[:3],
@@ -191,7 +199,7 @@ def test_backends_choose_their_coder() -> None:
     assert (
         context_coder.tile_coder(Backend("numba")) is context_coder.tile_coder(Backend("triton", "cuda")) is context_cpu
     )
-    assert context_tables.laplace_tables() is laplace_tables()
+    assert context_tables.laplace_tables(16) is laplace_tables(16)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 5), (1, 1, 4, 5), (1, 3, 4, 5), (2, 3, 4, 5), (2, 1, 4, 1), (1, 1, 1, 1)], ids=str)

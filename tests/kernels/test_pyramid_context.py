@@ -16,7 +16,7 @@ from inrcodec_kernels.pyramid.context import IntegerContext, Tile, causal_taps, 
 from inrcodec_kernels.pyramid.context_tables import RATIOS, REACH, laplace_tables
 from inrcodec_kernels.rans import TOTAL
 
-from .coding_cases import AXES, SHAPES, axes_of, both, latents_of, network, tile_of
+from .coding_cases import AXES, PRECISIONS, SHAPES, axes_of, both, latents_of, network, tile_of
 
 # ---- Tables
 
@@ -30,22 +30,27 @@ def test_the_ratios_are_what_the_exponential_gives() -> None:
             assert REACH[j] == min(126, 2 + math.ceil(8 * scale))
 
 
-def test_the_tables_are_those_of_the_format() -> None:
-    starts = laplace_tables().tables.starts.astype("<u4")
-    assert starts.shape == (512, 257)
-    assert (
-        hashlib.sha256(starts.tobytes()).hexdigest()
-        == "2f4ee38e5d9b86d78b5435a962c95b11f2b9884eb2b8aa0e338fd58fb38eac17"
-    )
+@pytest.mark.parametrize(
+    ("units", "digest"),
+    [
+        (8, "2f4ee38e5d9b86d78b5435a962c95b11f2b9884eb2b8aa0e338fd58fb38eac17"),
+        (16, "db1b0957bbce9bd29a807f3366a75770a3f8021973cb8dd38f7aa8c4eac5382b"),
+    ],
+)
+def test_the_tables_are_those_of_the_format(units: int, digest: str) -> None:
+    starts = laplace_tables(units).tables.starts.astype("<u4")
+    assert starts.shape == (64 * units, 257)
+    assert hashlib.sha256(starts.tobytes()).hexdigest() == digest
 
 
-def test_the_tables_are_laplace_distributions() -> None:
-    frequency = np.diff(laplace_tables().tables.starts.astype(np.int64), axis=1)
+@pytest.mark.parametrize("units", context.UNITS)
+def test_the_tables_are_laplace_distributions(units: int) -> None:
+    frequency = np.diff(laplace_tables(units).tables.starts.astype(np.int64), axis=1)
     for number, row in enumerate(frequency):
-        j, q = number // 8, number % 8 - 4
+        j, q = number // units, number % units - units // 2
         size = 2 * REACH[j] + 2
         assert (row[:size] >= 1).all() and not row[size:].any()
-        bounds = (np.arange(-REACH[j], REACH[j] + 2) - 0.5 - q / 8) / 2 ** (j / 6 - 5)
+        bounds = (np.arange(-REACH[j], REACH[j] + 2) - 0.5 - q / units) / 2 ** (j / 6 - 5)
         below = np.where(bounds < 0, np.exp(-np.abs(bounds)) / 2, 1 - np.exp(-np.abs(bounds)) / 2)
         expected = np.append(np.diff(below), below[0] + 1 - below[-1]) * TOTAL
         # Each symbol keeps one slot at least; what is left over goes to the likeliest.
@@ -75,25 +80,28 @@ def upsampled(coarse: np.ndarray, halved: tuple[int, ...], shape: tuple[int, ...
 @both
 @pytest.mark.parametrize("halved", [(0, 1, 1, 1), (1, 1, 0, 1), (0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 1, 0), (1, 0, 0, 0)])
 @pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 1, 1, 1), (2, 1, 7, 1), (1, 5, 2, 3)])
-def test_parents_are_the_formula(coder: ModuleType, halved: tuple[int, ...], shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("units", context.UNITS)
+def test_parents_are_the_formula(
+    coder: ModuleType, halved: tuple[int, ...], shape: tuple[int, ...], units: int
+) -> None:
     random = np.random.default_rng(sum(shape) + sum(halved))
     coarser = tuple(-(-n // 2) if half else n for n, half in zip(shape, halved, strict=True))
     coarse = random.integers(-300, 301, coarser).astype(np.int32)
-    before = random.integers(-1016, 1017, coarser).astype(np.int16)
-    u, v = coder.parents(coarse, before, halved, shape)
+    before = random.integers(-127 * units, 127 * units + 1, coarser).astype(np.int16)
+    u, v = coder.parents(coarse, before, halved, shape, units)
     assert u.dtype == v.dtype == np.int16
-    assert u.tolist() == upsampled(np.clip(coarse, -127, 127), halved, shape, 8).tolist()
+    assert u.tolist() == upsampled(np.clip(coarse, -127, 127), halved, shape, units).tolist()
     assert v.tolist() == upsampled(before, halved, shape, 1).tolist()
-    alone, none = coder.parents(coarse, None, halved, shape)
+    alone, none = coder.parents(coarse, None, halved, shape, units)
     assert none is None and alone.tolist() == u.tolist()
 
 
 @both
 def test_parents_refuse_levels_that_do_not_follow(coder: ModuleType) -> None:
     with pytest.raises(ValueError, match="expected a coarser level of"):
-        coder.parents(np.zeros((1, 2, 2, 2), dtype=np.int32), None, (0, 1, 1, 1), (1, 3, 3, 5))
+        coder.parents(np.zeros((1, 2, 2, 2), dtype=np.int32), None, (0, 1, 1, 1), (1, 3, 3, 5), 8)
     with pytest.raises(ValueError, match="expected a coarser level of"):
-        coder.parents(np.zeros((1, 2, 2, 2), np.int32), np.zeros((1, 2, 2, 1), np.int16), (0, 1, 1, 1), (1, 3, 3, 4))
+        coder.parents(np.zeros((1, 2, 2, 2), np.int32), np.zeros((1, 2, 2, 1), np.int16), (0, 1, 1, 1), (1, 3, 3, 4), 8)
 
 
 # ---- Contexts
@@ -109,7 +117,7 @@ def predicted(latents: np.ndarray, tile: Tile, net: IntegerContext, site: tuple[
     def own(tap: np.ndarray) -> int:
         place = tuple(int(i + d) for i, d in zip(site, tap, strict=True))
         inside = all(0 <= p < n for p, n in zip(place, tile.shape, strict=True))
-        return 8 * min(max(int(latents[place]), -127), 127) if inside else 0
+        return net.units * min(max(int(latents[place]), -127), 127) if inside else 0
 
     x = [own(tap) for tap in causal_taps(tile.present)]
     x += [clamped(tile.u, tap) for tap in cross_taps(tile.present)] + [clamped(tile.v, np.zeros(4, int))]
@@ -120,7 +128,8 @@ def predicted(latents: np.ndarray, tile: Tile, net: IntegerContext, site: tuple[
             for column, b in zip(weights.T, bias, strict=True)
         ]
         assert max(map(abs, sums)) < 2**24
-        return [min(max(s // 2 ** (shift if s >= 0 else shift + 3), -2047), 2047) for s in sums]
+        most = 2**net.hidden_bits - 1
+        return [min(max(s // 2 ** (shift if s >= 0 else shift + 3), -most), most) for s in sums]
 
     h = layer(x, net.first, net.level_bias[tile.level], net.shifts[0])
     h = layer(h, net.second, net.second_bias, net.shifts[1])
@@ -131,15 +140,18 @@ def predicted(latents: np.ndarray, tile: Tile, net: IntegerContext, site: tuple[
         for k in (0, 1)
     ]
     mean, scale = (s // 2**r for s, r in zip(both_sums, net.shifts[2:], strict=True))
-    return min(max(mean, -1016), 1016), min(max(scale, 0), 63)
+    most = 127 * net.units
+    return min(max(mean, -most), most), min(max(scale, 0), 63)
 
 
 @pytest.mark.parametrize(
     ("names", "shape"), [("zyx", (1, 3, 4, 3)), ("tzyx", (3, 2, 3, 3)), ("x", (1, 1, 1, 9)), ("tx", (4, 1, 1, 5))]
 )
-def test_predictions_are_the_formula(names: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+def test_predictions_are_the_formula(names: str, shape: tuple[int, ...], precision: tuple[int, int]) -> None:
     random = np.random.default_rng(sum(shape))
-    tile, net = tile_of(names, shape, random), network(axes_of(names), random, width=8)
+    net = network(axes_of(names), random, width=8, precision=precision)
+    tile = tile_of(names, shape, random, net.units)
     latents = latents_of(shape, random)
     means, scales = context.predictions(latents, tile, net)
     for site in itertools.product(*map(range, shape)):
@@ -182,9 +194,13 @@ def test_the_order_of_taps_is_that_of_the_format() -> None:
 
 @pytest.mark.parametrize(("names", "shape"), SHAPES)
 @pytest.mark.parametrize("width", [4, 24, 32])
-def test_compiled_predictions_are_the_same_integers(names: str, shape: tuple[int, ...], width: int) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+def test_compiled_predictions_are_the_same_integers(
+    names: str, shape: tuple[int, ...], width: int, precision: tuple[int, int]
+) -> None:
     random = np.random.default_rng(width + sum(shape))
-    net, tile = network(axes_of(names), random, width=width), tile_of(names, shape, random, level=2)
+    net = network(axes_of(names), random, width=width, precision=precision)
+    tile = tile_of(names, shape, random, net.units, level=2)
     latents = latents_of(shape, random)
     for known in (tile, tile._replace(v=None), tile._replace(u=None, v=None)):
         expected = context.predictions(latents, known, net)
@@ -223,6 +239,8 @@ def test_float32_sums_are_exact_up_to_the_bound() -> None:
         skip,
         # Shifts so small that the last bits of all sums count.
         (0, 0, 0, 0),
+        8,
+        11,
     )
     context.check(net)
     shape = (1, 9, 10, 11)
@@ -248,6 +266,10 @@ def test_networks_that_do_not_hold_together_are_refused() -> None:
         (net._replace(level_bias=net.level_bias[:0]), "expected layers that fit"),
         (net._replace(shifts=(0, 0, 25, 0)), "expected four shifts of 0..24"),
         (net._replace(shifts=(0, -1, 0, 0)), "expected four shifts of 0..24"),
+        (net._replace(units=32), "expected units of"),
+        (net._replace(hidden_bits=10), "11 to 14 bits"),
+        (net._replace(hidden_bits=15), "11 to 14 bits"),
+        (net._replace(second=net.second * 0 + 160, hidden_bits=14, shifts=(0, 0, 24, 24)), "expected sums below"),
         (net._replace(second_bias=net.second_bias * 0 + (1 << 24)), "expected sums below"),
         (net._replace(first=net.first * 0 + np.iinfo(np.int64).min), "expected sums below"),
         (net._replace(level_bias=np.where(np.arange(3)[:, None] == 2, 1 << 24, net.level_bias)), "expected sums below"),
@@ -264,7 +286,7 @@ def test_networks_that_do_not_hold_together_are_refused() -> None:
 @both
 def test_what_does_not_belong_together_is_refused(coder: ModuleType) -> None:
     random = np.random.default_rng(0)
-    net, tile = network(AXES["zyx"], random), tile_of("zyx", (1, 3, 4, 5), random)
+    net, tile = network(AXES["zyx"], random), tile_of("zyx", (1, 3, 4, 5), random, 8)
     latents = latents_of(tile.shape, random)
     for wrong in (
         tile._replace(level=3),

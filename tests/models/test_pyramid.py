@@ -9,8 +9,10 @@ import pytest
 
 from inrcodec.models import shipped
 from inrcodec.models.pyramid import (
-    PLACES,
+    COARSE,
+    FINE,
     STORED_PLACES,
+    Precision,
     PyramidLayout,
     initial_networks,
     integer_context,
@@ -101,12 +103,13 @@ def random_context(layout: PyramidLayout, seed: int) -> Context:
     })  # fmt: skip
 
 
-def whole(network: Context) -> tuple[dict[str, np.ndarray], IntegerContext]:
+def whole(network: Context, precision: Precision) -> tuple[dict[str, np.ndarray], IntegerContext]:
     """A context model rounded as a stream may hold it, and its whole numbers."""
     zero = initial_networks(PyramidLayout((3,), ((True,),)), 0)[1]
     exact = {n.removeprefix("context."): v for n, v in joined(network, zero).items() if n.startswith("context.")}
-    held = {n: (np.rint(v * 2.0 ** PLACES[n]) / 2.0 ** PLACES[n]).astype(np.float32) for n, v in exact.items()}
-    return held, integer_context(held)
+    places = precision.places
+    held = {n: (np.rint(v * 2.0 ** places[n]) / 2.0 ** places[n]).astype(np.float32) for n, v in exact.items()}
+    return held, integer_context(held, precision)
 
 
 def predicted(held: dict[str, np.ndarray], inputs: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,43 +122,55 @@ def predicted(held: dict[str, np.ndarray], inputs: np.ndarray, level: int) -> tu
     return np.clip(mean, -127, 127), np.clip(scale, 0, 63)
 
 
+every_precision = pytest.mark.parametrize("precision", [COARSE, FINE[2], FINE[3]], ids=str)
+
+
+@every_precision
 @pytest.mark.parametrize("name", ["x", "yx", "zyx", "tzyx"])
-def test_whole_numbers_predict_what_real_ones_do(name: str) -> None:
+def test_whole_numbers_predict_what_real_ones_do(name: str, precision: Precision) -> None:
     layout = PyramidLayout(*SHAPES[name], context=16)
     for seed in range(3):
-        held, network = whole(random_context(layout, seed))
+        held, network = whole(random_context(layout, seed), precision)
         check_context(network)
         rows = np.rint(np.random.default_rng(seed).laplace(0, 12, (2000, layout.kernel.context_inputs))).astype(
             np.int64
         )
         for level in range(layout.levels):
             means, scales = context.evaluate(rows, level, network)
-            mean, scale = predicted(held, rows / 8, level)
-            # Means are eighths and scales whole, cut from hidden numbers of 1/32.
-            assert np.abs(means / 8 - mean).max() < 0.25 and np.abs(scales - scale).max() < 1.5
+            mean, scale = predicted(held, rows / network.units, level)
+            # Means are in units and scales whole, cut from hidden numbers of 1/32.
+            assert np.abs(means / network.units - mean).max() < 0.25 and np.abs(scales - scale).max() < 1.5
             inside = (scale > 0.5) & (scale < 62.5)
-            assert abs(np.mean(means / 8 - mean)) < 0.02 and abs(np.mean((scales - scale)[inside])) < 0.1
+            assert abs(np.mean(means / network.units - mean)) < 0.02 and abs(np.mean((scales - scale)[inside])) < 0.1
 
 
-def test_whole_numbers_are_multiples_and_carry_half_of_what_is_cut() -> None:
+@pytest.mark.parametrize(
+    ("precision", "shifts", "halves"),
+    [(COARSE, (5, 7, 9, 12), (16, 64, 256, 2048)), (FINE[0], (6, 7, 8, 12), (32, 64, 128, 2048))],
+    ids=str,
+)
+def test_whole_numbers_are_multiples_and_carry_half_of_what_is_cut(
+    precision: Precision, shifts: tuple[int, ...], halves: tuple[int, ...]
+) -> None:
     layout = PyramidLayout((9, 9, 9), flags(3, 3))
-    held, network = whole(random_context(layout, 5))
-    for name in PLACES:
-        exact = held[name].astype(np.float64) * 2.0 ** PLACES[name]
-        half = {"level_bias": 16, "second_bias": 64, "last_bias": np.array([256, 2048])}.get(name, 0)
+    held, network = whole(random_context(layout, 5), precision)
+    for name, places in precision.places.items():
+        exact = held[name].astype(np.float64) * 2.0**places
+        half = {"level_bias": halves[0], "second_bias": halves[1], "last_bias": np.array(halves[2:])}.get(name, 0)
         assert np.array_equal(getattr(network, name), exact + half)
-    assert network.shifts == (5, 7, 9, 12)
+    assert network.shifts == shifts and network.hidden_bits == precision.hidden_bits
 
 
 @pytest.mark.parametrize("width", [4, 24, 32])
 @every_shape
 def test_first_networks_are_small_enough_to_be_exact(name: str, width: int) -> None:
     layout = PyramidLayout(*SHAPES[name], context=width)
-    check_context(whole(initial_networks(layout, 0)[0])[1])
+    for precision in (COARSE, *FINE[1:]):
+        check_context(whole(initial_networks(layout, 0)[0], precision)[1])
 
 
 def test_steps_of_encoders_are_such_that_all_is_whole() -> None:
-    assert all(STORED_PLACES[f"context.{name}"] <= places for name, places in PLACES.items())
+    assert all(STORED_PLACES[f"context.{n}"] <= places for p in (COARSE, *FINE) for n, places in p.places.items())
 
 
 # ---- Shipped networks
@@ -195,8 +210,10 @@ def test_shipped_networks_have_their_name_and_small_sums(name: str) -> None:
     found = networks.fitted_to(layout)
     assert found is not None and list(found) == list(STORED_PLACES)
     context = {n.removeprefix("context."): v for n, v in found.items() if n.startswith("context.")}
-    check_context(integer_context(context))
-    assert all(np.array_equal(np.rint(np.ldexp(v, PLACES[n])), np.ldexp(v, PLACES[n])) for n, v in context.items())
+    for precision in (COARSE, FINE[-1]):
+        check_context(integer_context(context, precision))
+        whole = {n: np.ldexp(v, precision.places[n]) for n, v in context.items()}
+        assert all(np.array_equal(np.rint(v), v) for v in whole.values())
 
 
 def test_larger_signals_store_finer_networks() -> None:

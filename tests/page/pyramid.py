@@ -31,6 +31,8 @@ class Pyramid:
     halved: list[tuple[bool, ...]]
     grids: list[Index]
     bare: int
+    g: int  # units of a latent
+    bits: int  # of a hidden number
 
     @property
     def lattices(self) -> list[Index]:
@@ -54,8 +56,11 @@ class Pyramid:
 def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     fields = Bytes(body)
     version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
-    assert version in (0, 1)
+    assert version in (0, 1, 2)
     bare, missing = fields.take(1)[0] if version else 0, 4 - len(shape)
+    assert bare <= 2 and (bare or version != 1)
+    g, bits = (16, fields.take(1)[0]) if version == 2 else (8, 11)
+    assert 11 <= bits <= 14
     halved = [
         (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape)))
         for b in fields.fields(f"{bare + levels - 1}B")
@@ -66,7 +71,7 @@ def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     grids = [(1,) * missing + shape]
     for axes in halved:
         grids.append(tuple(-(-n // 2) if half else n for n, half in zip(grids[-1], axes, strict=True)))
-    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare)
+    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits)
 
 
 def unit(axis: int, step: int) -> Index:
@@ -97,7 +102,9 @@ def near_taps(present: list[int]) -> list[Index]:
 # ---- NETW of the pyramid
 
 
-LEAST = {"first": -7, "level bias": -10, "second": -7, "second bias": -12, "last": -7, "last bias": -12, "skip": -9}
+def least_exponents(g: int) -> dict[str, int]:
+    level, skip = (-11, -8) if g == 16 else (-10, -9)
+    return {"first": -7, "level bias": level, "second": -7, "second bias": -12, "last": -7, "last bias": -12, "skip": skip}
 
 
 def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -110,13 +117,13 @@ def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], di
     shapes = [(n, h), (k, h), (h, h), (h,), (h, 2), (2,), (n, 2)]
     coder = RangeDecoder(fields.rest())
     context = {
-        name: read_tensor(coder, shape) * 2.0**-e for (name, e), shape in zip(LEAST.items(), shapes, strict=True)
+        name: read_tensor(coder, shape) * 2.0**-e for (name, e), shape in zip(least_exponents(tree.g).items(), shapes, strict=True)
     }
     assert all((values == np.rint(values)).all() for values in context.values())
     context = {name: values.astype(np.int64) for name, values in context.items()}
-    context["level bias"] += 16
+    context["level bias"] += 2 * tree.g
     context["second bias"] += 64
-    context["last bias"] += np.array([256, 2048])
+    context["last bias"] += np.array([2048 // tree.g, 2048])
     names = ("gains", "filters", "first", "first bias", "second", "second bias", "last", "last bias", "skips")
     further = [(k,), (tree.bare + k - 1, 4), (m, s1), (s1,), (s1, s2), (s2,), (s2,), (1,), (k,)]
     return context, {name: read_tensor(coder, shape) for name, shape in zip(names, further, strict=True)}
@@ -126,7 +133,7 @@ def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], di
 
 
 def interpolated(coarse: np.ndarray, halved: Sequence[bool], lattice: Index, unit: int) -> np.ndarray:
-    """U of the clipped latents (unit 8), or V of a U (unit 1)."""
+    """U of the clipped latents (unit g), or V of a U (unit 1)."""
     total, h = coarse, sum(halved)
     for axis in range(4):
         if halved[axis]:
@@ -136,33 +143,36 @@ def interpolated(coarse: np.ndarray, halved: Sequence[bool], lattice: Index, uni
     return (unit * total + 4**h // 2) // 4**h
 
 
-def half_linear(total: np.ndarray, shift: int) -> np.ndarray:
-    return np.clip(np.where(total >= 0, total >> shift, total >> (shift + 3)), -2047, 2047)
+def half_linear(total: np.ndarray, shift: int, largest: int) -> np.ndarray:
+    return np.clip(np.where(total >= 0, total >> shift, total >> (shift + 3)), -largest, largest)
 
 
-def prediction(x: list[int], level: int, w: dict[str, np.ndarray]) -> tuple[int, int]:
-    """Mean in eighths, number of the scale."""
-    h = half_linear(x @ w["first"] + w["level bias"][level], 5)
-    h = half_linear(h @ w["second"] + w["second bias"], 7)
+def prediction(x: list[int], level: int, w: dict[str, np.ndarray], tree: Pyramid) -> tuple[int, int]:
+    """Mean in units of 1/g, number of the scale."""
+    log_g, largest = tree.g.bit_length() - 1, 2**tree.bits - 1
+    h = half_linear(x @ w["first"] + w["level bias"][level], log_g + 2, largest)
+    h = half_linear(h @ w["second"] + w["second bias"], 7, largest)
     mean, scale = (h @ w["last"] + x @ w["skip"] + w["last bias"]).tolist()
-    return min(max(mean >> 9, -1016), 1016), min(max(scale >> 12, 0), 63)
+    return min(max(mean >> (12 - log_g), -127 * tree.g), 127 * tree.g), min(max(scale >> 12, 0), 63)
 
 
 @cache
-def laplace(j: int, q: int) -> tuple[int, list[int]]:
+def laplace(j: int, q: int, g: int) -> tuple[int, list[int]]:
     """R_j and the frequencies of the table (j, q)."""
     with localcontext(prec=50):
         b = Decimal(2) ** (Decimal(j) / 6 - 5)
         ratio = int(((-1 / (8 * b)).exp() * 2**48).to_integral_value())
         reach = min(126, 2 + math.ceil(8 * b - Decimal("1e-30")))
+    if g == 16:
+        ratio = math.isqrt(2**48 * ratio)
     powers = [2**48]
-    while len(powers) <= 8 * (reach + 1):
+    while len(powers) <= g * (reach + 1):
         powers.append(powers[-1] * ratio // 2**48)
 
     def below(n: int) -> int:
         return 2**32 - (powers[n] >> 17) if n >= 0 else powers[-n] >> 17
 
-    weights = [below(8 * (i - reach) + 4 - q) - below(8 * (i - reach) - 4 - q) for i in range(2 * reach + 1)]
+    weights = [below(g * (i - reach) + g // 2 - q) - below(g * (i - reach) - g // 2 - q) for i in range(2 * reach + 1)]
     return reach, proportional([max(w, 1) for w in [*weights, 2**32 - sum(weights)]])
 
 
@@ -195,7 +205,7 @@ class Contexts:
         """Of the latent at a place of the tile that begins at `start`."""
         own = [tuple(p + t for p, t in zip(place, tap, strict=True)) for tap in own_taps(self.tree.present)]
         inside = [all(0 <= p < n for p, n in zip(at, tile.shape, strict=True)) for at in own]
-        found = [8 * min(max(int(tile[at]), -127), 127) if here else 0 for at, here in zip(own, inside, strict=True)]
+        found = [self.tree.g * min(max(int(tile[at]), -127), 127) if here else 0 for at, here in zip(own, inside, strict=True)]
         here = [p + s for p, s in zip(place, start, strict=True)]
         for tap in cross_taps(self.tree.present):
             near = (min(max(p + t, 0), n - 1) for p, t, n in zip(here, tap, self.u.shape, strict=True))
@@ -213,9 +223,10 @@ def read_tile(k: int, body: bytes, start: Index, stop: Index, contexts: Contexts
     for w in sorted(stages):
         known = tile.copy()
         for i, place in enumerate(stages[w]):
-            mean, j = prediction(contexts.inputs(place, start, known), contexts.level, contexts.network)
-            c = (mean + 4) >> 3
-            reach, frequencies = laplace(j, mean - 8 * c)
+            g = contexts.tree.g
+            mean, j = prediction(contexts.inputs(place, start, known), contexts.level, contexts.network, contexts.tree)
+            c = (mean + g // 2) // g
+            reach, frequencies = laplace(j, mean - g * c, g)
             difference = coder.symbol(i % len(coder.states), frequencies) - reach
             if difference > reach:
                 sign = -1 if coder.digit(1) else 1
@@ -236,7 +247,7 @@ def read_latents(stream: Stream, tree: Pyramid, network: dict[str, np.ndarray]) 
             level_before, v = level, np.zeros_like(latents[level])
             if level + 1 < len(latents):
                 halved, lattice = tree.halved[tree.bare + level], tree.lattices[level]
-                u[level] = interpolated(np.clip(latents[level + 1], -127, 127), halved, lattice, 8)
+                u[level] = interpolated(np.clip(latents[level + 1], -127, 127), halved, lattice, tree.g)
                 v = interpolated(u[level + 1], halved, lattice, 1)
         tile = read_tile(*next(bodies), start, stop, Contexts(tree, network, level, u[level], v))
         latents[level][tuple(map(slice, start, stop))] = tile

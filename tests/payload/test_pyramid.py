@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inrcodec.coding.parameters import QuantisedTensor
-from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout
+from inrcodec.models.pyramid import COARSE, FINE, STORED_PLACES, Precision, PyramidLayout
 from inrcodec.models.shipped import ShippedNetworks
 from inrcodec.payload import pyramid as module
 from inrcodec.payload.pyramid import PyramidStream, network_section, networks_from_section, read_chunk, write_chunk
@@ -57,6 +57,7 @@ def read(
     step=st.floats(2.0**-60, 2.0**30, width=32),
     offset=WHOLE,
     ends=st.tuples(WHOLE, WHOLE),
+    precision=st.sampled_from((COARSE, *FINE)),
     data=st.data(),
 )
 def test_streams_come_back(
@@ -68,13 +69,15 @@ def test_streams_come_back(
     step: float,
     offset: int,
     ends: tuple[int, int],
+    precision: Precision,
     data: st.DataObject,
 ) -> None:
     halved = tuple(tuple(data.draw(st.booleans()) for _ in shape) for _ in range(above + levels - 1))
     layout = PyramidLayout(tuple(shape), halved[above:], widths[0], widths[1:], halved[:above])
-    stream = PyramidStream(layout, edge, step, offset, min(ends), max(ends))
+    stream = PyramidStream(layout, edge, step, offset, min(ends), max(ends), precision=precision)
     section = stream.tree_section()
-    assert len(section) == 22 + bool(above) + above + levels - 1
+    version = 2 if precision in FINE else int(above > 0)
+    assert section[0] == version and len(section) == 22 + version + above + levels - 1
     assert read(section, stream) == stream
 
 
@@ -92,7 +95,8 @@ def test_channels_have_an_offset_each(offsets: list[int]) -> None:
 
 
 HOSTILE: dict[str, tuple[int, str, float, str]] = {
-    "a version to come": (0, "B", 2, "version 1"),
+    "a version to come": (0, "B", 3, "version 2"),
+    "a precision that is not there": (0, "B", 2, "known kind of pyramid"),
     "lattices without latents that are not there": (0, "B", 1, "known kind of pyramid"),
     "no level": (1, "B", 0, "known kind of pyramid"),
     "a level more": (1, "B", 4, "known kind of pyramid"),
@@ -136,9 +140,21 @@ def test_lattices_without_latents_are_few_and_counted_right(count: int) -> None:
     one_line(error)
 
 
+@pytest.mark.parametrize("bits", [0, 10, 15, 255])
+def test_numbers_of_another_size_are_refused(bits: int) -> None:
+    stream = stream_of(precision=FINE[0])
+    section = bytearray(stream.tree_section())
+    assert section[22:24] == bytes([0, 14])
+    section[23] = bits
+    with pytest.raises(ContainerError, match="known kind of pyramid") as error:
+        read(bytes(section), stream)
+    one_line(error)
+
+
 @pytest.mark.parametrize("above", [(), ((False, True, True),)])
-def test_sections_of_another_length_are_refused(above: tuple[tuple[bool, ...], ...]) -> None:
-    stream = stream_of(layout=replace(stream_of().layout, above=above))
+@pytest.mark.parametrize("precision", [COARSE, FINE[2]])
+def test_sections_of_another_length_are_refused(above: tuple[tuple[bool, ...], ...], precision: Precision) -> None:
+    stream = stream_of(layout=replace(stream_of().layout, above=above), precision=precision)
     section = stream.tree_section()
     for other in (*(section[:length] for length in range(len(section))), section + b"\0"):
         with pytest.raises(ContainerError) as error:
@@ -172,7 +188,7 @@ def test_giants_are_refused_before_anything_is_made_of_them() -> None:
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_damaged_trees_raise_nothing_else(data: st.DataObject) -> None:
-    stream = stream_of()
+    stream = stream_of(precision=data.draw(st.sampled_from([COARSE, FINE[1]])))
     section = bytearray(stream.tree_section())
     for _ in range(data.draw(st.integers(1, 3))):
         section[data.draw(st.integers(0, len(section) - 1))] = data.draw(st.integers(0, 255))
@@ -188,12 +204,14 @@ def test_damaged_trees_raise_nothing_else(data: st.DataObject) -> None:
 
 
 def assert_networks(data: bytes, layout: PyramidLayout, values: dict[str, np.ndarray]) -> None:
-    context, synthesis = networks_from_section(data, layout)
-    for name, found in synthesis._asdict().items():
-        assert found.dtype == np.float32 and np.array_equal(found, values[f"synthesis.{name}"])
-    assert np.array_equal(context.first, np.ldexp(values["context.first"], 7))
-    assert np.array_equal(context.skip, np.ldexp(values["context.skip"], 9))
-    assert np.array_equal(context.level_bias, np.ldexp(values["context.level_bias"], 10) + 16)
+    for precision, (skip, bias, half) in ((COARSE, (9, 10, 16)), (FINE[1], (8, 11, 32))):
+        context, synthesis = networks_from_section(data, layout, precision)
+        for name, found in synthesis._asdict().items():
+            assert found.dtype == np.float32 and np.array_equal(found, values[f"synthesis.{name}"])
+        assert np.array_equal(context.first, np.ldexp(values["context.first"], 7))
+        assert np.array_equal(context.skip, np.ldexp(values["context.skip"], skip))
+        assert np.array_equal(context.level_bias, np.ldexp(values["context.level_bias"], bias) + half)
+        assert (context.units, context.hidden_bits) == (1 << precision.input_places, precision.hidden_bits)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -213,14 +231,14 @@ def test_networks_are_counted_from_shipped_ones(monkeypatch: pytest.MonkeyPatch)
     assert section[:4] == bytes([1, 0xAB, 0, 0xFF])
     assert_networks(section, layout, values)
     with pytest.raises(ContainerError, match="networks 01ab00ff to fit the pyramid") as error:
-        networks_from_section(section, PyramidLayout((9, 9), flags(2, 3), 12, (4, 12)))
+        networks_from_section(section, PyramidLayout((9, 9), flags(2, 3), 12, (4, 12)), FINE[0])
     one_line(error)
 
 
 def test_networks_that_this_version_lacks() -> None:
     layout = made(*SHAPES["yx"]).stream.layout
     with pytest.raises(ContainerError, match="networks deadbeef, found") as error:
-        networks_from_section(network_section(quantised(layout, 0), "deadbeef"), layout)
+        networks_from_section(network_section(quantised(layout, 0), "deadbeef"), layout, FINE[0])
     one_line(error)
 
 
@@ -251,13 +269,22 @@ def filled(value: float) -> Callable[[QuantisedTensor], QuantisedTensor]:
     ],
 )
 def test_wild_networks_are_refused(name: str, change: Callable[[QuantisedTensor], QuantisedTensor], words: str) -> None:
-    with pytest.raises(ContainerError) as error:
-        networks_from_section(*changed(name, change))
-    assert words in one_line(error)
+    for precision in (COARSE, FINE[-1]):
+        with pytest.raises(ContainerError) as error:
+            networks_from_section(*changed(name, change), precision)
+        assert words in one_line(error)
+
+
+def test_larger_hidden_numbers_make_larger_sums() -> None:
+    """Weights of 1.5 from 8 hidden numbers: 12 times the largest of them, in 128ths."""
+    parameters = changed("context.second", filled(1.5))
+    networks_from_section(*parameters, FINE[1])
+    with pytest.raises(ContainerError, match="small sums"):
+        networks_from_section(*parameters, FINE[0])
 
 
 def test_the_largest_parameters_are_taken() -> None:
-    _, synthesis = networks_from_section(*changed("synthesis.first", filled(-1024.0)))
+    _, synthesis = networks_from_section(*changed("synthesis.first", filled(-1024.0)), FINE[1])
     assert (synthesis.first == -1024).all()
 
 
@@ -265,7 +292,7 @@ def test_sections_without_networks_are_refused() -> None:
     layout = made(*SHAPES["yx"]).stream.layout
     for length in range(5):
         with pytest.raises(ContainerError) as error:
-            networks_from_section(bytes(length), layout)
+            networks_from_section(bytes(length), layout, FINE[0])
         one_line(error)
 
 
@@ -278,7 +305,7 @@ def test_damaged_networks_raise_nothing_else(data: st.DataObject) -> None:
         section[data.draw(st.integers(0, len(section) - 1))] = data.draw(st.integers(0, 255))
     try:
         context, synthesis = networks_from_section(
-            bytes(section[: data.draw(st.integers(0, len(section)))]), of.stream.layout
+            bytes(section[: data.draw(st.integers(0, len(section)))]), of.stream.layout, of.stream.precision
         )
     except ContainerError as error:
         assert "\n" not in str(error)

@@ -69,7 +69,7 @@ def test_latents_are_those_that_were_coded(name: str, edge: int) -> None:
 def test_samples_are_those_of_the_definition(name: str) -> None:
     of = stream(name)
     layout = of.stream.layout.kernel
-    _, synthesis = networks_from_section(of.network, of.stream.layout)
+    _, synthesis = networks_from_section(of.network, of.stream.layout, of.stream.precision)
     exact = Synthesis(*(torch.from_numpy(np.array(p, np.float64)) for p in synthesis))  # type: ignore[arg-type]
     latents = [torch.from_numpy(y.astype(np.float64)) for y in of.latents]
     box = ((0,) * AXES, layout.shape)

@@ -18,10 +18,10 @@ AXES = 4
 """t, z, y, x; an axis that the signal has not is absent, with an extent of 1."""
 LARGEST = 127
 """Latents are clipped to this magnitude where they say something of others."""
-UNITS = 8
-"""Inputs and means are in eighths."""
-INPUT, HIDDEN = LARGEST * UNITS, 2047
-"""The largest magnitudes of an input and of a hidden number."""
+UNITS = (8, 16)
+"""Inputs and means are in eighths or sixteenths."""
+HIDDEN_BITS = (11, 14)
+"""The least and the most bits of a hidden number's magnitude."""
 EXACT = 1 << 24
 """Sums stay below it: then float32 holds them exactly, in whatever order they are taken."""
 SHIFT = 24
@@ -55,6 +55,10 @@ class IntegerContext(NamedTuple):
         From the inputs straight to the same.
     shifts : tuple of 4 int
         Of the first and second layer, of the mean and of the scale.
+    units : int
+        Units of inputs and means in a latent's: one of `UNITS`.
+    hidden_bits : int
+        Bits of the largest magnitude of a hidden number, within `HIDDEN_BITS`.
     """
 
     first: NDArray[np.int64]
@@ -65,6 +69,23 @@ class IntegerContext(NamedTuple):
     last_bias: NDArray[np.int64]
     skip: NDArray[np.int64]
     shifts: tuple[int, int, int, int]
+    units: int
+    hidden_bits: int
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.int64], ...]:
+        """Weights and biases, from `first` to `skip`."""
+        return self[:7]
+
+    @property
+    def input(self) -> int:
+        """The largest magnitude of an input and of a mean."""
+        return LARGEST * self.units
+
+    @property
+    def hidden(self) -> int:
+        """The largest magnitude of a hidden number."""
+        return (1 << self.hidden_bits) - 1
 
 
 class Tile(NamedTuple):
@@ -96,9 +117,9 @@ def check(network: IntegerContext) -> None:
     ------
     ValueError
         If shapes do not fit each other, an array holds no integers, H is no multiple of 4, a shift lies outside 0..24,
-        or ``sum |weights| largest input + |bias|`` of an output is not below 2^24.
+        units or bits are none of those known, or ``sum |weights| largest input + |bias|`` of an output is not below 2^24.
     """
-    *arrays, shifts = network
+    arrays, shifts = network.arrays, network.shifts
     if any(array.dtype.kind != "i" for array in arrays):
         raise ValueError(f"expected signed integers, found {[str(a.dtype) for a in arrays]}; round the weights first")
     count, width, levels = len(network.first), len(network.second), len(network.level_bias)
@@ -110,20 +131,27 @@ def check(network: IntegerContext) -> None:
         )
     if len(shifts) != 4 or not all(0 <= shift <= SHIFT for shift in shifts):
         raise ValueError(f"expected four shifts of 0..{SHIFT}, found {shifts}; scale the weights")
-    if (largest := _largest_sum(arrays)) >= EXACT:
+    least, most = HIDDEN_BITS
+    if network.units not in UNITS or not least <= network.hidden_bits <= most:
+        raise ValueError(
+            f"expected units of {UNITS} and {least} to {most} bits, found {network.units} and {network.hidden_bits}; "
+            "take those of a stream"
+        )
+    if (largest := _largest_sum(network)) >= EXACT:
         raise ValueError(f"expected sums below {EXACT}, found one of up to {largest}; use smaller weights and shifts")
 
 
-def _largest_sum(arrays: list[NDArray[np.int64]]) -> int:
+def _largest_sum(network: IntegerContext) -> int:
     """The largest magnitude that a sum of the network can have, or an entry that alone is too large."""
+    arrays = network.arrays
     entry = max(max(int(array.max()), -int(array.min())) for array in arrays)
     if entry >= EXACT:
         return entry
     first, level_bias, second, second_bias, last, last_bias, skip = (np.abs(array.astype(np.int64)) for array in arrays)
     sums = [
-        INPUT * first.sum(axis=0) + level_bias.max(axis=0),
-        HIDDEN * second.sum(axis=0) + second_bias,
-        HIDDEN * last.sum(axis=0) + INPUT * skip.sum(axis=0) + last_bias,
+        network.input * first.sum(axis=0) + level_bias.max(axis=0),
+        network.hidden * second.sum(axis=0) + second_bias,
+        network.hidden * last.sum(axis=0) + network.input * skip.sum(axis=0) + last_bias,
     ]
     return max(int(each.max()) for each in sums)
 
@@ -168,7 +196,7 @@ def clipped(latents: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def parents(
-    coarse: NDArray[np.int32], coarser_parents: NDArray[np.int16] | None, halved: Flags, shape: Extents
+    coarse: NDArray[np.int32], coarser_parents: NDArray[np.int16] | None, halved: Flags, shape: Extents, units: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int16] | None]:
     """Upsample the next coarser level for the contexts of this one.
 
@@ -182,11 +210,13 @@ def parents(
         The axes that are halved between the two levels.
     shape : tuple of 4 int
         Extents of this level.
+    units : int
+        Those of the network.
 
     Returns
     -------
     u : ndarray of int16, `shape`
-        The coarser level's latents in eighths, interpolated.
+        The coarser level's latents in such units, interpolated.
     v : ndarray of int16, `shape`, or None
         `coarser_parents`, interpolated.
 
@@ -196,7 +226,7 @@ def parents(
         If the extents of the levels do not follow from each other.
     """
     check_extents(coarse, coarser_parents, halved, shape)
-    u = _upsampled(clipped(coarse), halved, shape, UNITS)
+    u = _upsampled(clipped(coarse), halved, shape, units)
     return u, None if coarser_parents is None else _upsampled(coarser_parents, halved, shape, 1)
 
 
@@ -272,7 +302,8 @@ class Surroundings:
     All lies in flat arrays with a ring of one site around the tile, so that a tap is a shift.
     """
 
-    def __init__(self, tile: Tile) -> None:
+    def __init__(self, tile: Tile, units: int) -> None:
+        self._units = units
         padded = [n + 2 for n in tile.shape]
         pitch = np.array([padded[1] * padded[2] * padded[3], padded[2] * padded[3], padded[3], 1])
         self._causal, self._cross = causal_taps(tile.present) @ pitch, cross_taps(tile.present) @ pitch
@@ -283,7 +314,7 @@ class Surroundings:
 
     def put(self, sites: NDArray[np.int64], latents: NDArray[np.int32]) -> None:
         """Latents at flat positions of the tile become known."""
-        self._own[self._places[sites]] = UNITS * clipped(latents)
+        self._own[self._places[sites]] = self._units * clipped(latents)
 
     def rows(self, sites: NDArray[np.int64]) -> NDArray[np.int64]:
         """Inputs at flat positions of the tile, shape (n, n_in)."""
@@ -307,7 +338,7 @@ def _with_ring(lattice: NDArray[np.int16] | None, tile: Tile) -> NDArray[np.int6
 def evaluate(
     rows: NDArray[np.int64], level: int, network: IntegerContext
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Means in eighths and numbers of scales of n latents.
+    """Means, in units, and numbers of scales of n latents.
 
     Parameters
     ----------
@@ -321,21 +352,21 @@ def evaluate(
     means, scales : ndarray of int64, shape (n,)
     """
     first, second, *final = network.shifts
-    hidden = _requantised(rows @ network.first + network.level_bias[level], first)
-    hidden = _requantised(hidden @ network.second + network.second_bias, second)
+    hidden = _requantised(rows @ network.first + network.level_bias[level], first, network.hidden)
+    hidden = _requantised(hidden @ network.second + network.second_bias, second, network.hidden)
     total = hidden @ network.last + rows @ network.skip + network.last_bias
     means, scales = (total >> np.array(final)).T
-    return np.clip(means, -INPUT, INPUT), np.clip(scales, 0, MOST_SCALE)
+    return np.clip(means, -network.input, network.input), np.clip(scales, 0, MOST_SCALE)
 
 
-def _requantised(total: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
-    return np.clip(np.where(total >= 0, total >> shift, total >> shift + SLOPE_SHIFT), -HIDDEN, HIDDEN)
+def _requantised(total: NDArray[np.int64], shift: int, largest: int) -> NDArray[np.int64]:
+    return np.clip(np.where(total >= 0, total >> shift, total >> shift + SLOPE_SHIFT), -largest, largest)
 
 
 def predictions(
     latents: NDArray[np.int32], tile: Tile, network: IntegerContext
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Means in eighths and numbers of scales of all latents of a tile, from the latents themselves.
+    """Means, in units, and numbers of scales of all latents of a tile, from the latents themselves.
 
     Parameters
     ----------
@@ -355,7 +386,7 @@ def predictions(
     """
     check_tile(tile, network)
     check_latents(latents, tile)
-    known, sites = Surroundings(tile), np.arange(latents.size)
+    known, sites = Surroundings(tile, network.units), np.arange(latents.size)
     known.put(sites, latents.ravel())
     means, scales = evaluate(known.rows(sites), tile.level, network)
     return means.reshape(tile.shape).astype(np.int32), scales.reshape(tile.shape).astype(np.int32)

@@ -11,7 +11,6 @@ from ..backend import Backend, compiled_on_host
 from ..rans import CodedError, RawBits, Tables, check_end, escape_bits, first_states, joined, reference
 from .context import (
     LIMIT,
-    UNITS,
     IntegerContext,
     Surroundings,
     Tile,
@@ -40,11 +39,13 @@ def tile_coder(backend: Backend) -> ModuleType:
     return context_cpu
 
 
-def split(means: NDArray[np.int64], scales: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split(
+    means: NDArray[np.int64], scales: NDArray[np.int64], units: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The whole number nearest to each mean, and the table of what is left."""
-    half = UNITS // 2
-    centres = means + half >> 3
-    return centres, UNITS * scales + means - UNITS * centres + half
+    half = units // 2
+    centres = (means + half) // units
+    return centres, units * scales + means - units * centres + half
 
 
 def encode_tile(latents: NDArray[np.int32], tile: Tile, network: IntegerContext, lanes: int) -> bytes:
@@ -75,17 +76,19 @@ def encode_tile(latents: NDArray[np.int32], tile: Tile, network: IntegerContext,
         return b""
     parts = stages(tile.shape)
     order = np.concatenate(parts)
-    centres, table = split(means.ravel()[order].astype(np.int64), scales.ravel()[order].astype(np.int64))
-    symbols, beyond = _symbols(latents.ravel()[order] - centres, table)
+    laplace = laplace_tables(network.units)
+    centres, table = split(
+        means.ravel()[order].astype(np.int64), scales.ravel()[order].astype(np.int64), network.units
+    )
+    symbols, beyond = _symbols(latents.ravel()[order] - centres, laplace.reach[table].astype(np.int64))
     lane = np.concatenate([np.arange(len(part)) % lanes for part in parts]).astype(np.uint8)
-    words = reference.encode(laplace_tables().tables.intervals(symbols, table), lane, lanes)
+    words = reference.encode(laplace.tables.intervals(symbols, table), lane, lanes)
     bits = [bit for excess in beyond.tolist() for bit in [int(excess < 0), *escape_bits(abs(excess) - 1)]]
     return joined(words, np.array(bits, dtype=np.uint8))
 
 
-def _symbols(differences: NDArray[np.int64], table: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _symbols(differences: NDArray[np.int64], reach: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Symbols of differences from the centre, and how far beyond their tables, with the sign, those lie that escape."""
-    reach = laplace_tables().reach[table].astype(np.int64)
     beyond = differences - np.clip(differences, -reach, reach)
     return np.where(beyond == 0, differences + reach, 2 * reach + 1), beyond[beyond != 0]
 
@@ -118,9 +121,9 @@ def decode_tile(data: NDArray[np.uint8], tile: Tile, network: IntegerContext, la
     if not len(data):
         return found.reshape(tile.shape)
     states, at = first_states(data, lanes), 4 * lanes
-    known, raw, laplace = Surroundings(tile), RawBits(data), laplace_tables()
+    known, raw, laplace = Surroundings(tile, network.units), RawBits(data), laplace_tables(network.units)
     for sites in stages(tile.shape):
-        centres, table = split(*evaluate(known.rows(sites), tile.level, network))
+        centres, table = split(*evaluate(known.rows(sites), tile.level, network), network.units)
         used, which = np.unique(table, return_inverse=True)
         # Of the tables that occur alone, for the definition makes lists of all that it is given.
         few = Tables(laplace.tables.starts[used], laplace.tables.first[used])
@@ -168,7 +171,8 @@ def tile_bits(latents: NDArray[np.int32], tile: Tile, network: IntegerContext) -
     means, scales = predictions(latents, tile, network)
     if not latents.any():
         return 0.0
-    centres, table = split(means.ravel().astype(np.int64), scales.ravel().astype(np.int64))
-    symbols, beyond = _symbols(latents.ravel() - centres, table)
+    laplace = laplace_tables(network.units)
+    centres, table = split(means.ravel().astype(np.int64), scales.ravel().astype(np.int64), network.units)
+    symbols, beyond = _symbols(latents.ravel() - centres, laplace.reach[table].astype(np.int64))
     plain = sum(ESCAPE_BITS + (abs(excess) - 1).bit_length() for excess in beyond.tolist())
-    return float(laplace_tables().cost[table, symbols].sum(dtype=np.float64)) + plain
+    return float(laplace.cost[table, symbols].sum(dtype=np.float64)) + plain

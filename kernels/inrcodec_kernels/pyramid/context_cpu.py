@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 from ..rans import CodedError, check_end, first_states, joined
 from ..rans.cpu import _bits, _put_excess, _read_escape, encode, step
 from .context import (
-    INPUT,
     LARGEST,
     LIMIT,
-    UNITS,
     Extents,
     Flags,
     IntegerContext,
@@ -29,17 +27,17 @@ MOST_PLAIN_BITS = 28
 
 
 def parents(
-    coarse: NDArray[np.int32], coarser_parents: NDArray[np.int16] | None, halved: Flags, shape: Extents
+    coarse: NDArray[np.int32], coarser_parents: NDArray[np.int16] | None, halved: Flags, shape: Extents, units: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int16] | None]:
     """As `context.parents`."""
     check_extents(coarse, coarser_parents, halved, shape)
     flags = np.array(halved, dtype=np.int64)
     u = np.empty(shape, dtype=np.int16)
-    _upsample(coarse, flags, LARGEST, UNITS, u)
+    _upsample(coarse, flags, LARGEST, units, u)
     if coarser_parents is None:
         return u, None
     v = np.empty(shape, dtype=np.int16)
-    _upsample(coarser_parents.astype(np.int32), flags, INPUT, 1, v)
+    _upsample(coarser_parents.astype(np.int32), flags, LARGEST * units, 1, v)
     return u, v
 
 
@@ -49,8 +47,9 @@ def predictions(
     """As `context.predictions`."""
     order, centres, table, _ = _all_contexts(latents, tile, network)
     means, scales = np.empty(latents.size, dtype=np.int32), np.empty(latents.size, dtype=np.int32)
-    means[order] = UNITS * centres + table % UNITS - UNITS // 2
-    scales[order] = table // UNITS
+    units = network.units
+    means[order] = units * centres + table % units - units // 2
+    scales[order] = table // units
     return means.reshape(tile.shape), scales.reshape(tile.shape)
 
 
@@ -59,7 +58,7 @@ def tile_bits(latents: NDArray[np.int32], tile: Tile, network: IntegerContext) -
     order, centres, table, _ = _all_contexts(latents, tile, network)
     if not latents.any():
         return 0.0
-    return float(_count_bits(latents.ravel(), order, centres, table, laplace_tables()))
+    return float(_count_bits(latents.ravel(), order, centres, table, laplace_tables(network.units)))
 
 
 def encode_tile(latents: NDArray[np.int32], tile: Tile, network: IntegerContext, lanes: int) -> bytes:
@@ -69,7 +68,7 @@ def encode_tile(latents: NDArray[np.int32], tile: Tile, network: IntegerContext,
     if not latents.any():
         return b""
     order, centres, table, sizes = _all_contexts(latents, tile, network)
-    laplace, flat = laplace_tables(), latents.ravel()
+    laplace, flat = laplace_tables(network.units), latents.ravel()
     escapes = np.count_nonzero(np.abs(flat[order] - centres) > laplace.reach[table])
     intervals, lane = np.empty((2, latents.size), dtype=np.uint32), np.empty(latents.size, dtype=np.uint8)
     bits = np.empty(MOST_PLAIN_BITS * escapes, dtype=np.uint8)
@@ -88,7 +87,7 @@ def decode_tile(data: NDArray[np.uint8], tile: Tile, network: IntegerContext, la
     walk, layers = Walk.of(tile, len(network.second)), Layers.of(network, tile)
     most = row_length(tile.shape)
     table, centres = np.empty(most, dtype=np.int32), np.empty(most, dtype=np.int32)
-    at, bit = _decode(data, states, found.ravel(), walk, layers, laplace_tables(), table, centres)
+    at, bit = _decode(data, states, found.ravel(), walk, layers, laplace_tables(network.units), table, centres)
     if bit < 0:
         raise CodedError
     check_end(len(data), at, bit, states)

@@ -1,13 +1,14 @@
-"""The distributions of latents: 512 tables of a Laplace distribution, from integers alone.
+"""The distributions of latents: tables of a Laplace distribution, from integers alone.
 
-Table ``8 j + q + 4`` is that of a latent y whose predicted mean lies q eighths (-4..3) beside the whole number c,
-with the scale ``b_j = 2^(j/6 - 5)``: symbol i stands for ``y = c + i - REACH[j]``, and the last one, ``2 REACH[j] +
+In units of 1/n, n 8 or 16, table ``n j + q + n/2`` is that of a latent y whose predicted mean lies q units (-n/2 to
+n/2 - 1) beside the whole number c, with the scale ``b_j = 2^(j/6 - 5)``: symbol i stands for ``y = c + i - REACH[j]``, and the last one, ``2 REACH[j] +
 1``, for all other y. Machines differ in the last bits of an exponential; so the ratios are literals, and all else is
 integers.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import NamedTuple
 
@@ -18,8 +19,6 @@ from ..rans import ALPHABET, PRECISION, Tables, proportional
 
 SCALES = 64
 """Scales b_j, j from 0 on."""
-PHASES = 8
-"""Places of a mean between two whole numbers."""
 # exp(-1 / (8 b_j)) 2^48, rounded: how much of a distribution's tail is left an eighth further out.
 # fmt: off
 RATIOS = (
@@ -36,8 +35,8 @@ RATIOS = (
     280377609773054, 280497125694296, 280603645186272, 280698577336561,
 )
 # fmt: on
-_ONE = 48
-"""Bits of a ratio."""
+_OF_RATIOS, _ONE = 8, 48
+"""Units, and bits, of a ratio."""
 _MOST = 126
 """The largest reach: with its escape, a table then fits the alphabet."""
 
@@ -60,12 +59,12 @@ class LaplaceTables(NamedTuple):
     Attributes
     ----------
     tables : Tables
-        512 of them.
-    reach : ndarray of int32, shape (512,)
+        64 n of them.
+    reach : ndarray of int32, shape (64 n,)
         `REACH` of each.
-    centre : ndarray of uint32, shape (512, 2)
+    centre : ndarray of uint32, shape (64 n, 2)
         Start and frequency of the symbol of c itself, the likeliest by far.
-    cost : ndarray of float32, shape (512, ALPHABET)
+    cost : ndarray of float32, shape (64 n, ALPHABET)
         Bits of each symbol; for estimates only, no stream depends on them.
     """
 
@@ -76,11 +75,11 @@ class LaplaceTables(NamedTuple):
 
 
 @cache
-def laplace_tables() -> LaplaceTables:
-    """Make the tables, once; about 0.1 s."""
-    tables = Tables.of([frequencies for j in range(SCALES) for frequencies in _frequencies(j)])
-    reach = np.repeat(np.array(REACH, dtype=np.int32), PHASES)
-    number = np.arange(SCALES * PHASES)
+def laplace_tables(units: int) -> LaplaceTables:
+    """Make the tables for means in such units, once; 0.1 to 0.2 s."""
+    tables = Tables.of([frequencies for j in range(SCALES) for frequencies in _frequencies(j, units)])
+    reach = np.repeat(np.array(REACH, dtype=np.int32), units)
+    number = np.arange(SCALES * units)
     start = tables.starts[number, reach]
     centre = np.stack([start, tables.starts[number, reach + 1] - start], axis=1)
     frequency = np.diff(tables.starts.astype(np.int64), axis=1)
@@ -88,15 +87,17 @@ def laplace_tables() -> LaplaceTables:
     return LaplaceTables(tables, reach, centre, cost[:, :ALPHABET].astype(np.float32))
 
 
-def _frequencies(j: int) -> list[NDArray[np.int64]]:
+def _frequencies(j: int, units: int) -> list[NDArray[np.int64]]:
     """The tables of a scale, one for each place of the mean: shares of 2^32, scaled down to `rans.TOTAL`."""
-    half = PHASES // 2
-    below = _distribution(RATIOS[j], PHASES * (REACH[j] + 1))
+    half = units // 2
+    # Of a sixteenth it is the root of what is left after an eighth.
+    ratio = RATIOS[j] if units == _OF_RATIOS else math.isqrt(RATIOS[j] << _ONE)
+    below = _distribution(ratio, units * (REACH[j] + 1))
     origin = len(below) // 2
     found = []
     for q in range(-half, half):
-        # The bounds of the symbols, in eighths from the mean.
-        bounds = PHASES * np.arange(-REACH[j], REACH[j] + 2) - half - q
+        # The bounds of the symbols, in units from the mean.
+        bounds = units * np.arange(-REACH[j], REACH[j] + 2) - half - q
         weights = np.diff(below[origin + bounds])
         weights = np.append(weights, (1 << 32) - weights.sum())
         found.append(proportional(np.maximum(weights, 1)))
@@ -104,7 +105,7 @@ def _frequencies(j: int) -> list[NDArray[np.int64]]:
 
 
 def _distribution(ratio: int, reach: int) -> NDArray[np.int64]:
-    """The distribution function times 2^32 at -reach..reach eighths from the mean; powers are cut off, not rounded."""
+    """The distribution function times 2^32 at -reach..reach units from the mean; powers are cut off, not rounded."""
     powers = [1 << _ONE]
     for _ in range(reach):
         powers.append(powers[-1] * ratio >> _ONE)
@@ -113,14 +114,15 @@ def _distribution(ratio: int, reach: int) -> NDArray[np.int64]:
 
 
 def neighbouring_bits(
-    latents: NDArray[np.int32], means: NDArray[np.int32], scales: NDArray[np.int32]
+    latents: NDArray[np.int32], means: NDArray[np.int32], scales: NDArray[np.int32], units: int
 ) -> NDArray[np.float32]:
     """Bits that latents would take more if they were one less, and if they were one more.
 
     Parameters
     ----------
     latents, means, scales : ndarray of int32, any shape
-        Means in eighths and numbers of scales, as `predictions` gives them.
+        Means, in units, and numbers of scales, as `predictions` gives them.
+    units : int
 
     Returns
     -------
@@ -128,13 +130,13 @@ def neighbouring_bits(
         One less, one more, and the derivative of a latent's own bits by itself. Beyond a table's reach, symbols count
         as its escape.
     """
-    half, laplace = PHASES // 2, laplace_tables()
-    centres = means + half >> 3
-    table = PHASES * scales + means - PHASES * centres + half
+    half, laplace = units // 2, laplace_tables(units)
+    centres = (means + half) // units
+    table = units * scales + means - units * centres + half
     reach = laplace.reach[table]
     place = latents - centres + reach
     own, less, more = (laplace.cost[table, np.clip(place + d, -1, 2 * reach + 1) % (2 * reach + 2)] for d in (0, -1, 1))
-    slopes = _slopes(latents - means / PHASES, scales).astype(np.float32)
+    slopes = _slopes(latents - means / units, scales).astype(np.float32)
     return np.stack([less - own, more - own, slopes])
 
 

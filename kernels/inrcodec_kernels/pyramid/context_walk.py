@@ -18,12 +18,9 @@ from numpy.typing import NDArray
 
 from ..vectors import LANES, product
 from .context import (
-    HIDDEN,
-    INPUT,
     LARGEST,
     MOST_SCALE,
     SLOPE_SHIFT,
-    UNITS,
     WEIGHTS,
     Extents,
     IntegerContext,
@@ -47,7 +44,7 @@ _pair, _pair_more = product(2, VECTORS, "plain"), product(2, VECTORS, "added")
 
 
 class Layers(NamedTuple):
-    """A network as the loops take it, for one level: taps of own latents, not held in eighths, have 8 times the weight.
+    """A network as the loops take it, for one level: taps of own latents, which are not held in units, have the units' weight.
 
     Attributes
     ----------
@@ -57,6 +54,8 @@ class Layers(NamedTuple):
     last_bias : ndarray of float32, shape (2,)
     scales : ndarray of float32, shape (4,)
         2 to the negative shifts.
+    limits : ndarray of float32, shape (3,)
+        The largest magnitudes of a hidden number and of a mean, and the units.
     """
 
     first: Floats
@@ -66,12 +65,13 @@ class Layers(NamedTuple):
     biases: Floats
     last_bias: Floats
     scales: Floats
+    limits: Floats
 
     @classmethod
     def of(cls, network: IntegerContext, tile: Tile) -> Layers:
         """Turn the numbers into float32, all of them exactly."""
         unit = np.ones((len(network.first), 1), dtype=np.int64)
-        unit[: len(causal_taps(tile.present))] = UNITS
+        unit[: len(causal_taps(tile.present))] = network.units
         biases = np.stack([network.level_bias[tile.level], network.second_bias])
         scales = np.ldexp(1.0, -np.array(network.shifts))
         parts = (
@@ -82,6 +82,7 @@ class Layers(NamedTuple):
             biases,
             network.last_bias,
             scales,
+            np.array([network.hidden, network.input, network.units]),
         )
         return cls(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
 
@@ -302,7 +303,7 @@ def enter(w, found, values, walk):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _hidden(out, outs, matrix, bias, scale, inputs, ins, at, narrow):  # type: ignore[no-untyped-def]
+def _hidden(out, outs, matrix, bias, scale, most, inputs, ins, at, narrow):  # type: ignore[no-untyped-def]
     """A block of a hidden layer; of a narrow one, only the first vector is made."""
     for m in range(0, len(bias), CHANNELS):
         if narrow:
@@ -311,14 +312,14 @@ def _hidden(out, outs, matrix, bias, scale, inputs, ins, at, narrow):  # type: i
             _rows(out, outs, 0, matrix, bias, m, inputs, ins, at)
     for m in range(len(bias)):
         if narrow:
-            _requantise(out[m * BLOCK : m * BLOCK + LANES], bias[m], scale)
+            _requantise(out[m * BLOCK : m * BLOCK + LANES], bias[m], scale, most)
         else:
-            _requantise(out[m * BLOCK : (m + 1) * BLOCK], bias[m], scale)
+            _requantise(out[m * BLOCK : (m + 1) * BLOCK], bias[m], scale, most)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _requantise(row, bias, scale):  # type: ignore[no-untyped-def]
-    below, most = scale * np.float32(2.0**-SLOPE_SHIFT), np.float32(HIDDEN)
+def _requantise(row, bias, scale, most):  # type: ignore[no-untyped-def]
+    below = scale * np.float32(2.0**-SLOPE_SHIFT)
     for i in range(len(row)):
         total = row[i] + bias
         row[i] = min(max(np.floor(max(total * scale, total * below)), -most), most)
@@ -329,7 +330,7 @@ def _evaluate(count, walk, layers, table, centres):  # type: ignore[no-untyped-d
     """Tables and centres of a stage whose inputs are gathered, whole blocks of them."""
     rows, ins, thin, thick, out, thins = walk.rows, walk.ins, walk.thin, walk.thick, walk.out, walk.thins
     first, second, last, skip = layers.first, layers.second, layers.last, layers.skip
-    biases, last_bias, scales = layers.biases, layers.last_bias, layers.scales
+    biases, last_bias, scales, hidden = layers.biases, layers.last_bias, layers.scales, layers.limits[0]
     whole, quiet_table, quiet_centre = rows.view(np.int32), walk.quiet[0], walk.quiet[1]
     for at in range(0, count, BLOCK):
         if quiet_table >= 0 and _sees_nothing(whole, ins, at):
@@ -337,11 +338,11 @@ def _evaluate(count, walk, layers, table, centres):  # type: ignore[no-untyped-d
             table[at : at + BLOCK], centres[at : at + BLOCK] = quiet_table, quiet_centre
             continue
         narrow = count - at <= LANES
-        _hidden(thin, thins, first, biases[0], scales[0], rows, ins, at, narrow)
-        _hidden(thick, thins, second, biases[1], scales[1], thin, thins, 0, narrow)
+        _hidden(thin, thins, first, biases[0], scales[0], hidden, rows, ins, at, narrow)
+        _hidden(thick, thins, second, biases[1], scales[1], hidden, thin, thins, 0, narrow)
         _pair(out, thins, 0, skip, last_bias, 0, rows, ins, at)
         _pair_more(out, thins, 0, last, last_bias, 0, thick, thins, 0)
-        _split(out, last_bias, scales, table[at : at + BLOCK], centres[at : at + BLOCK])
+        _split(out, layers, table[at : at + BLOCK], centres[at : at + BLOCK])
 
 
 @njit(nogil=True, cache=True)
@@ -357,15 +358,17 @@ def _sees_nothing(rows, ins, at):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _split(out, bias, scales, table, centres):  # type: ignore[no-untyped-def]
-    most, last = np.float32(INPUT), np.float32(MOST_SCALE)
+def _split(out, layers, table, centres):  # type: ignore[no-untyped-def]
+    bias, scales, most, last = layers.last_bias, layers.scales, layers.limits[1], np.float32(MOST_SCALE)
+    units = np.int32(layers.limits[2])
+    bits = np.int32(4 if units == 16 else 3)
     means, numbers = out[:BLOCK], out[BLOCK:]
     for i in range(min(BLOCK, len(table))):
         mean = np.int32(min(max(np.floor((means[i] + bias[0]) * scales[2]), -most), most))
         scale = np.int32(min(max(np.floor((numbers[i] + bias[1]) * scales[3]), np.float32(0)), last))
-        centre = (mean + np.int32(UNITS // 2)) >> np.int32(3)
+        centre = (mean + (units >> np.int32(1))) >> bits
         centres[i] = centre
-        table[i] = np.int32(UNITS) * (scale - centre) + mean + np.int32(UNITS // 2)
+        table[i] = units * (scale - centre) + mean + (units >> np.int32(1))
 
 
 @njit(nogil=True, cache=True)

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..rans.triton import MOST_LANES, symbol_of, word
-from .context import HIDDEN, INPUT, LARGEST, LIMIT, MOST_SCALE, SLOPE_SHIFT, UNITS
+from .context import LARGEST, LIMIT, MOST_SCALE, SLOPE_SHIFT
 from .triton_context import DeviceContext
 from .triton_tiles import DeviceTiles
 from .triton_upsampling import clamped, on
@@ -25,8 +25,8 @@ REGISTERS = 184
 """Most registers of a thread: left alone, the assembler moves some to memory for more programs than there are tiles."""
 
 _LEAST = tl.constexpr(1 << 16)
-_UNITS, _LARGEST, _INPUT, _HIDDEN = (tl.constexpr(n) for n in (UNITS, LARGEST, INPUT, HIDDEN))
-_LIMIT, _MOST_SCALE, _LESS = (tl.constexpr(n) for n in (LIMIT, MOST_SCALE, 0.5**SLOPE_SHIFT))
+_LARGEST, _LIMIT, _MOST_SCALE = (tl.constexpr(n) for n in (LARGEST, LIMIT, MOST_SCALE))
+_LESS = tl.constexpr(0.5**SLOPE_SHIFT)
 
 
 def decode_tiles(
@@ -94,7 +94,7 @@ def decode_tiles(
                 data, begin, size, lanes, tiles.places, tiles.rooms, tiles.order, tiles.stages,
                 latents, latents if u is None else u, latents if v is None else v, around, predicted, failed, *network,
                 tiles.order.shape[1], *tiles.lattice, level, len(network.first),
-                u is not None, v is not None, network.first.shape[1], network.second.shape[1], MOST_LANES, TILE,
+                u is not None, v is not None, network.first.shape[1], network.second.shape[1], network.units, MOST_LANES, TILE,
                 num_warps=WARPS, maxnreg=REGISTERS,
             )  # fmt: skip
     return failed.view(torch.bool)
@@ -103,9 +103,10 @@ def decode_tiles(
 @triton.jit
 def decode(
     data, begin, size, lanes, places, rooms, order, stages, latents, u, v, around, predicted, failed,
-    taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, starts, first_symbol, centre,
+    taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, limits, starts, first_symbol, centre,
     listed, n_t, n_z, n_y, n_x, level, width,
-    HAS_U: tl.constexpr, HAS_V: tl.constexpr, N: tl.constexpr, C: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
+    HAS_U: tl.constexpr, HAS_V: tl.constexpr, N: tl.constexpr, C: tl.constexpr, UNITS: tl.constexpr,
+    LANES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One tile, stage after stage: contexts of TILE latents at a time, then symbols of as many as there are lanes.
 
@@ -139,7 +140,7 @@ def decode(
     state = word(source, 4 * lane, used) | (word(source, 4 * lane + 2, used) << 16)
     wrong = tl.max((used & (state < _LEAST)).to(tl.int32), 0)
 
-    layers = (first, level_bias + level * width, second, second_bias, last, skip, last_bias, shifts, width)
+    layers = (first, level_bias + level * width, second, second_bias, last, skip, last_bias, shifts, limits, width)
     # A tap's distance within the surroundings; 32 bits hold it, for a tile of 64^4 has 2^26 of them.
     tap = tl.arange(0, N)
     shift = (tl.load(taps + tap) * (m_z + 2) + tl.load(taps + N + tap)) * (m_y + 2) + tl.load(taps + 2 * N + tap)
@@ -157,7 +158,7 @@ def decode(
             # A thread is to have a latent with all its taps: see `synthesis_kernel`.
             near = tl.multiple_of(tl.max_contiguous(place[:, None] + shift[None, :], [TILE, 1]), [1, 1])
             seen = tl.load(around + near, mask=live[:, None], other=0).to(tl.float32)
-            tl.store(predicted + number, _predicted(seen, layers, N, C, TILE), mask=live)
+            tl.store(predicted + number, _predicted(seen, layers, N, C, UNITS, TILE), mask=live)
         tl.debug_barrier()
         # What does not depend on a state is loaded before its round, for a round waits for nothing but the one before:
         # predictions two rounds ahead, and the intervals that they name, and where latents lie, one.
@@ -179,7 +180,7 @@ def decode(
             )
             wrong |= outside
             tl.store(latents_here + away, value, mask=live)
-            known = _UNITS * clamped(value, -_LARGEST, _LARGEST)
+            known = UNITS * clamped(value, -_LARGEST, _LARGEST)
             tl.store(around + near, known.to(tl.int16), mask=live)
             coded, interval, away, near, live = coded_soon, interval_soon, away_soon, near_soon, soon
             coded_soon, soon = coded_later, later
@@ -212,30 +213,32 @@ def _surround(around, u, v, places, lattice, HAS_U: tl.constexpr, HAS_V: tl.cons
 
 
 @triton.jit
-def _predicted(seen, layers, N: tl.constexpr, C: tl.constexpr, TILE: tl.constexpr):
+def _predicted(seen, layers, N: tl.constexpr, C: tl.constexpr, UNITS: tl.constexpr, TILE: tl.constexpr):
     """Centres and tables, in one number; whole numbers in float32, exact whatever the order of the sums."""
-    first, level_bias, second, second_bias, last, skip, last_bias, shifts, width = layers
+    first, level_bias, second, second_bias, last, skip, last_bias, shifts, limits, width = layers
     tap, channel = tl.arange(0, N), tl.arange(0, C)
     hidden = tl.zeros((TILE, C), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
-    shift = tl.load(shifts)
+    shift, largest = tl.load(shifts), tl.load(limits)
     for c in range(width):
         one = tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(level_bias + c)
-        hidden += tl.load(second + c * C + channel)[None, :] * _requantised(one, shift)[:, None]
-    hidden = _requantised(hidden, tl.load(shifts + 1))
+        hidden += tl.load(second + c * C + channel)[None, :] * _requantised(one, shift, largest)[:, None]
+    hidden = _requantised(hidden, tl.load(shifts + 1), largest)
     mean = tl.sum(tl.load(last + channel)[None, :] * hidden, 1) + tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
     scale = tl.sum(tl.load(last + C + channel)[None, :] * hidden, 1)
     scale += tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1)
     mean = tl.floor((mean + tl.load(last_bias)) * tl.load(shifts + 2)).to(tl.int32)
     scale = tl.floor((scale + tl.load(last_bias + 1)) * tl.load(shifts + 3)).to(tl.int32)
-    mean, scale = clamped(mean, -_INPUT, _INPUT), clamped(scale, 0, _MOST_SCALE)
-    middle = (mean + _UNITS // 2) >> 3
-    return (middle << 16) + _UNITS * scale + mean - _UNITS * middle + _UNITS // 2
+    most = tl.load(limits + 1).to(tl.int32)
+    mean, scale = clamped(mean, -most, most), clamped(scale, 0, _MOST_SCALE)
+    bits: tl.constexpr = 4 if UNITS == 16 else 3
+    middle = (mean + UNITS // 2) >> bits
+    return (middle << 16) + UNITS * scale + mean - UNITS * middle + UNITS // 2
 
 
 @triton.jit
-def _requantised(total, shift):
+def _requantised(total, shift, largest):
     found = tl.floor(total * tl.where(total < 0, shift * _LESS, shift))
-    return tl.minimum(tl.maximum(found, -_HIDDEN * 1.0), _HIDDEN * 1.0)
+    return tl.minimum(tl.maximum(found, -largest), largest)
 
 
 @triton.jit

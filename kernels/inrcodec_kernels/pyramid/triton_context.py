@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import context
 from .context import IntegerContext
-from .context_tables import laplace_tables
+from .context_tables import SCALES, laplace_tables
 from .layout import AXES
 from .triton_synthesis import padded
 
@@ -35,9 +35,11 @@ class DeviceContext(NamedTuple):
     last_bias : Tensor, shape (2,)
     shifts : Tensor of float32, shape (4,)
         Powers of two that sums are multiplied by.
+    limits : Tensor of float32, shape (2,)
+        The largest magnitudes of a hidden number and of a mean.
     starts, first_symbol : Tensor
         The tables, as `rans.triton.DeviceCode` has them.
-    centre : Tensor of int32, shape (512, 3)
+    centre : Tensor of int32, shape (64 units, 3)
         Of each table: start and frequency of the symbol of the centre, and its number, the reach.
     """
 
@@ -50,9 +52,15 @@ class DeviceContext(NamedTuple):
     skip: Tensor
     last_bias: Tensor
     shifts: Tensor
+    limits: Tensor
     starts: Tensor
     first_symbol: Tensor
     centre: Tensor
+
+    @property
+    def units(self) -> int:
+        """Of inputs and means."""
+        return len(self.centre) // SCALES
 
     @classmethod
     def of(cls, network: IntegerContext, present: Sequence[bool], device: torch.device | str) -> DeviceContext:
@@ -70,10 +78,10 @@ class DeviceContext(NamedTuple):
                 f"{network.first.shape}; decode it on the CPU"
             )
         first, level_bias, second, second_bias, last, last_bias, skip = (
-            torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in network[:-1]
+            torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in network.arrays
         )
         inputs, width = triton.next_power_of_2(len(first)), triton.next_power_of_2(len(second))
-        laplace = laplace_tables()
+        laplace = laplace_tables(network.units)
         ends = (laplace.tables.starts < 1 << 16).sum(axis=1, keepdims=True) - 1
         symbols = np.concatenate([laplace.tables.first, ends.astype(np.uint8)], axis=1)
         centre = np.column_stack([laplace.centre.astype(np.int32), laplace.reach])
@@ -81,6 +89,7 @@ class DeviceContext(NamedTuple):
             _taps(present, inputs).to(device), padded(first.T, inputs), level_bias, padded(second, width),
             padded(second_bias, width), padded(last.T, width), padded(skip.T, inputs), last_bias,
             torch.tensor([0.5**shift for shift in network.shifts], device=device),
+            torch.tensor([float(network.hidden), float(network.input)], device=device),
             torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
             torch.from_numpy(centre.astype(np.int32)).to(device),
         )  # fmt: skip

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .context import LARGEST, UNITS
+from .context import LARGEST
 from .layout import Place
 from .triton_upsampling import clamped, on
 
@@ -23,7 +23,7 @@ _LARGEST = tl.constexpr(LARGEST)
 
 
 def parents(
-    coarse: Tensor, coarser_parents: Tensor | None, halved: Sequence[bool], shape: Place
+    coarse: Tensor, coarser_parents: Tensor | None, halved: Sequence[bool], shape: Place, units: int
 ) -> tuple[Tensor, Tensor | None]:
     """As `context.parents`, of tensors: int32, and int16 or None.
 
@@ -39,7 +39,7 @@ def parents(
             f"expected a coarser level of {wanted} for one of {shape} with fewer than 2^31 latents, found "
             f"{[tuple(each.shape) for each in given]}; take the one that belongs to it"
         )
-    found = [_upsampled(each, halved, shape, UNITS if each is coarse else 1) for each in given]
+    found = [_upsampled(each, halved, shape, units if each is coarse else 1) for each in given]
     return found[0], found[1] if len(found) > 1 else None
 
 

@@ -35,9 +35,11 @@ def fresh() -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def tiles_of(names: str, lattice: tuple[int, ...], edge: int, random: np.random.Generator, coarser: int) -> list[Tile]:
+def tiles_of(
+    names: str, lattice: tuple[int, ...], edge: int, random: np.random.Generator, coarser: int, units: int = 8
+) -> list[Tile]:
     """All tiles of a lattice; of a level that has so many coarser ones."""
-    u, v = random.integers(-1016, 1017, (2, *lattice)).astype(np.int16)
+    u, v = random.integers(-127 * units, 127 * units + 1, (2, *lattice)).astype(np.int16)
     starts = np.stack(np.meshgrid(*(np.arange(0, n, edge) for n in lattice), indexing="ij"), -1).reshape(-1, 4).tolist()
     found = []
     for start in starts:
@@ -83,11 +85,14 @@ def assert_alike(a: list[np.ndarray | None], b: list[np.ndarray | None]) -> None
         ("tx", (3, 1, 1, 4), 3, 2, 4),
     ],
 )
-def test_tiles_come_back(names: str, lattice: tuple[int, ...], edge: int, coarser: int, width: int) -> None:
+@pytest.mark.parametrize("precision", [(8, 11), (16, 13)], ids=str)
+def test_tiles_come_back(
+    names: str, lattice: tuple[int, ...], edge: int, coarser: int, width: int, precision: tuple[int, int]
+) -> None:
     """Tiles of several extents and numbers of lanes, one of zeros, with escapes of all lengths."""
     random = fresh()
-    tiles = tiles_of(names, lattice, edge, random, coarser)
-    net = network(axes_of(names), random, width=width)
+    tiles = tiles_of(names, lattice, edge, random, coarser, precision[0])
+    net = network(axes_of(names), random, width=width, precision=precision)
     latents = latents_of(lattice, random, 2**20 - 1)
     part(latents, tiles[-1])[...] = 0
     lanes = [int(n) for n in random.choice([1, 2, 5, 8, 32], len(tiles))]
@@ -178,19 +183,20 @@ def test_more_lanes_than_a_warp_has() -> None:
         ((1, 1, 1, 9), (False, False, False, False)),
     ],
 )
-def test_parents(shape: tuple[int, ...], halved: tuple[bool, ...]) -> None:
+@pytest.mark.parametrize("units", context.UNITS)
+def test_parents(shape: tuple[int, ...], halved: tuple[bool, ...], units: int) -> None:
     random = fresh()
     extents = tuple(-(-n // 2) if h else n for n, h in zip(shape, halved, strict=True))
     coarse = random.integers(-200, 201, extents).astype(np.int32)
     above = random.integers(-1016, 1017, extents).astype(np.int16)
     for second in (above, None):
         given = None if second is None else torch.from_numpy(second).to(DEVICE)
-        results = triton.parents(torch.from_numpy(coarse).to(DEVICE), given, halved, shape)
-        for a, b in zip(results, context.parents(coarse, second, halved, shape), strict=True):
+        results = triton.parents(torch.from_numpy(coarse).to(DEVICE), given, halved, shape, units)
+        for a, b in zip(results, context.parents(coarse, second, halved, shape, units), strict=True):
             assert (a is None) == (b is None)
             assert a is None or b is None or (a.dtype == torch.int16 and np.array_equal(a.cpu().numpy(), b))
     with pytest.raises(ValueError, match="take the one that belongs to it"):
-        triton.parents(torch.from_numpy(coarse).to(DEVICE), None, halved, (*shape[:3], 4 * shape[3]))
+        triton.parents(torch.from_numpy(coarse).to(DEVICE), None, halved, (*shape[:3], 4 * shape[3]), units)
 
 
 def test_misfits_are_refused() -> None:

@@ -146,7 +146,7 @@ def test_networks_beyond_all_numbers_are_refused() -> None:
     with Image(of.blob(), HERE) as image:
         for step in (math.inf, math.nan, 1e30):
             stream = replace(of.stream, step=step)
-            wild = PyramidReconstruction(stream, *networks_from_section(of.network, of.stream.layout), HERE)
+            wild = PyramidReconstruction(stream, *networks_from_section(of.network, of.stream.layout, of.stream.precision), HERE)
             for dtype in (np.int16, np.float32):
                 with pytest.raises(ContainerError, match="finite values"):
                     wild.box_there(start, stop, image._chunks, np.dtype(dtype))
