@@ -65,12 +65,13 @@ def _coding_cases() -> list[Case]:
     kinds |= dict.fromkeys(("lanes", "places", "order", "stages", "latents", "taps", "starts"), "*i32")
     kinds |= dict.fromkeys(("centre", "predicted"), "*i32") | dict.fromkeys(("u", "v", "around"), "*i16")
     kinds |= dict.fromkeys(("first", "level_bias", "second", "second_bias", "last", "skip", "last_bias"), "*fp32")
-    kinds |= {"shifts": "*fp32", "limits": "*fp32"} | dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level", "width"), "i32")
+    kinds |= {"shifts": "*fp32"} | dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level", "width"), "i32")
     cases: list[Case] = []
     for inputs, width, has, units in (
         (32, 32, True, 16), (32, 32, True, 8), (32, 16, True, 16), (32, 32, False, 16), (8, 16, True, 16),
     ):  # fmt: skip
-        constants = {"HAS_U": has, "HAS_V": has, "N": inputs, "C": width, "LANES": 32, "TILE": LATENTS, "UNITS": units}
+        constants = {"HAS_U": has, "HAS_V": has, "N": inputs, "C": width, "UNITS": units, "BITS": 13 if units > 8 else 11}
+        constants |= {"LANES": 32, "TILE": LATENTS}
         name = f"decode, {inputs} inputs, H={width}, units of 1/{units}{'' if has else ', coarsest level'}"
         cases.append((name, decode, kinds, constants, DECODING, {"maxnreg": REGISTERS}))
     numbers = dict.fromkeys(("count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"), "i32")

@@ -92,9 +92,9 @@ def decode_tiles(
         with on(latents):
             decode[(count,)](
                 data, begin, size, lanes, tiles.places, tiles.rooms, tiles.order, tiles.stages,
-                latents, latents if u is None else u, latents if v is None else v, around, predicted, failed, *network,
+                latents, latents if u is None else u, latents if v is None else v, around, predicted, failed, *network.tensors,
                 tiles.order.shape[1], *tiles.lattice, level, len(network.first),
-                u is not None, v is not None, network.first.shape[1], network.second.shape[1], network.units, MOST_LANES, TILE,
+                u is not None, v is not None, network.first.shape[1], network.second.shape[1], network.units, network.hidden_bits, MOST_LANES, TILE,
                 num_warps=WARPS, maxnreg=REGISTERS,
             )  # fmt: skip
     return failed.view(torch.bool)
@@ -103,10 +103,10 @@ def decode_tiles(
 @triton.jit
 def decode(
     data, begin, size, lanes, places, rooms, order, stages, latents, u, v, around, predicted, failed,
-    taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, limits, starts, first_symbol, centre,
+    taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, starts, first_symbol, centre,
     listed, n_t, n_z, n_y, n_x, level, width,
     HAS_U: tl.constexpr, HAS_V: tl.constexpr, N: tl.constexpr, C: tl.constexpr, UNITS: tl.constexpr,
-    LANES: tl.constexpr, TILE: tl.constexpr,
+    BITS: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One tile, stage after stage: contexts of TILE latents at a time, then symbols of as many as there are lanes.
 
@@ -140,7 +140,7 @@ def decode(
     state = word(source, 4 * lane, used) | (word(source, 4 * lane + 2, used) << 16)
     wrong = tl.max((used & (state < _LEAST)).to(tl.int32), 0)
 
-    layers = (first, level_bias + level * width, second, second_bias, last, skip, last_bias, shifts, limits, width)
+    layers = (first, level_bias + level * width, second, second_bias, last, skip, last_bias, shifts, width)
     # A tap's distance within the surroundings; 32 bits hold it, for a tile of 64^4 has 2^26 of them.
     tap = tl.arange(0, N)
     shift = (tl.load(taps + tap) * (m_z + 2) + tl.load(taps + N + tap)) * (m_y + 2) + tl.load(taps + 2 * N + tap)
@@ -158,7 +158,7 @@ def decode(
             # A thread is to have a latent with all its taps: see `synthesis_kernel`.
             near = tl.multiple_of(tl.max_contiguous(place[:, None] + shift[None, :], [TILE, 1]), [1, 1])
             seen = tl.load(around + near, mask=live[:, None], other=0).to(tl.float32)
-            tl.store(predicted + number, _predicted(seen, layers, N, C, UNITS, TILE), mask=live)
+            tl.store(predicted + number, _predicted(seen, layers, N, C, UNITS, BITS, TILE), mask=live)
         tl.debug_barrier()
         # What does not depend on a state is loaded before its round, for a round waits for nothing but the one before:
         # predictions two rounds ahead, and the intervals that they name, and where latents lie, one.
@@ -213,31 +213,32 @@ def _surround(around, u, v, places, lattice, HAS_U: tl.constexpr, HAS_V: tl.cons
 
 
 @triton.jit
-def _predicted(seen, layers, N: tl.constexpr, C: tl.constexpr, UNITS: tl.constexpr, TILE: tl.constexpr):
+def _predicted(
+    seen, layers, N: tl.constexpr, C: tl.constexpr, UNITS: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr
+):
     """Centres and tables, in one number; whole numbers in float32, exact whatever the order of the sums."""
-    first, level_bias, second, second_bias, last, skip, last_bias, shifts, limits, width = layers
+    first, level_bias, second, second_bias, last, skip, last_bias, shifts, width = layers
     tap, channel = tl.arange(0, N), tl.arange(0, C)
     hidden = tl.zeros((TILE, C), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
-    shift, largest = tl.load(shifts), tl.load(limits)
+    shift = tl.load(shifts)
     for c in range(width):
         one = tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(level_bias + c)
-        hidden += tl.load(second + c * C + channel)[None, :] * _requantised(one, shift, largest)[:, None]
-    hidden = _requantised(hidden, tl.load(shifts + 1), largest)
+        hidden += tl.load(second + c * C + channel)[None, :] * _requantised(one, shift, BITS)[:, None]
+    hidden = _requantised(hidden, tl.load(shifts + 1), BITS)
     mean = tl.sum(tl.load(last + channel)[None, :] * hidden, 1) + tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
     scale = tl.sum(tl.load(last + C + channel)[None, :] * hidden, 1)
     scale += tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1)
     mean = tl.floor((mean + tl.load(last_bias)) * tl.load(shifts + 2)).to(tl.int32)
     scale = tl.floor((scale + tl.load(last_bias + 1)) * tl.load(shifts + 3)).to(tl.int32)
-    most = tl.load(limits + 1).to(tl.int32)
-    mean, scale = clamped(mean, -most, most), clamped(scale, 0, _MOST_SCALE)
-    bits: tl.constexpr = 4 if UNITS == 16 else 3
-    middle = (mean + UNITS // 2) >> bits
+    mean, scale = clamped(mean, -UNITS * _LARGEST, UNITS * _LARGEST), clamped(scale, 0, _MOST_SCALE)
+    unit_bits: tl.constexpr = 4 if UNITS == 16 else 3
+    middle = (mean + UNITS // 2) >> unit_bits
     return (middle << 16) + UNITS * scale + mean - UNITS * middle + UNITS // 2
 
 
 @triton.jit
-def _requantised(total, shift, largest):
-    found = tl.floor(total * tl.where(total < 0, shift * _LESS, shift))
+def _requantised(total, shift, BITS: tl.constexpr):
+    found, largest = tl.floor(total * tl.where(total < 0, shift * _LESS, shift)), (1 << BITS) - 1.0
     return tl.minimum(tl.maximum(found, -largest), largest)
 
 

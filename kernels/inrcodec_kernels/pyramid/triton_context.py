@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import context
 from .context import IntegerContext
-from .context_tables import SCALES, laplace_tables
+from .context_tables import laplace_tables
 from .layout import AXES
 from .triton_synthesis import padded
 
@@ -35,12 +35,12 @@ class DeviceContext(NamedTuple):
     last_bias : Tensor, shape (2,)
     shifts : Tensor of float32, shape (4,)
         Powers of two that sums are multiplied by.
-    limits : Tensor of float32, shape (2,)
-        The largest magnitudes of a hidden number and of a mean.
     starts, first_symbol : Tensor
         The tables, as `rans.triton.DeviceCode` has them.
     centre : Tensor of int32, shape (64 units, 3)
         Of each table: start and frequency of the symbol of the centre, and its number, the reach.
+    units, hidden_bits : int
+        As the network has them.
     """
 
     taps: Tensor
@@ -52,15 +52,16 @@ class DeviceContext(NamedTuple):
     skip: Tensor
     last_bias: Tensor
     shifts: Tensor
-    limits: Tensor
     starts: Tensor
     first_symbol: Tensor
     centre: Tensor
+    units: int
+    hidden_bits: int
 
     @property
-    def units(self) -> int:
-        """Of inputs and means."""
-        return len(self.centre) // SCALES
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is on the device, from `taps` to `centre`."""
+        return self[:-2]
 
     @classmethod
     def of(cls, network: IntegerContext, present: Sequence[bool], device: torch.device | str) -> DeviceContext:
@@ -89,9 +90,8 @@ class DeviceContext(NamedTuple):
             _taps(present, inputs).to(device), padded(first.T, inputs), level_bias, padded(second, width),
             padded(second_bias, width), padded(last.T, width), padded(skip.T, inputs), last_bias,
             torch.tensor([0.5**shift for shift in network.shifts], device=device),
-            torch.tensor([float(network.hidden), float(network.input)], device=device),
             torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
-            torch.from_numpy(centre.astype(np.int32)).to(device),
+            torch.from_numpy(centre.astype(np.int32)).to(device), network.units, network.hidden_bits,
         )  # fmt: skip
 
 
