@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import Backend, best_on_cpu, on_device
-from inrcodec_kernels.pyramid import Context, Layout, Synthesis, distortion, rate, soften, synthesise
+from inrcodec_kernels.pyramid import Context, Layout, Synthesis, Workspace, distortion, rate, soften, synthesise
 
 from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
@@ -201,7 +201,7 @@ class PyramidFit:
     ) -> None:
         self.layout, self.step, self.pressure, self.course = layout, step, 1.0, USUAL
         self.costs: list[tuple[float, Cost]] = []
-        self._seed, self._backend = seed, backend
+        self._seed, self._backend, self._workspace = seed, backend, Workspace()
         self._networks_backend = best_on_cpu() if on_device(backend) else backend
         target = _in_steps(volume, offset, step).reshape(layout.kernel.shape)
         self.set_networks(*networks)
@@ -343,7 +343,7 @@ class PyramidFit:
     def level_bits(self, latents: list[NDArray[np.int32]]) -> NDArray[np.float64]:
         """Bits of whole latents, those of each level."""
         floats = [y.astype(np.float32) for y in latents]
-        return rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)[0]
+        return self._rate(floats)[0]
 
     def squares(self, latents: list[NDArray[Any]]) -> float:
         """Sum of squared errors of latents as they count, in units of the step."""
@@ -353,13 +353,13 @@ class PyramidFit:
         """Gradients of the squared error, in units of the step, and of the bits at whole latents."""
         floats = [y.astype(np.float32) for y in latents]
         _, of_error, _ = self._errors(floats, self._weights)
-        _, of_rate, _ = rate(floats, self.context, self.layout.kernel, Schedule.least, self._backend)
+        _, of_rate, _ = self._rate(floats)
         return of_error, of_rate
 
     def cost(self, least: float = Schedule.least) -> Cost:
         """Of the rounded latents."""
         whole = [y for y, _ in self._whole()]
-        bits, _, _ = rate(whole, self.context, self.layout.kernel, least, self._backend)
+        bits, _, _ = self._rate(whole, least)
         if self._weights is None:
             return Cost(float(bits.sum()), self._squares(whole, None) / self.samples)
         inside = self._weights * (self._weights >= 1)
@@ -379,8 +379,12 @@ class PyramidFit:
 
     def _errors(self, latents: list[Any], weights: Any) -> tuple[float, list[Any], Synthesis]:
         """Sum of squared errors as they count, in units of the step, and its gradients."""
-        error = self._displaced or distortion
-        return error(latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights)
+        given = latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights
+        return distortion(*given, self._workspace) if self._displaced is None else self._displaced(*given)
+
+    def _rate(self, latents: list[Any], least: float = Schedule.least) -> tuple[NDArray[np.float64], list[Any], Context]:
+        """Bits of every level, and their gradients."""
+        return rate(latents, self.context, self.layout.kernel, least, self._backend, self._workspace)
 
     def _told(self, cost: Cost) -> str:
         return f"{cost.bits / self.samples:.4f} bits/voxel, RMS error {math.sqrt(cost.error) * self.step:.4g}"
@@ -397,8 +401,8 @@ class PyramidFit:
 
     def _move(self, latents: list[tuple[Floats, Floats | None]], price: float, latent_rate: float, network_rate: float) -> None:
         """A step down the gradients at some values of the latents, given with their slopes."""
-        values, layout, backend = [value for value, _ in latents], self.layout.kernel, self._backend
-        _, of_rate, of_context = rate(values, self.context, layout, self._schedule.least, backend)
+        values, backend = [value for value, _ in latents], self._backend
+        _, of_rate, of_context = self._rate(values, self._schedule.least)
         _, of_error, of_synthesis = self._errors(values, self._weights)
         self._done += 1
         for level, (y, (_, slope), a, b) in enumerate(zip(self._latents, latents, of_rate, of_error, strict=True)):

@@ -366,6 +366,23 @@ def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         pyramid.distortion(ys, p, layout, target, weights=np.ones(shape, np.float32))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=name)
+def test_calls_that_share_a_workspace_are_as_those_that_do_not(layout: Layout) -> None:
+    """Of another layout before, then twice of this one: what a call leaves behind changes nothing, to the last bit."""
+    random, workspace = fresh(), pyramid.Workspace()
+    for each in (Layout((1, 6, 5, 9), ((False, True, True, True),)), layout, layout):
+        ys, target = latents(random, each), targets(random, each)
+        of_context, of_synthesis = context(random, each), synthesis(random, each)
+        for operation, given in (
+            (pyramid.rate, (ys, of_context, each, -5.0, NUMBA)),
+            (pyramid.distortion, (ys, of_synthesis, each, target, NUMBA, None)),
+        ):
+            alone, found = operation(*given), operation(*given, workspace)
+            for a, b in zip(alone, found, strict=True):
+                pairs = zip(a, b, strict=True) if isinstance(a, (list, tuple)) else [(a, b)]
+                assert all(np.array_equal(x, y) for x, y in pairs)
+
+
 @pytest.mark.parametrize("layout", [LAYOUTS[7], LAYOUTS[8]], ids=name)
 def test_threads_do_not_alter_results(layout: Layout) -> None:
     random, threads = fresh(), torch.get_num_threads()

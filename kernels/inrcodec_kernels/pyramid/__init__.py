@@ -22,6 +22,7 @@ from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
 from .layout import AXES, CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed
 from .reference import CUBIC, LINEAR
+from .workspace import Workspace
 
 __all__ = [
     "CUBIC",
@@ -33,6 +34,7 @@ __all__ = [
     "Place",
     "Synthesis",
     "Tile",
+    "Workspace",
     "adam",
     "check_context",
     "decode_tiles",
@@ -49,7 +51,12 @@ __all__ = [
 
 
 def rate(
-    latents: Sequence[Floats], context: Context, layout: Layout, least: float, backend: Backend = REFERENCE
+    latents: Sequence[Floats],
+    context: Context,
+    layout: Layout,
+    least: float,
+    backend: Backend = REFERENCE,
+    workspace: Workspace | None = None,
 ) -> tuple[NDArray[np.float64], list[Floats], Context]:
     """Bits of latents under the context model, and the gradients of their sum.
 
@@ -63,6 +70,8 @@ def rate(
         Lower limit of log2 of the scale.
     backend : Backend
         With "triton", tensors may stand for arrays; then all results are tensors.
+    workspace : Workspace, optional
+        Of calls one after the other with the same layout, compiled loops keep their arrays there.
 
     Returns
     -------
@@ -86,7 +95,7 @@ def rate(
     if compiled_on_host(backend):
         from . import cpu
 
-        return cpu.rate(_whole(latents), context, layout, least)
+        return cpu.rate(_whole(latents), context, layout, least, workspace or Workspace())
     return reference.rate(latents, context, layout, least)
 
 
@@ -97,6 +106,7 @@ def distortion(
     target: Floats,
     backend: Backend = REFERENCE,
     weights: Floats | None = None,
+    workspace: Workspace | None = None,
 ) -> tuple[float, list[Floats], Synthesis]:
     """Sum of squared errors of the synthesis, each times its weight, and its gradients.
 
@@ -111,6 +121,8 @@ def distortion(
         With "triton", tensors may stand for arrays; then all results are tensors.
     weights : ndarray of float32, shape `layout.shape`, or 1 along some axes, optional
         What a squared error counts; along an axis of extent 1 they are the same. Without, all count 1.
+    workspace : Workspace, optional
+        As for `rate`; the same one serves both.
 
     Returns
     -------
@@ -134,7 +146,7 @@ def distortion(
     if compiled_on_host(backend):
         from . import cpu
 
-        return cpu.distortion(_whole(latents), synthesis, layout, target, weights)
+        return cpu.distortion(_whole(latents), synthesis, layout, target, weights, workspace or Workspace())
     return reference.distortion(latents, synthesis, layout, target, weights)
 
 

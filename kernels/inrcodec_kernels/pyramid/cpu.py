@@ -23,18 +23,19 @@ from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, need
 from .networks import SPAN, SUMS, Net, Scratch, back, forward, total
 from .reference import LINEAR
 from .upsampling import add_adjoint, upsample
+from .workspace import Workspace
 
 _LINEAR = np.array(LINEAR, np.float32)
 _F = np.float32
 
 
 def rate(
-    latents: Sequence[Floats], context: Context, layout: Layout, least: float
+    latents: Sequence[Floats], context: Context, layout: Layout, least: float, workspace: Workspace
 ) -> tuple[NDArray[np.float64], list[Floats], Context]:
     """As `inrcodec_kernels.pyramid.rate`."""
     frames = [Frame.of(layout, shape) for shape in layout.shapes]
-    inputs = _context_inputs(latents, layout, frames)
-    gradients = [np.zeros(3 * frame.size, np.float32) for frame in frames]
+    inputs = _context_inputs(latents, layout, frames, workspace)
+    gradients = [workspace.cleared(f"context gradients {k}", 3 * frame.size) for k, frame in enumerate(frames)]
     nets = [_of_context(context, k, layout, frame) for k, frame in enumerate(frames)]
 
     def work(level: int, slab: Slab) -> tuple[float, list[Floats]]:
@@ -63,9 +64,12 @@ def _shifts(frame: Frame, taps: tuple[Place, ...], channel: int) -> tuple[int, .
     return tuple(channel * frame.size + frame.shift(tap) for tap in taps)
 
 
-def _context_inputs(latents: Sequence[Floats], layout: Layout, frames: Sequence[Frame]) -> list[Floats]:
+def _context_inputs(
+    latents: Sequence[Floats], layout: Layout, frames: Sequence[Frame], workspace: Workspace
+) -> list[Floats]:
     """Flat arrays of three channels for every level: its latents, and what the two coarser levels say."""
-    found = [np.zeros(3 * frame.size, np.float32) for frame in frames]
+    # What is not written, rings above all, stays zero.
+    found = [workspace.kept(f"context {k}", 3 * frame.size) for k, frame in enumerate(frames)]
     for own, frame, flat in zip(latents, frames, found, strict=True):
         frame.inside(flat)[...] = own
     for k in reversed(range(layout.levels - 1)):
@@ -83,14 +87,15 @@ def _context_adjoint(
 ) -> list[Floats]:
     """Adjoint of `_context_inputs`; what it is given is changed."""
     found = [frame.inside(flat).copy() for frame, flat in zip(frames, gradients, strict=True)]
-    from_finer = np.zeros(layout.shapes[0], np.float32)
+    from_finer = None
     for k in range(layout.levels - 1):
         _, one, two = gradients[k].reshape(3, -1)
         frames[k].fold_edge(one)
-        frames[k].inside(one)[...] += from_finer
+        if from_finer is not None:
+            frames[k].inside(one)[...] += from_finer
         add_adjoint(one, frames[k], _LINEAR, layout.halved[k], found[k + 1])
-        from_finer = np.zeros(layout.shapes[k + 1], np.float32)
         if k + 2 < layout.levels:
+            from_finer = np.zeros(layout.shapes[k + 1], np.float32)
             add_adjoint(two, frames[k], _LINEAR, layout.halved[k], from_finer)
     return found
 
@@ -144,13 +149,21 @@ def _subtract(out, values):  # type: ignore[no-untyped-def]
 
 
 def distortion(
-    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, target: Floats, weights: Floats | None = None
+    latents: Sequence[Floats],
+    synthesis: Synthesis,
+    layout: Layout,
+    target: Floats,
+    weights: Floats | None,
+    workspace: Workspace,
 ) -> tuple[float, list[Floats], Synthesis]:
     """As `inrcodec_kernels.pyramid.distortion`."""
     frame, whole = Frame.of(layout, layout.shape), (CENTRE, layout.shape)
     scaled = [_single(gain * own) for gain, own in zip(synthesis.gains, latents, strict=True)]
-    sources, inputs = _channels(scaled, synthesis, layout, [(CENTRE, shape) for shape in layout.whole.shapes], frame)
-    wanted, gradients = np.zeros(frame.size, np.float32), np.zeros(layout.levels * frame.size, np.float32)
+    inputs = workspace.kept("channels", layout.levels * frame.size)
+    boxes: list[Box] = [(CENTRE, shape) for shape in layout.whole.shapes]
+    sources = _channels(scaled, synthesis, layout, boxes, frame, inputs)
+    gradients = workspace.cleared("channel gradients", layout.levels * frame.size)
+    wanted = workspace.kept("target", frame.size)
     frame.inside(wanted)[...] = target
     net, counted = _of_synthesis(synthesis, layout, frame), Weights.of(weights, layout)
 
@@ -179,31 +192,31 @@ def _of_synthesis(synthesis: Synthesis, layout: Layout, frame: Frame) -> Net:
 
 
 def _channels(
-    scaled: Sequence[Floats], synthesis: Synthesis, layout: Layout, boxes: Sequence[Box], frame: Frame
-) -> tuple[list[list[Floats]], Floats]:
+    scaled: Sequence[Floats], synthesis: Synthesis, layout: Layout, boxes: Sequence[Box], frame: Frame, out: Floats
+) -> list[list[Floats]]:
     """Upsample the boxes of all lattices to that of the signal.
+
+    `out` gets all channels there, in the frame's layout, one after the other; what is zero in it and not written are rings.
 
     Returns
     -------
-    sources : list of lists of ndarray
+    list of lists of ndarray
         For every lattice but the signal's its own channel, if it holds latents, then those that came to it from coarser ones;
         finest first.
-    inputs : ndarray
-        All channels on the signal's lattice, in the frame's layout, one after the other.
     """
     whole, absent, filters = layout.whole, len(layout.above), _single(synthesis.filters)
     sources: list[list[Floats]] = [[] for _ in (*boxes, None)]
     for j in reversed(range(1, whole.levels)):
         own = [scaled[j - absent]] if j >= absent else []
         sources[j] = own + [_upsampled(source, filters[j], whole, boxes, j) for source in sources[j + 1]]
-    inputs = np.zeros((layout.levels, frame.size), np.float32)
+    inputs = out.reshape(layout.levels, frame.size)
     if not absent:
         frame.inside(inputs[0])[...] = scaled[0]
     for flat, source in zip(inputs[0 if absent else 1 :], sources[1], strict=True):
         upsample(source, boxes[1][0], filters[0], whole.halved[0], boxes[0][0], flat, frame)
     for channel in _repeated(layout):
         frame.repeat_edge(inputs[channel])
-    return sources, inputs.reshape(-1)
+    return sources
 
 
 def _repeated(layout: Layout) -> range:
@@ -286,7 +299,8 @@ def synthesise_box(
         inside = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, origin, strict=True))
         scaled.append(_single(gain * own[inside]))
     frame = Frame.of(layout, [b - a for a, b in zip(*boxes[0], strict=True)])
-    _, inputs = _channels(scaled, synthesis, layout, boxes, frame)
+    inputs = np.zeros(layout.levels * frame.size, np.float32)
+    _channels(scaled, synthesis, layout, boxes, frame, inputs)
     net, out = _of_synthesis(synthesis, layout, frame), np.empty(frame.size, np.float32)
     low, high = (place_of(a - o for a, o in zip(place, boxes[0][0], strict=True)) for place in box)
     parts = slabs(frame, (low, high))
