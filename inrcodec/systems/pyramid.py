@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
+from ..fitting.pyramid_places import GROUPS, worth
 from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Stored, Trials, teaches
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
@@ -232,15 +234,26 @@ class PyramidSystem:
         return parted(base) if base else initial_networks(layout, self.task.options.seed)
 
     def _round_networks(self) -> None:
-        """Round both networks to what a stream holds, and go on with those."""
-        found = _rounded(self.fit.context, self.fit.synthesis, self._base, self.task.volume.size)
-        self._parameters, held, self._precision, self._integers = found
+        """Round both networks to what a stream holds, as finely as is worth its bits, and go on with those."""
+        exact, latents, places = (self.fit.context, self.fit.synthesis), self.fit.rounded, stored_places(self.task.volume.size)
+        price = pyramid.FAIR * self.fit.pressure
+
+        def cost(kind: str, places: dict[str, int]) -> float:
+            """What a network takes, and does to the latents or to the samples, in bits."""
+            parameters, held, *_ = _rounded(*exact, self._base, places)
+            self.fit.set_networks(*parted(held))
+            own = sum(t.bits for name, t in parameters.items() if name.startswith(kind))
+            return own + (self.fit.bits(latents) if kind == "context" else self.fit.squares(latents) / price)
+
+        for kind, groups in GROUPS.items():
+            places = worth(groups, places, partial(cost, kind))
+        self._parameters, held, self._precision, self._integers = _rounded(*exact, self._base, places)
         self.fit.set_networks(*parted(held))
 
     def _as_stored(self, layout: PyramidLayout, context: Context, synthesis: Synthesis) -> Stored:
         """Networks as a decoder will have them."""
         name, base = self._shipped(layout)
-        parameters, held, *_ = _rounded(context, synthesis, base, self.task.volume.size)
+        parameters, held, *_ = _rounded(context, synthesis, base, stored_places(self.task.volume.size))
         return Stored(*parted(held), 8 * len(network_section(parameters, name)))
 
     def _network_section(self) -> bytes:
@@ -346,10 +359,10 @@ class PyramidSystem:
 
 
 def _rounded(
-    context: Context, synthesis: Synthesis, base: Parameters, samples: int
+    context: Context, synthesis: Synthesis, base: Parameters, places: dict[str, int]
 ) -> tuple[dict[str, QuantisedTensor], Parameters, Precision, IntegerContext]:
-    """What a stream of so many samples holds of networks, differences to `base`; all parameters as a decoder has them; its context model."""
-    exact, places, limit = joined(context, synthesis), stored_places(samples), LARGEST_PARAMETER
+    """What a stream holds of networks with so many binary places, differences to `base`; all parameters as a decoder has them; its context model."""
+    exact, limit = joined(context, synthesis), LARGEST_PARAMETER
     first = {name: base.get(name, np.float32(0)) for name in exact}
     while True:
         differences = {

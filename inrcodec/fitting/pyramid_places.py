@@ -1,0 +1,54 @@
+"""How finely a pyramid's networks are stored: as finely as is worth its bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ..models.pyramid import STORED_PLACES
+
+Places = dict[str, int]
+
+_OF_CONTEXT: tuple[tuple[str, ...], ...] = (
+    ("first", "level_bias", "second", "second_bias", "last", "last_bias", "skip"),
+    ("first",), ("second",), ("level_bias", "second_bias"), ("last", "last_bias", "skip"),
+)  # fmt: skip
+_OF_SYNTHESIS: tuple[tuple[str, ...], ...] = (
+    ("first", "first_bias", "second", "second_bias", "last"),
+    ("first",), ("second",), ("first_bias", "second_bias"), ("last",),
+)  # fmt: skip
+GROUPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    kind: tuple(tuple(f"{kind}.{name}" for name in group) for group in groups)
+    for kind, groups in (("context", _OF_CONTEXT), ("synthesis", _OF_SYNTHESIS))
+}
+"""Parameters of each network whose places change together, in the order in which that is tried: all of it first."""
+
+
+def worth(groups: Sequence[Sequence[str]], first: Places, cost: Callable[[Places], float]) -> Places:
+    """Change the binary places of groups of parameters, one group after the other, as long as the cost falls.
+
+    Parameters
+    ----------
+    groups : sequence of sequence of str
+    first : dict of str to int
+        Places to begin with.
+    cost : callable
+        ``cost(places)``.
+
+    Returns
+    -------
+    dict of str to int
+        Within 0 and `STORED_PLACES`.
+    """
+    found, least = first, cost(first)
+    for group in groups:
+        for more in (-1, 1):
+            start = found
+            while (tried := _moved(found, group, more)) != found and (now := cost(tried)) < least:
+                found, least = tried, now
+            if found != start:
+                break
+    return found
+
+
+def _moved(places: Places, group: Sequence[str], more: int) -> Places:
+    return places | {name: min(max(places[name] + more, 0), STORED_PLACES[name]) for name in group}

@@ -1,0 +1,53 @@
+"""The search for binary places that are worth their bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inrcodec.fitting.pyramid_places import GROUPS, worth
+from inrcodec.models.pyramid import STORED_PLACES, stored_places
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_groups_are_matrices_and_biases_of_their_network(kind: str) -> None:
+    every, *parts = GROUPS[kind]
+    assert set(every) < set(STORED_PLACES) and {name for part in parts for name in part} == set(every)
+    assert all(name.startswith(f"{kind}.") for name in every) and len(set(every)) == len(every) == sum(map(len, parts))
+
+
+@pytest.mark.parametrize("first", [0, 3, 7])
+def test_the_least_of_separate_costs_is_found_from_anywhere(first: int) -> None:
+    """Each group's cost is that of its own distance from its best places; what no group holds stays."""
+    random = np.random.default_rng(first)
+    groups = GROUPS["context"]
+    best = {name: int(random.integers(0, STORED_PLACES[name] + 1)) for part in groups[1:] for name in part[:1]}
+    start = {name: min(first, most) for name, most in STORED_PLACES.items()}
+
+    def cost(places: dict[str, int]) -> float:
+        return float(sum((places[name] - wanted) ** 2 for name, wanted in best.items()))
+
+    found = worth(groups, start, cost)
+    assert {name: found[name] for name in best} == best
+    assert all(found[name] == start[name] for name in STORED_PLACES if name.startswith("synthesis"))
+
+
+def test_places_stay_within_what_can_be_stored_and_nothing_is_tried_in_vain() -> None:
+    asked: list[dict[str, int]] = []
+
+    def cost(places: dict[str, int]) -> float:
+        asked.append(places)
+        return -float(sum(places.values()))
+
+    start = stored_places(1 << 18)
+    found = worth(GROUPS["synthesis"], start, cost)
+    changed = set(GROUPS["synthesis"][0])
+    assert all(found[name] == (most if name in changed else start[name]) for name, most in STORED_PLACES.items())
+    assert len(asked) <= 60
+    cheap = worth(GROUPS["synthesis"], start, lambda places: float(sum(places.values())))
+    assert all(cheap[name] == (0 if name in changed else start[name]) for name in STORED_PLACES)
+
+
+def test_places_that_cost_less_nowhere_stay() -> None:
+    start = stored_places(1 << 20)
+    assert worth(GROUPS["context"], start, lambda places: 1.0) == start
