@@ -17,6 +17,7 @@ from inrcodec.fitting.goal import Goal
 from inrcodec.models.pyramid import PyramidLayout
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.payload.sections import MAX_STEP
+from inrcodec.systems import pyramid as module
 from inrcodec.systems.pyramid import PyramidSystem
 from inrcodec_formats.container.header import Quality
 from samples import psnr_db, scan, tissue
@@ -184,6 +185,21 @@ def volume() -> np.ndarray:
 @pytest.fixture(scope="module")
 def stream(volume: np.ndarray) -> bytes:
     return encode(volume, bits_per_voxel=7)
+
+
+def test_networks_take_what_they_are_worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bits are few, fewer places do as well, and latents get what is left."""
+
+    def network_bytes(blob: bytes) -> int:
+        with inrcodec.open(blob) as image:
+            return len(image.container.sections.read("NETW"))
+
+    volume = tissue((16, 24, 28))
+    found = encode(volume, bits_per_voxel=0.5)
+    monkeypatch.setattr(module, "GROUPS", {})
+    by_rule = encode(volume, bits_per_voxel=0.5)
+    assert network_bytes(found) < 0.95 * network_bytes(by_rule) and len(found) <= 0.5 * volume.size / 8
+    assert psnr_db(volume, inrcodec.decode(found).samples) > psnr_db(volume, inrcodec.decode(by_rule).samples) - 0.05
 
 
 def test_another_seed_gives_other_bytes(volume: np.ndarray, stream: bytes) -> None:
