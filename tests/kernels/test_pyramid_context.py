@@ -193,8 +193,7 @@ def test_the_order_of_taps_is_that_of_the_format() -> None:
 
 
 @pytest.mark.parametrize(("names", "shape"), SHAPES)
-@pytest.mark.parametrize("width", [4, 24, 32])
-@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+@pytest.mark.parametrize(("width", "precision"), list(zip((4, 24, 32), PRECISIONS, strict=True)), ids=str)
 def test_compiled_predictions_are_the_same_integers(
     names: str, shape: tuple[int, ...], width: int, precision: tuple[int, int]
 ) -> None:
