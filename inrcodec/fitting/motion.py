@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import REFERENCE, Backend, in_threads
-from inrcodec_kernels.pyramid import Layout, Synthesis, distortion, synthesise
+from inrcodec_kernels.pyramid import Layout, Synthesis, Workspace, distortion, synthesise
 from inrcodec_kernels.registration import Hats, difference, sampled, sums, with_slopes
 from inrcodec_kernels.warp import NODE_LIMIT, Field, adjoint, nodes_of, warp
 
@@ -237,7 +237,15 @@ class Displaced:
     field: Field
 
     def __call__(
-        self, latents: list[Any], synthesis: Synthesis, layout: Layout, target: Any, backend: Backend, weights: Any = None, /
+        self,
+        latents: list[Any],
+        synthesis: Synthesis,
+        layout: Layout,
+        target: Any,
+        backend: Backend,
+        weights: Any = None,
+        workspace: Workspace | None = None,
+        /,
     ) -> tuple[float, list[Any], Synthesis]:
         """Sum of squared errors of displaced frames, `target` being the frames, times their weights, and its gradients."""
         still = synthesise(latents, synthesis, layout, backend).reshape(len(target), *self.field.still)
@@ -245,5 +253,6 @@ class Displaced:
         counted = rest if weights is None else rest * weights.reshape(weights.shape[-3:])
         # The gradient of |still - goal|^2 is that of |rest|^2 if the goal is so far off.
         goal = still - adjoint(counted, self.field, backend)
-        _, of_latents, of_synthesis = distortion(latents, synthesis, layout, goal.reshape(layout.shape), backend)
+        whole = goal.reshape(layout.shape)
+        _, of_latents, of_synthesis = distortion(latents, synthesis, layout, whole, backend, workspace=workspace)
         return float(np.multiply(rest, counted, dtype=np.float64).sum()), of_latents, of_synthesis

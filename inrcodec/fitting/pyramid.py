@@ -32,7 +32,7 @@ from .there import down, up
 Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
 Settle = Callable[[], Goal | None]
-Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend, Any], tuple[float, list[Any], Synthesis]]
+Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend, Any, Workspace], tuple[float, list[Any], Synthesis]]
 
 FAIR = math.log(2) / 12
 """Squared error that a bit is worth, in units of the step: half the slope of ``step^2 / 12`` over the bits it costs. Most
@@ -379,8 +379,8 @@ class PyramidFit:
 
     def _errors(self, latents: list[Any], weights: Any) -> tuple[float, list[Any], Synthesis]:
         """Sum of squared errors as they count, in units of the step, and its gradients."""
-        given = latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights
-        return distortion(*given, self._workspace) if self._displaced is None else self._displaced(*given)
+        error = self._displaced or distortion
+        return error(latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights, self._workspace)
 
     def _rate(self, latents: list[Any], least: float = Schedule.least) -> tuple[NDArray[np.float64], list[Any], Context]:
         """Bits of every level, and their gradients."""

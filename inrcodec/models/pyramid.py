@@ -263,4 +263,4 @@ def integer_context(stored: Mapping[str, NDArray[np.float32]], precision: Precis
     whole["level_bias"] += half[0]
     whole["second_bias"] += half[1]
     whole["last_bias"] += np.array(half[2:])
-    return IntegerContext(**whole, shifts=shifts, units=1 << inputs, hidden_bits=precision.hidden_bits)
+    return IntegerContext(**whole, shifts=shifts, unit_bits=inputs, hidden_bits=precision.hidden_bits)

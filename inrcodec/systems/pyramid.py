@@ -238,9 +238,9 @@ class PyramidSystem:
         exact, latents, places = (self.fit.context, self.fit.synthesis), self.fit.rounded, stored_places(self.task.volume.size)
         price = pyramid.FAIR * self.fit.pressure
 
-        def cost(kind: str, places: dict[str, int]) -> float:
+        def cost(kind: str, tried: dict[str, int]) -> float:
             """What a network takes, and does to the latents or to the samples, in bits."""
-            parameters, held, *_ = _rounded(*exact, self._base, places)
+            parameters, held, *_ = _rounded(*exact, self._base, tried)
             self.fit.set_networks(*parted(held))
             own = sum(t.bits for name, t in parameters.items() if name.startswith(kind))
             return own + (self.fit.bits(latents) if kind == "context" else self.fit.squares(latents) / price)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inrcodec_kernels.pyramid import context, context_coder, context_cpu
-from inrcodec_kernels.pyramid.context import IntegerContext, Tile, inputs
+from inrcodec_kernels.pyramid.context import UNIT_BITS, IntegerContext, Tile, inputs
 
 CODERS = [context_coder, context_cpu]
 both = pytest.mark.parametrize("coder", CODERS, ids=["reference", "numba"])
@@ -36,8 +36,9 @@ def axes_of(names: str) -> tuple[bool, ...]:
     return tuple(axis in names for axis in "tzyx")
 
 
-PRECISIONS = [(8, 11), (16, 14), (16, 12)]
-"""Units and bits of hidden numbers: of streams of before, and of those of now."""
+PRECISIONS = [(3, 11), (4, 14), (4, 12)]
+"""Bits of units and of hidden numbers: of streams of before, and of those of now."""
+UNITS = [1 << bits for bits in UNIT_BITS]
 
 
 def network(
@@ -49,9 +50,9 @@ def network(
 ) -> IntegerContext:
     """Random weights, of a random precision if none is given; means and scales spread out, and both ends are met."""
     count = inputs(present)
-    units, bits = precision or PRECISIONS[int(random.integers(len(PRECISIONS)))]
-    # What keeps the sums small enough, however long they are and large the numbers.
-    less = 1 << max(0, bits - 11)
+    unit_bits, bits = precision or PRECISIONS[int(random.integers(len(PRECISIONS)))]
+    # Hidden numbers that may be larger have smaller weights: their sums stay as small.
+    less = 1 << (bits - 11)
 
     def drawn(most: int, *shape: int) -> np.ndarray:
         return random.integers(-most, most + 1, shape)
@@ -64,8 +65,8 @@ def network(
         drawn(60 // less, width, 2),
         np.array([300, 200_000]) + drawn(1000, 2),
         drawn(60, count, 2),
-        (7, 7, 9 if units == 8 else 8, 13),
-        units,
+        (7, 7, 12 - unit_bits, 13),
+        unit_bits,
         bits,
     )
     context.check(found)

@@ -80,7 +80,7 @@ def test_a_good_network_saves_bits() -> None:
     random, present = np.random.default_rng(2), AXES["yx"]
     u = random.integers(-500, 501, (1, 1, 20, 20)).astype(np.int16)
     tile = Tile(0, (0, 0, 0, 0), u.shape, present, u, None)
-    net = network(present, random, precision=(8, 11))
+    net = network(present, random, precision=(3, 11))
     quiet = net._replace(last=net.last * 0, skip=net.skip * 0, last_bias=np.array([0, 6 << 13]), shifts=(0, 0, 9, 13))
     quiet.skip[len(causal_taps(present)), 0] = 1 << 9
     latents = (u.astype(np.int32) + 4) >> 3
@@ -149,7 +149,7 @@ def test_damage_is_nearly_always_seen(coder: ModuleType) -> None:
 def escaping(excess: int, below: bool) -> tuple[bytes, Tile, IntegerContext, int]:
     """A tile of one latent that escapes by `excess`; the stream, and the latent."""
     present = AXES["yx"]
-    net = network(present, np.random.default_rng(0), precision=(8, 11))
+    net = network(present, np.random.default_rng(0), precision=(3, 11))
     net = net._replace(last=net.last * 0, skip=net.skip * 0, last_bias=np.array([80 << 9, 12 << 13]))
     table, reach = 8 * 12 + 4, REACH[12]
     intervals = laplace_tables(8).tables.intervals(np.array([2 * reach + 1]), np.array([table]))

@@ -16,7 +16,7 @@ from inrcodec_kernels.pyramid.context import IntegerContext, Tile, causal_taps, 
 from inrcodec_kernels.pyramid.context_tables import RATIOS, REACH, laplace_tables
 from inrcodec_kernels.rans import TOTAL
 
-from .coding_cases import AXES, PRECISIONS, SHAPES, axes_of, both, latents_of, network, tile_of
+from .coding_cases import AXES, PRECISIONS, SHAPES, UNITS, axes_of, both, latents_of, network, tile_of
 
 # ---- Tables
 
@@ -43,7 +43,7 @@ def test_the_tables_are_those_of_the_format(units: int, digest: str) -> None:
     assert hashlib.sha256(starts.tobytes()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("units", context.UNITS)
+@pytest.mark.parametrize("units", UNITS)
 def test_the_tables_are_laplace_distributions(units: int) -> None:
     frequency = np.diff(laplace_tables(units).tables.starts.astype(np.int64), axis=1)
     for number, row in enumerate(frequency):
@@ -80,7 +80,7 @@ def upsampled(coarse: np.ndarray, halved: tuple[int, ...], shape: tuple[int, ...
 @both
 @pytest.mark.parametrize("halved", [(0, 1, 1, 1), (1, 1, 0, 1), (0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 1, 0), (1, 0, 0, 0)])
 @pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 1, 1, 1), (2, 1, 7, 1), (1, 5, 2, 3)])
-@pytest.mark.parametrize("units", context.UNITS)
+@pytest.mark.parametrize("units", UNITS)
 def test_parents_are_the_formula(
     coder: ModuleType, halved: tuple[int, ...], shape: tuple[int, ...], units: int
 ) -> None:
@@ -238,7 +238,7 @@ def test_float32_sums_are_exact_up_to_the_bound() -> None:
         skip,
         # Shifts so small that the last bits of all sums count.
         (0, 0, 0, 0),
-        8,
+        3,
         11,
     )
     context.check(net)
@@ -265,9 +265,10 @@ def test_networks_that_do_not_hold_together_are_refused() -> None:
         (net._replace(level_bias=net.level_bias[:0]), "expected layers that fit"),
         (net._replace(shifts=(0, 0, 25, 0)), "expected four shifts of 0..24"),
         (net._replace(shifts=(0, -1, 0, 0)), "expected four shifts of 0..24"),
-        (net._replace(units=32), "expected units of"),
-        (net._replace(hidden_bits=10), "11 to 14 bits"),
-        (net._replace(hidden_bits=15), "11 to 14 bits"),
+        (net._replace(unit_bits=5), "expected units of"),
+        (net._replace(unit_bits=2), "expected units of"),
+        (net._replace(hidden_bits=10), "numbers of 11 to 14"),
+        (net._replace(hidden_bits=15), "numbers of 11 to 14"),
         (net._replace(second=net.second * 0 + 160, hidden_bits=14, shifts=(0, 0, 24, 24)), "expected sums below"),
         (net._replace(second_bias=net.second_bias * 0 + (1 << 24)), "expected sums below"),
         (net._replace(first=net.first * 0 + np.iinfo(np.int64).min), "expected sums below"),

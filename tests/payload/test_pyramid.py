@@ -211,7 +211,7 @@ def assert_networks(data: bytes, layout: PyramidLayout, values: dict[str, np.nda
         assert np.array_equal(context.first, np.ldexp(values["context.first"], 7))
         assert np.array_equal(context.skip, np.ldexp(values["context.skip"], skip))
         assert np.array_equal(context.level_bias, np.ldexp(values["context.level_bias"], bias) + half)
-        assert (context.units, context.hidden_bits) == (1 << precision.input_places, precision.hidden_bits)
+        assert (context.unit_bits, context.hidden_bits) == (precision.input_places, precision.hidden_bits)
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -18,8 +18,8 @@ AXES = 4
 """t, z, y, x; an axis that the signal has not is absent, with an extent of 1."""
 LARGEST = 127
 """Latents are clipped to this magnitude where they say something of others."""
-UNITS = (8, 16)
-"""Inputs and means are in eighths or sixteenths."""
+UNIT_BITS = (3, 4)
+"""Inputs and means are in eighths or sixteenths: the binary logarithms of their units in a latent's."""
 HIDDEN_BITS = (11, 14)
 """The least and the most bits of a hidden number's magnitude."""
 EXACT = 1 << 24
@@ -55,8 +55,8 @@ class IntegerContext(NamedTuple):
         From the inputs straight to the same.
     shifts : tuple of 4 int
         Of the first and second layer, of the mean and of the scale.
-    units : int
-        Units of inputs and means in a latent's: one of `UNITS`.
+    unit_bits : int
+        Of inputs and means: one of `UNIT_BITS`.
     hidden_bits : int
         Bits of the largest magnitude of a hidden number, within `HIDDEN_BITS`.
     """
@@ -69,13 +69,18 @@ class IntegerContext(NamedTuple):
     last_bias: NDArray[np.int64]
     skip: NDArray[np.int64]
     shifts: tuple[int, int, int, int]
-    units: int
+    unit_bits: int
     hidden_bits: int
 
     @property
     def arrays(self) -> tuple[NDArray[np.int64], ...]:
         """Weights and biases, from `first` to `skip`."""
         return self[:7]
+
+    @property
+    def units(self) -> int:
+        """Units of inputs and means in a latent's."""
+        return 1 << self.unit_bits
 
     @property
     def input(self) -> int:
@@ -132,10 +137,10 @@ def check(network: IntegerContext) -> None:
     if len(shifts) != 4 or not all(0 <= shift <= SHIFT for shift in shifts):
         raise ValueError(f"expected four shifts of 0..{SHIFT}, found {shifts}; scale the weights")
     least, most = HIDDEN_BITS
-    if network.units not in UNITS or not least <= network.hidden_bits <= most:
+    if network.unit_bits not in UNIT_BITS or not least <= network.hidden_bits <= most:
         raise ValueError(
-            f"expected units of {UNITS} and {least} to {most} bits, found {network.units} and {network.hidden_bits}; "
-            "take those of a stream"
+            f"expected units of {UNIT_BITS} bits and numbers of {least} to {most}, found {network.unit_bits} and "
+            f"{network.hidden_bits}; take those of a stream"
         )
     if (largest := _largest_sum(network)) >= EXACT:
         raise ValueError(f"expected sums below {EXACT}, found one of up to {largest}; use smaller weights and shifts")

@@ -20,7 +20,7 @@ from .context import (
     predictions,
     stages,
 )
-from .context_tables import laplace_tables
+from .context_tables import laplace_tables, split
 
 __all__ = ["decode_tile", "encode_tile", "parents", "predictions", "tile_bits", "tile_coder"]
 
@@ -37,15 +37,6 @@ def tile_coder(backend: Backend) -> ModuleType:
     from . import context_cpu
 
     return context_cpu
-
-
-def split(
-    means: NDArray[np.int64], scales: NDArray[np.int64], units: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The whole number nearest to each mean, and the table of what is left."""
-    half = units // 2
-    centres = (means + half) // units
-    return centres, units * scales + means - units * centres + half
 
 
 def encode_tile(latents: NDArray[np.int32], tile: Tile, network: IntegerContext, lanes: int) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,13 @@ def _distribution(ratio: int, reach: int) -> NDArray[np.int64]:
     return np.concatenate([tail[:0:-1], (1 << 32) - tail])
 
 
+def split(means: NDArray[Any], scales: NDArray[Any], units: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The whole number nearest to each mean, and the table of what is left."""
+    half = units // 2
+    centres = (means + half) // units
+    return centres, units * scales + means - units * centres + half
+
+
 def neighbouring_bits(
     latents: NDArray[np.int32], means: NDArray[np.int32], scales: NDArray[np.int32], units: int
 ) -> NDArray[np.float32]:
@@ -130,9 +137,8 @@ def neighbouring_bits(
         One less, one more, and the derivative of a latent's own bits by itself. Beyond a table's reach, symbols count
         as its escape.
     """
-    half, laplace = units // 2, laplace_tables(units)
-    centres = (means + half) // units
-    table = units * scales + means - units * centres + half
+    laplace = laplace_tables(units)
+    centres, table = split(means, scales, units)
     reach = laplace.reach[table]
     place = latents - centres + reach
     own, less, more = (laplace.cost[table, np.clip(place + d, -1, 2 * reach + 1) % (2 * reach + 2)] for d in (0, -1, 1))

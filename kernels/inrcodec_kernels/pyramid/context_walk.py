@@ -55,7 +55,7 @@ class Layers(NamedTuple):
     scales : ndarray of float32, shape (4,)
         2 to the negative shifts.
     limits : ndarray of float32, shape (3,)
-        The largest magnitudes of a hidden number and of a mean, and the units.
+        The largest magnitudes of a hidden number and of a mean, and the bits of a unit.
     """
 
     first: Floats
@@ -82,7 +82,7 @@ class Layers(NamedTuple):
             biases,
             network.last_bias,
             scales,
-            np.array([network.hidden, network.input, network.units]),
+            np.array([network.hidden, network.input, network.unit_bits]),
         )
         return cls(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
 
@@ -360,8 +360,8 @@ def _sees_nothing(rows, ins, at):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _split(out, layers, table, centres):  # type: ignore[no-untyped-def]
     bias, scales, most, last = layers.last_bias, layers.scales, layers.limits[1], np.float32(MOST_SCALE)
-    units = np.int32(layers.limits[2])
-    bits = np.int32(4 if units == 16 else 3)
+    bits = np.int32(layers.limits[2])
+    units = np.int32(1) << bits
     means, numbers = out[:BLOCK], out[BLOCK:]
     for i in range(min(BLOCK, len(table))):
         mean = np.int32(min(max(np.floor((means[i] + bias[0]) * scales[2]), -most), most))

@@ -67,12 +67,12 @@ def _coding_cases() -> list[Case]:
     kinds |= dict.fromkeys(("first", "level_bias", "second", "second_bias", "last", "skip", "last_bias"), "*fp32")
     kinds |= {"shifts": "*fp32"} | dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level", "width"), "i32")
     cases: list[Case] = []
-    for inputs, width, has, units in (
-        (32, 32, True, 16), (32, 32, True, 8), (32, 16, True, 16), (32, 32, False, 16), (8, 16, True, 16),
+    for inputs, width, has, unit_bits in (
+        (32, 32, True, 4), (32, 32, True, 3), (32, 16, True, 4), (32, 32, False, 4), (8, 16, True, 4),
     ):  # fmt: skip
-        constants = {"HAS_U": has, "HAS_V": has, "N": inputs, "C": width, "UNITS": units, "BITS": 13 if units > 8 else 11}
+        constants = {"HAS_U": has, "HAS_V": has, "N": inputs, "C": width, "UNIT_BITS": unit_bits, "BITS": 7 + unit_bits + 2 * (unit_bits == 4)}
         constants |= {"LANES": 32, "TILE": LATENTS}
-        name = f"decode, {inputs} inputs, H={width}, units of 1/{units}{'' if has else ', coarsest level'}"
+        name = f"decode, {inputs} inputs, H={width}, units of 1/{1 << unit_bits}{'' if has else ', coarsest level'}"
         cases.append((name, decode, kinds, constants, DECODING, {"maxnreg": REGISTERS}))
     numbers = dict.fromkeys(("count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"), "i32")
     for unit, kind in ((16, "*i32"), (1, "*i16")):

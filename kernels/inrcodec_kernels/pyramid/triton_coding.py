@@ -94,7 +94,7 @@ def decode_tiles(
                 data, begin, size, lanes, tiles.places, tiles.rooms, tiles.order, tiles.stages,
                 latents, latents if u is None else u, latents if v is None else v, around, predicted, failed, *network.tensors,
                 tiles.order.shape[1], *tiles.lattice, level, len(network.first),
-                u is not None, v is not None, network.first.shape[1], network.second.shape[1], network.units, network.hidden_bits, MOST_LANES, TILE,
+                u is not None, v is not None, network.first.shape[1], network.second.shape[1], network.unit_bits, network.hidden_bits, MOST_LANES, TILE,
                 num_warps=WARPS, maxnreg=REGISTERS,
             )  # fmt: skip
     return failed.view(torch.bool)
@@ -105,7 +105,7 @@ def decode(
     data, begin, size, lanes, places, rooms, order, stages, latents, u, v, around, predicted, failed,
     taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, starts, first_symbol, centre,
     listed, n_t, n_z, n_y, n_x, level, width,
-    HAS_U: tl.constexpr, HAS_V: tl.constexpr, N: tl.constexpr, C: tl.constexpr, UNITS: tl.constexpr,
+    HAS_U: tl.constexpr, HAS_V: tl.constexpr, N: tl.constexpr, C: tl.constexpr, UNIT_BITS: tl.constexpr,
     BITS: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One tile, stage after stage: contexts of TILE latents at a time, then symbols of as many as there are lanes.
@@ -158,7 +158,7 @@ def decode(
             # A thread is to have a latent with all its taps: see `synthesis_kernel`.
             near = tl.multiple_of(tl.max_contiguous(place[:, None] + shift[None, :], [TILE, 1]), [1, 1])
             seen = tl.load(around + near, mask=live[:, None], other=0).to(tl.float32)
-            tl.store(predicted + number, _predicted(seen, layers, N, C, UNITS, BITS, TILE), mask=live)
+            tl.store(predicted + number, _predicted(seen, layers, N, C, UNIT_BITS, BITS, TILE), mask=live)
         tl.debug_barrier()
         # What does not depend on a state is loaded before its round, for a round waits for nothing but the one before:
         # predictions two rounds ahead, and the intervals that they name, and where latents lie, one.
@@ -180,7 +180,7 @@ def decode(
             )
             wrong |= outside
             tl.store(latents_here + away, value, mask=live)
-            known = UNITS * clamped(value, -_LARGEST, _LARGEST)
+            known = clamped(value, -_LARGEST, _LARGEST) << UNIT_BITS
             tl.store(around + near, known.to(tl.int16), mask=live)
             coded, interval, away, near, live = coded_soon, interval_soon, away_soon, near_soon, soon
             coded_soon, soon = coded_later, later
@@ -214,7 +214,7 @@ def _surround(around, u, v, places, lattice, HAS_U: tl.constexpr, HAS_V: tl.cons
 
 @triton.jit
 def _predicted(
-    seen, layers, N: tl.constexpr, C: tl.constexpr, UNITS: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr
+    seen, layers, N: tl.constexpr, C: tl.constexpr, UNIT_BITS: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr
 ):
     """Centres and tables, in one number; whole numbers in float32, exact whatever the order of the sums."""
     first, level_bias, second, second_bias, last, skip, last_bias, shifts, width = layers
@@ -230,10 +230,10 @@ def _predicted(
     scale += tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1)
     mean = tl.floor((mean + tl.load(last_bias)) * tl.load(shifts + 2)).to(tl.int32)
     scale = tl.floor((scale + tl.load(last_bias + 1)) * tl.load(shifts + 3)).to(tl.int32)
-    mean, scale = clamped(mean, -UNITS * _LARGEST, UNITS * _LARGEST), clamped(scale, 0, _MOST_SCALE)
-    unit_bits: tl.constexpr = 4 if UNITS == 16 else 3
-    middle = (mean + UNITS // 2) >> unit_bits
-    return (middle << 16) + UNITS * scale + mean - UNITS * middle + UNITS // 2
+    units: tl.constexpr = 1 << UNIT_BITS
+    mean, scale = clamped(mean, -units * _LARGEST, units * _LARGEST), clamped(scale, 0, _MOST_SCALE)
+    middle = (mean + units // 2) >> UNIT_BITS
+    return (middle << 16) + units * (scale - middle) + mean + units // 2
 
 
 @triton.jit

@@ -39,7 +39,7 @@ class DeviceContext(NamedTuple):
         The tables, as `rans.triton.DeviceCode` has them.
     centre : Tensor of int32, shape (64 units, 3)
         Of each table: start and frequency of the symbol of the centre, and its number, the reach.
-    units, hidden_bits : int
+    unit_bits, hidden_bits : int
         As the network has them.
     """
 
@@ -55,13 +55,18 @@ class DeviceContext(NamedTuple):
     starts: Tensor
     first_symbol: Tensor
     centre: Tensor
-    units: int
+    unit_bits: int
     hidden_bits: int
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All that is on the device, from `taps` to `centre`."""
         return self[:-2]
+
+    @property
+    def units(self) -> int:
+        """Units of inputs and means in a latent's."""
+        return 1 << self.unit_bits
 
     @classmethod
     def of(cls, network: IntegerContext, present: Sequence[bool], device: torch.device | str) -> DeviceContext:
@@ -91,7 +96,7 @@ class DeviceContext(NamedTuple):
             padded(second_bias, width), padded(last.T, width), padded(skip.T, inputs), last_bias,
             torch.tensor([0.5**shift for shift in network.shifts], device=device),
             torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
-            torch.from_numpy(centre.astype(np.int32)).to(device), network.units, network.hidden_bits,
+            torch.from_numpy(centre.astype(np.int32)).to(device), network.unit_bits, network.hidden_bits,
         )  # fmt: skip
 
 

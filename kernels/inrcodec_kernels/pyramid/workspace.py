@@ -24,8 +24,6 @@ class Workspace:
 
     def cleared(self, name: str, size: int) -> Floats:
         """The same, zeros."""
-        fresh = name not in self._held or len(self._held[name]) != size
         found = self.kept(name, size)
-        if not fresh:
-            found.fill(0)
+        found.fill(0)
         return found
