@@ -8,7 +8,7 @@ from .layout import Floats
 
 
 class Workspace:
-    """Flat arrays of one layout, by name: of fresh ones, page by page, a fit would spend a sixth of its time on the first touch.
+    """Flat arrays of one layout, by name: of fresh ones every page would be touched for the first time in every step of a fit.
 
     Two calls that run at a time must not share one.
     """
