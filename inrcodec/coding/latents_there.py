@@ -35,7 +35,8 @@ class DeviceLatentCoder:
     def __init__(self, layout: Layout, network: IntegerContext, device: str) -> None:
         self.layout, self.device = layout, device
         self._kernels = device_pyramid()
-        self._network = self._kernels.DeviceContext.of(network, [n > 1 for n in layout.shape], device)
+        self._present = [n > 1 for n in layout.shape]
+        self._network = self._kernels.DeviceContext.of(network, self._present, device)
 
     def decode(self, coded: Sequence[Coded], level: int, boxes: Sequence[Box], read: ReadThere) -> list[Tensor]:
         """Latents of some tiles of a level, decoded in one launch.
@@ -71,7 +72,7 @@ class DeviceLatentCoder:
         moved = [(_extents(origin, start), _extents(origin, stop)) for start, stop in boxes]
         latents = self._empty(_extents(origin, end))
         starts, shapes = [start for start, _ in moved], [_extents(*box) for box in boxes]
-        tiles = self._kernels.DeviceTiles.of(starts, shapes, tuple(latents.shape), self.device)
+        tiles = self._kernels.DeviceTiles.of(starts, shapes, tuple(latents.shape), self._present, self.device)
         failed = self._kernels.decode_tiles(*self._uploaded(coded), tiles, level, self._network, u, v, latents)
         if bool(failed.any()):
             raise impossible(CodedError())

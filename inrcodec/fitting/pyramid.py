@@ -342,19 +342,22 @@ class PyramidFit:
 
     def level_bits(self, latents: list[NDArray[np.int32]]) -> NDArray[np.float64]:
         """Bits of whole latents, those of each level."""
-        floats = [y.astype(np.float32) for y in latents]
-        return self._rate(floats)[0]
+        return down(self._rate(self._there(latents))[0])
 
     def squares(self, latents: list[NDArray[Any]]) -> float:
         """Sum of squared errors of latents as they count, in units of the step."""
-        return self._squares([y.astype(np.float32) for y in latents], self._weights)
+        return self._squares(self._there(latents), self._weights)
 
     def slopes(self, latents: list[NDArray[np.int32]]) -> tuple[list[Floats], list[Floats]]:
         """Gradients of the squared error, in units of the step, and of the bits at whole latents."""
-        floats = [y.astype(np.float32) for y in latents]
-        _, of_error, _ = self._errors(floats, self._weights)
-        _, of_rate, _ = self._rate(floats)
-        return of_error, of_rate
+        there = self._there(latents)
+        _, of_error, _ = self._errors(there, self._weights)
+        _, of_rate, _ = self._rate(there)
+        return [down(by) for by in of_error], [down(by) for by in of_rate]
+
+    def _there(self, latents: list[NDArray[Any]]) -> list[Any]:
+        """Latents where the fit has its own."""
+        return [up(y.astype(np.float32), self._backend) for y in latents]
 
     def cost(self, least: float = Schedule.least) -> Cost:
         """Of the rounded latents."""

@@ -71,7 +71,8 @@ def rate(
     backend : Backend
         With "triton", tensors may stand for arrays; then all results are tensors.
     workspace : Workspace, optional
-        Of calls one after the other with the same layout, compiled loops keep their arrays there.
+        Of calls one after the other with the same layout, compiled loops keep their arrays there, and devices recordings of
+        their kernels; tensors that are returned then hold until the next such call.
 
     Returns
     -------
@@ -91,7 +92,7 @@ def rate(
     if on_device(backend):
         from . import triton
 
-        return triton.rate_of(latents, context, layout, least, backend.device)
+        return triton.rate_of(latents, context, layout, least, backend.device, workspace)
     if compiled_on_host(backend):
         from . import cpu
 
@@ -142,7 +143,7 @@ def distortion(
     if on_device(backend):
         from . import triton
 
-        return triton.distortion_of(latents, synthesis, layout, target, weights, backend.device)
+        return triton.distortion_of(latents, synthesis, layout, target, weights, backend.device, workspace)
     if compiled_on_host(backend):
         from . import cpu
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..recorded import Repeated
 from . import triton_fit, triton_pointwise
 from .context import IntegerContext, Tile
 from .layout import Box, Context, Layout, Place, Synthesis
@@ -23,6 +24,7 @@ from .triton_context import DeviceContext
 from .triton_parents import parents
 from .triton_synthesis import DeviceSynthesis, synthesise_box
 from .triton_tiles import DeviceTiles
+from .workspace import Workspace
 
 __all__ = [
     "DeviceContext",
@@ -49,21 +51,35 @@ def box_of(
     return _like(synthesise_box(there, origins, DeviceSynthesis.of(synthesis, layout, device), layout, box), latents[0])
 
 
-def rate_of(latents: Sequence[Any], context: Context, layout: Layout, least: float, device: str) -> Any:
-    """As `inrcodec_kernels.pyramid.rate`, of arrays or of tensors."""
-    there = [_up(own, device) for own in latents]
-    bits, gradients, of_context = triton_fit.rate(there, triton_fit.tensors(context, device), layout, least)
+def rate_of(
+    latents: Sequence[Any], context: Context, layout: Layout, least: float, device: str, workspace: Workspace | None = None
+) -> Any:
+    """As `inrcodec_kernels.pyramid.rate`, of arrays or of tensors; tensors that are returned hold until the workspace is used again."""
+    there, parameters, count = [_up(own, device) for own in latents], triton_fit.tensors(context, device), len(latents)
+
+    def computed(*given: Tensor) -> Any:
+        return triton_fit.rate(given[:count], Context(*given[count:]), layout, least)  # type: ignore[arg-type]
+
+    workspace = workspace or Workspace()
+    bits, gradients, of_context = workspace.once(("rate", least), lambda: Repeated(computed))([*there, *parameters])
     given = latents[0]
     return _like(bits, given), [_like(g, given) for g in gradients], Context(*(_like(g, given) for g in of_context))
 
 
 def distortion_of(
-    latents: Sequence[Any], synthesis: Synthesis, layout: Layout, target: Any, weights: Any, device: str
-) -> Any:
-    """As `inrcodec_kernels.pyramid.distortion`, of arrays or of tensors."""
-    there, parameters = [_up(own, device) for own in latents], triton_fit.tensors(synthesis, device)
-    counted = None if weights is None else _up(weights, device)
-    squares, gradients, of_synthesis = triton_fit.distortion(there, parameters, layout, _up(target, device), counted)
+    latents: Sequence[Any], synthesis: Synthesis, layout: Layout, target: Any, weights: Any, device: str,
+    workspace: Workspace | None = None,
+) -> Any:  # fmt: skip
+    """As `inrcodec_kernels.pyramid.distortion`, of arrays or of tensors; tensors that are returned as by `rate_of`."""
+    there, parameters, count = [_up(own, device) for own in latents], triton_fit.tensors(synthesis, device), len(latents)
+    compared = [_up(each, device) for each in (target, weights) if each is not None]
+
+    def computed(*given: Tensor) -> Any:
+        (seen, *counted), own = given[count : count + len(compared)], given[count + len(compared) :]
+        return triton_fit.distortion(given[:count], Synthesis(*own), layout, seen, *counted)  # type: ignore[arg-type]
+
+    workspace, name = workspace or Workspace(), ("distortion", *(tuple(each.shape) for each in compared))
+    squares, gradients, of_synthesis = workspace.once(name, lambda: Repeated(computed))([*there, *compared, *parameters])
     given = latents[0]
     total = squares if isinstance(given, Tensor) else float(squares)
     return total, [_like(g, given) for g in gradients], Synthesis(*(_like(g, given) for g in of_synthesis))
@@ -107,7 +123,7 @@ def tiles_of(
     failed = decode_tiles(
         torch.from_numpy(np.concatenate(data)).to(device), (size.cumsum(0) - size).to(device), size.to(device),
         torch.tensor(lanes, dtype=torch.int32, device=device),
-        DeviceTiles.of([t.start for t in tiles], [t.shape for t in tiles], lattice, device),
+        DeviceTiles.of([t.start for t in tiles], [t.shape for t in tiles], lattice, tiles[0].present, device),
         level, DeviceContext.of(network, tiles[0].present, device), coarser[0], coarser[1], there,
     )  # fmt: skip
     if isinstance(latents, Tensor):

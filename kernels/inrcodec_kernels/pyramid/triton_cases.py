@@ -6,7 +6,8 @@ from typing import Any
 
 from ..siren.reference import LARGEST
 from .reference import SLOPE
-from .triton_coding import REGISTERS, decode
+from .triton_coding import PART as AROUND
+from .triton_coding import REGISTERS, decode, surround
 from .triton_coding import TILE as LATENTS
 from .triton_coding import WARPS as DECODING
 from .triton_gradients import FEW, PRECISION, SPAN, gather_kernel, products_kernel
@@ -61,19 +62,20 @@ def _upsampling_cases() -> list[Case]:
 
 def _coding_cases() -> list[Case]:
     kinds = dict.fromkeys(("data", "failed", "first_symbol"), "*u8")
-    kinds |= dict.fromkeys(("begin", "size", "rooms"), "*i64")
-    kinds |= dict.fromkeys(("lanes", "places", "order", "stages", "latents", "taps", "starts"), "*i32")
-    kinds |= dict.fromkeys(("centre", "predicted"), "*i32") | dict.fromkeys(("u", "v", "around"), "*i16")
-    kinds |= dict.fromkeys(("first", "level_bias", "second", "second_bias", "last", "skip", "last_bias"), "*fp32")
-    kinds |= {"shifts": "*fp32"} | dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level", "width"), "i32")
+    kinds |= dict.fromkeys(("begin", "size", "rooms", "near_symbols"), "*i64")
+    kinds |= dict.fromkeys(("lanes", "places", "order", "stages", "latents", "taps", "starts", "reaches", "predicted"), "*i32")
+    kinds |= dict.fromkeys(("u", "v", "around"), "*i16") | dict.fromkeys(("first", "second"), "*fp16")
+    kinds |= dict.fromkeys(("level_bias", "second_bias", "last", "skip", "last_bias", "shifts"), "*fp32")
+    kinds |= dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level"), "i32")
+    three = {"HAS_T": False, "HAS_Z": True, "HAS_Y": True, "HAS_X": True}
     cases: list[Case] = []
-    for inputs, width, has, unit_bits in (
-        (32, 32, True, 4), (32, 32, True, 3), (32, 16, True, 4), (32, 32, False, 4), (8, 16, True, 4),
-    ):  # fmt: skip
-        constants = {"HAS_U": has, "HAS_V": has, "N": inputs, "C": width, "UNIT_BITS": unit_bits, "BITS": 7 + unit_bits + 2 * (unit_bits == 4)}
-        constants |= {"LANES": 32, "TILE": LATENTS}
-        name = f"decode, {inputs} inputs, H={width}, units of 1/{1 << unit_bits}{'' if has else ', coarsest level'}"
-        cases.append((name, decode, kinds, constants, DECODING, {"maxnreg": REGISTERS}))
+    for inputs, width, unit_bits, bits in ((32, 32, 4, 14), (32, 32, 4, 12), (32, 32, 3, 11), (32, 16, 4, 13), (16, 16, 4, 14)):
+        constants = {"N": inputs, "C": width, "UNIT_BITS": unit_bits, "BITS": bits, "LANES": 32, "TILE": LATENTS, **three}
+        name = f"decode, {inputs} inputs, H={width}, units of 1/{1 << unit_bits}, hidden numbers of {bits} bits"
+        types = {a: kinds[a] for a in decode.arg_names if a in kinds}
+        cases.append((name, decode, types, constants, DECODING, {"maxnreg": REGISTERS, "num_stages": 1}))
+    types = {a: kinds[a] for a in surround.arg_names if a in kinds}
+    cases.append(("surround", surround, types, {"HAS_V": True, "PART": AROUND, **three}, DECODING))
     numbers = dict.fromkeys(("count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"), "i32")
     for unit, kind in ((16, "*i32"), (1, "*i16")):
         constants = {"UNIT": unit, "HT": 0, "HZ": 1, "HY": 1, "HX": 1, "PART": PART}

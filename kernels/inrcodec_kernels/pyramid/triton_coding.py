@@ -12,19 +12,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..rans.triton import MOST_LANES, symbol_of, word
+from ..rans.triton import MOST_LANES, near_of, near_symbol_of, symbol_of, word
 from .context import LARGEST, LIMIT, MOST_SCALE, SLOPE_SHIFT
-from .triton_context import DeviceContext
+from .triton_context import NEAR_FIRST, WIDE, DeviceContext
 from .triton_tiles import DeviceTiles
 from .triton_upsampling import clamped, on
 
 TILE = 128
 """Latents whose contexts are found together: one a thread."""
 WARPS = 4
-REGISTERS = 184
+REGISTERS = 248
 """Most registers of a thread: left alone, the assembler moves some to memory for more programs than there are tiles."""
 
+PART = 1024
+"""Sites of a program that fills surroundings."""
+NARROW = 11
+"""Bits of hidden numbers up to which they are whole numbers of a float16."""
+
 _LEAST = tl.constexpr(1 << 16)
+_NEAR_FIRST, _NARROW, _WIDE = (tl.constexpr(n) for n in (NEAR_FIRST, NARROW, WIDE))
 _LARGEST, _LIMIT, _MOST_SCALE = (tl.constexpr(n) for n in (LARGEST, LIMIT, MOST_SCALE))
 _LESS = tl.constexpr(0.5**SLOPE_SHIFT)
 
@@ -87,26 +93,29 @@ def decode_tiles(
         raise ValueError(f"expected a level below {len(network.level_bias)}, found {level}; take the stream's network")
     failed = torch.zeros(count, dtype=torch.uint8, device=data.device)
     if count:
-        around = torch.empty(tiles.surroundings, dtype=torch.int16, device=data.device)
+        around = torch.zeros(tiles.surroundings, dtype=torch.int16, device=data.device)
         predicted = torch.empty(tiles.predicted, dtype=torch.int32, device=data.device)
         with on(latents):
+            if u is not None:
+                surround[(triton.cdiv(tiles.largest, PART), count)](
+                    around, u, u if v is None else v, size, tiles.places, tiles.rooms, *tiles.lattice,
+                    v is not None, *tiles.present, PART, num_warps=WARPS,
+                )  # fmt: skip
             decode[(count,)](
-                data, begin, size, lanes, tiles.places, tiles.rooms, tiles.order, tiles.stages,
-                latents, latents if u is None else u, latents if v is None else v, around, predicted, failed, *network.tensors,
-                tiles.order.shape[1], *tiles.lattice, level, len(network.first),
-                u is not None, v is not None, network.first.shape[1], network.second.shape[1], network.unit_bits, network.hidden_bits, MOST_LANES, TILE,
-                num_warps=WARPS, maxnreg=REGISTERS,
+                data, begin, size, lanes, tiles.places, tiles.rooms, tiles.order, tiles.stages, latents, around, predicted, failed,
+                *network.tensors, tiles.order.shape[1], *tiles.lattice[1:], level, *tiles.present, network.first.shape[1],
+                network.second.shape[1], network.unit_bits, network.hidden_bits, MOST_LANES, TILE, num_warps=WARPS, num_stages=1, maxnreg=REGISTERS,
             )  # fmt: skip
     return failed.view(torch.bool)
 
 
 @triton.jit
 def decode(
-    data, begin, size, lanes, places, rooms, order, stages, latents, u, v, around, predicted, failed,
-    taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, starts, first_symbol, centre,
-    listed, n_t, n_z, n_y, n_x, level, width,
-    HAS_U: tl.constexpr, HAS_V: tl.constexpr, N: tl.constexpr, C: tl.constexpr, UNIT_BITS: tl.constexpr,
-    BITS: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
+    data, begin, size, lanes, places, rooms, order, stages, latents, around, predicted, failed,
+    taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, starts, first_symbol, near_symbols, reaches,
+    listed, n_z, n_y, n_x, level,
+    HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
+    UNIT_BITS: tl.constexpr, BITS: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One tile, stage after stage: contexts of TILE latents at a time, then symbols of as many as there are lanes.
 
@@ -117,20 +126,8 @@ def decode(
     lanes_here, bytes_here = tl.load(lanes + tile), tl.load(size + tile)
     source = (data + tl.load(begin + tile), bytes_here)
     places, rooms = places + tile * 8, rooms + tile * 5
-    m_t, m_z, m_y, m_x = tl.load(places + 4), tl.load(places + 5), tl.load(places + 6), tl.load(places + 7)
     order, stages = order + tl.load(rooms), stages + tl.load(rooms + 1)
     around, predicted = around + tl.load(rooms + 3), predicted + tl.load(rooms + 4)
-    corner = (tl.load(places).to(tl.int64) * n_z + tl.load(places + 1)) * n_y + tl.load(places + 2)
-    latents_here = latents + corner * n_x + tl.load(places + 3)
-    # A tile without bytes has zeros.
-    if bytes_here == 0:
-        for start in range(0, m_t * m_z * m_y * m_x, TILE):
-            number = start + tl.arange(0, TILE)
-            inside = number < m_t * m_z * m_y * m_x
-            away = tl.load(order + listed + number, mask=inside, other=0)
-            tl.store(latents_here + away, tl.zeros((TILE,), tl.int32), mask=inside)
-    else:
-        _surround(around, u, v, places, (n_t, n_z, n_y, n_x), HAS_U, HAS_V, TILE)
 
     sensible = (lanes_here >= 1) & (lanes_here <= LANES)
     lanes_here = clamped(lanes_here, 1, LANES)
@@ -140,50 +137,61 @@ def decode(
     state = word(source, 4 * lane, used) | (word(source, 4 * lane + 2, used) << 16)
     wrong = tl.max((used & (state < _LEAST)).to(tl.int32), 0)
 
-    layers = (first, level_bias + level * width, second, second_bias, last, skip, last_bias, shifts, width)
-    # A tap's distance within the surroundings; 32 bits hold it, for a tile of 64^4 has 2^26 of them.
-    tap = tl.arange(0, N)
-    shift = (tl.load(taps + tap) * (m_z + 2) + tl.load(taps + N + tap)) * (m_y + 2) + tl.load(taps + 2 * N + tap)
-    shift = shift * (m_x + 2) + tl.load(taps + 3 * N + tap)
-    shift += tl.load(taps + 4 * N + tap) * ((m_t + 2) * (m_z + 2) * (m_y + 2) * (m_x + 2))
+    # A tap's distance within the surroundings; 32 bits hold it, for a tile of 64^4 has fewer than 2^29 places there.
+    pitch_t, pitch_z, pitch_y, pitch_x, whole = _pitches(places, HAS_T, HAS_Z, HAS_Y, HAS_X)
+    tap, channel, number = tl.arange(0, N), tl.arange(0, C), tl.arange(0, TILE)
+    shift = tl.load(taps + tap) * pitch_t + tl.load(taps + N + tap) * pitch_z + tl.load(taps + 2 * N + tap) * pitch_y
+    shift += tl.load(taps + 3 * N + tap) * pitch_x + tl.load(taps + 4 * N + tap) * whole
+    of_first, of_second = tap[:, None] * C + channel[None, :], channel[:, None] * C + channel[None, :]
+    first_parts = tl.load(first + of_first), tl.load(first + N * C + of_first)
+    second_parts = tl.load(second + of_second), tl.load(second + C * C + of_second)
+    others = level_bias + level * C, second_bias, last, last_bias, skip, shifts
+    # A tile without bytes has no stages, and zeros.
     count = tl.where(bytes_here > 0, tl.load(rooms + 2), 0).to(tl.int32)
     for stage in range(0, count):
         stage_first, stage_stop = tl.load(stages + stage), tl.load(stages + stage + 1)
         # What the stage before stored is seen from here on.
         tl.debug_barrier()
         for start in range(stage_first, stage_stop, TILE):
-            number = start + tl.arange(0, TILE)
-            live = number < stage_stop
-            place = tl.load(order + number, mask=live, other=0)
-            # A thread is to have a latent with all its taps: see `synthesis_kernel`.
+            live = start + number < stage_stop
+            place = tl.load(order + start + number, mask=live, other=0)
+            # Threads side by side are to load latents side by side: see `synthesis_kernel`.
             near = tl.multiple_of(tl.max_contiguous(place[:, None] + shift[None, :], [TILE, 1]), [1, 1])
-            seen = tl.load(around + near, mask=live[:, None], other=0).to(tl.float32)
-            tl.store(predicted + number, _predicted(seen, layers, N, C, UNIT_BITS, BITS, TILE), mask=live)
+            seen = tl.load(around + near, mask=live[:, None], other=0)
+            coded = _predicted(seen, first_parts, second_parts, others, N, C, UNIT_BITS, BITS)
+            tl.store(predicted + start + number, coded, mask=live)
         tl.debug_barrier()
         # What does not depend on a state is loaded before its round, for a round waits for nothing but the one before:
-        # predictions two rounds ahead, and the intervals that they name, and where latents lie, one.
-        number = stage_first + lane
-        live = used & (number < stage_stop)
-        coded = tl.load(predicted + number, mask=live, other=0)
-        interval = _interval(centre, coded, live)
-        away, near = _places_of(order, listed, number, live)
-        soon = used & (number + lanes_here < stage_stop)
-        coded_soon = tl.load(predicted + number + lanes_here, mask=soon, other=0)
+        # predictions two rounds ahead, and what their tables say of the likeliest symbols, and where latents lie, one.
+        live, soon = used & (stage_first + lane < stage_stop), used & (stage_first + lanes_here + lane < stage_stop)
+        coded = tl.load(predicted + stage_first + lane, mask=live, other=0)
+        coded_soon = tl.load(predicted + stage_first + lanes_here + lane, mask=soon, other=0)
+        words = near_of(near_symbols, coded & 0xFFFF, live)
+        near = tl.load(order + stage_first + lane, mask=live, other=0)
         for start in range(stage_first, stage_stop, lanes_here):
-            number = start + lane
-            later = used & (number + 2 * lanes_here < stage_stop)
-            coded_later = tl.load(predicted + number + 2 * lanes_here, mask=later, other=0)
-            interval_soon = _interval(centre, coded_soon, soon)
-            away_soon, near_soon = _places_of(order, listed, number + lanes_here, soon)
+            later = used & (start + 2 * lanes_here + lane < stage_stop)
+            coded_later = tl.load(predicted + start + 2 * lanes_here + lane, mask=later, other=0)
+            words_soon = near_of(near_symbols, coded_soon & 0xFFFF, soon)
+            near_soon = tl.load(order + start + lanes_here + lane, mask=soon, other=0)
             value, state, at, bit, outside = _latent(
-                state, at, bit, coded, interval, lane, live, source, starts, first_symbol, LANES
+                state, at, bit, coded, words, lane, live, source, (starts, first_symbol), reaches, LANES
             )
             wrong |= outside
-            tl.store(latents_here + away, value, mask=live)
+            # In the place of what was predicted; in the lattice they would lie far from each other.
+            tl.store(predicted + start + lane, value, mask=live)
             known = clamped(value, -_LARGEST, _LARGEST) << UNIT_BITS
             tl.store(around + near, known.to(tl.int16), mask=live)
-            coded, interval, away, near, live = coded_soon, interval_soon, away_soon, near_soon, soon
+            coded, words, near, live = coded_soon, words_soon, near_soon, soon
             coded_soon, soon = coded_later, later
+
+    tl.debug_barrier()
+    corner = (tl.load(places).to(tl.int64) * n_z + tl.load(places + 1)) * n_y + tl.load(places + 2)
+    latents_here = latents + corner * n_x + tl.load(places + 3)
+    total = tl.load(places + 4) * tl.load(places + 5) * tl.load(places + 6) * tl.load(places + 7)
+    for start in range(0, total, TILE):
+        live = start + number < total
+        value = tl.load(predicted + start + number, mask=live & (bytes_here > 0), other=0)
+        tl.store(latents_here + tl.load(order + listed + start + number, mask=live, other=0), value, mask=live)
 
     wrong |= tl.max((used & (state != _LEAST)).to(tl.int32), 0) | (at + (bit + 7) // 8 != bytes_here).to(tl.int32)
     wrong = tl.where(bytes_here > 0, wrong, 0) | (sensible == 0).to(tl.int32)
@@ -191,45 +199,71 @@ def decode(
 
 
 @triton.jit
-def _surround(around, u, v, places, lattice, HAS_U: tl.constexpr, HAS_V: tl.constexpr, TILE: tl.constexpr):
-    """A tile's surroundings before it is decoded: no latents, U and V; beyond the lattice, the nearest site."""
-    r_t, r_z, r_y = tl.load(places + 4) + 2, tl.load(places + 5) + 2, tl.load(places + 6) + 2
-    r_x = tl.load(places + 7) + 2
-    count = r_t * r_z * r_y * r_x
-    for start in range(0, count, TILE):
-        index = start + tl.arange(0, TILE)
-        mask = index < count
-        line = index // r_x
-        plane = line // r_y
-        t = clamped(tl.load(places) + plane // r_z - 1, 0, lattice[0] - 1)
-        z = clamped(tl.load(places + 1) + plane % r_z - 1, 0, lattice[1] - 1)
-        y = clamped(tl.load(places + 2) + line % r_y - 1, 0, lattice[2] - 1)
-        x = clamped(tl.load(places + 3) + index % r_x - 1, 0, lattice[3] - 1)
-        site = ((t * lattice[1] + z) * lattice[2] + y) * lattice[3] + x
-        none = tl.zeros((TILE,), tl.int16)
-        tl.store(around + index, none, mask=mask)
-        tl.store(around + count + index, tl.load(u + site, mask=mask, other=0) if HAS_U else none, mask=mask)
-        tl.store(around + 2 * count + index, tl.load(v + site, mask=mask, other=0) if HAS_V else none, mask=mask)
+def _pitches(places, HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr):
+    """As `skewed`, of a tile's surroundings."""
+    r_t, r_z, r_y, r_x = _ringed(places, HAS_T, HAS_Z, HAS_Y, HAS_X)
+    plane = r_z * r_y
+    pitch_t = (4 * (r_z - 1) + 2 * (r_y - 1) + r_x) * plane
+    return pitch_t, 4 * plane + r_y, 2 * plane + 1, plane, r_t * pitch_t
+
+
+@triton.jit
+def _ringed(places, HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr):
+    """Extents of a tile with its ring."""
+    r_t, r_z = tl.load(places + 4) + 2 * HAS_T, tl.load(places + 5) + 2 * HAS_Z
+    return r_t, r_z, tl.load(places + 6) + 2 * HAS_Y, tl.load(places + 7) + 2 * HAS_X
+
+
+@triton.jit
+def surround(
+    around, u, v, size, places, rooms, n_t, n_z, n_y, n_x,
+    HAS_V: tl.constexpr, HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr, PART: tl.constexpr,
+):  # fmt: skip
+    """U and V of a tile's surroundings; beyond the lattice, those of the nearest site."""
+    tile = tl.program_id(1)
+    places = places + tile * 8
+    around = around + tl.load(rooms + tile * 5 + 3)
+    pitch_t, pitch_z, pitch_y, pitch_x, whole = _pitches(places, HAS_T, HAS_Z, HAS_Y, HAS_X)
+    r_t, r_z, r_y, r_x = _ringed(places, HAS_T, HAS_Z, HAS_Y, HAS_X)
+    index = tl.program_id(0) * PART + tl.arange(0, PART)
+    mask = (index < r_t * r_z * r_y * r_x) & (tl.load(size + tile) > 0)
+    line = index // r_x
+    plane = line // r_y
+    x, y, z, t = index % r_x, line % r_y, plane % r_z, plane // r_z
+    here = around + t * pitch_t + z * pitch_z + y * pitch_y + x * pitch_x
+    t = clamped(tl.load(places) + t - HAS_T, 0, n_t - 1)
+    z = clamped(tl.load(places + 1) + z - HAS_Z, 0, n_z - 1)
+    y = clamped(tl.load(places + 2) + y - HAS_Y, 0, n_y - 1)
+    x = clamped(tl.load(places + 3) + x - HAS_X, 0, n_x - 1)
+    site = ((t * n_z + z) * n_y + y) * n_x + x
+    tl.store(here + whole, tl.load(u + site, mask=mask, other=0), mask=mask)
+    if HAS_V:
+        tl.store(here + 2 * whole, tl.load(v + site, mask=mask, other=0), mask=mask)
 
 
 @triton.jit
 def _predicted(
-    seen, layers, N: tl.constexpr, C: tl.constexpr, UNIT_BITS: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr
+    seen, first_parts, second_parts, others, N: tl.constexpr, C: tl.constexpr, UNIT_BITS: tl.constexpr, BITS: tl.constexpr
 ):
-    """Centres and tables, in one number; whole numbers in float32, exact whatever the order of the sums."""
-    first, level_bias, second, second_bias, last, skip, last_bias, shifts, width = layers
-    tap, channel = tl.arange(0, N), tl.arange(0, C)
-    hidden = tl.zeros((TILE, C), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
-    shift = tl.load(shifts)
-    for c in range(width):
-        one = tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(level_bias + c)
-        hidden += tl.load(second + c * C + channel)[None, :] * _requantised(one, shift, BITS)[:, None]
+    """Centres and tables, in one number.
+
+    Products of whole numbers of up to 11 bits are exact, whatever multiplies them, and so are their sums: below 2^24.
+    """
+    level_bias, second_bias, last, last_bias, skip, shifts = others
+    first_high, first_low = first_parts
+    second_high, second_low = second_parts
+    tap, channel, inputs = tl.arange(0, N), tl.arange(0, C), seen.to(tl.float16)
+    hidden = tl.dot(inputs, first_low, 128.0 * tl.dot(inputs, first_high)) + tl.load(level_bias + channel)[None, :]
+    hidden = _requantised(hidden, tl.load(shifts), BITS)
+    hidden = _multiplied(hidden, second_high, second_low, BITS) + tl.load(second_bias + channel)[None, :]
     hidden = _requantised(hidden, tl.load(shifts + 1), BITS)
-    mean = tl.sum(tl.load(last + channel)[None, :] * hidden, 1) + tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
-    scale = tl.sum(tl.load(last + C + channel)[None, :] * hidden, 1)
-    scale += tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1)
-    mean = tl.floor((mean + tl.load(last_bias)) * tl.load(shifts + 2)).to(tl.int32)
-    scale = tl.floor((scale + tl.load(last_bias + 1)) * tl.load(shifts + 3)).to(tl.int32)
+    direct = seen.to(tl.float32)
+    mean = tl.sum(tl.load(last + channel)[None, :] * hidden, 1) + tl.load(last_bias)
+    scale = tl.sum(tl.load(last + C + channel)[None, :] * hidden, 1) + tl.load(last_bias + 1)
+    mean += tl.sum(tl.load(skip + tap)[None, :] * direct, 1)
+    scale += tl.sum(tl.load(skip + N + tap)[None, :] * direct, 1)
+    mean = tl.floor(mean * tl.load(shifts + 2)).to(tl.int32)
+    scale = tl.floor(scale * tl.load(shifts + 3)).to(tl.int32)
     units: tl.constexpr = 1 << UNIT_BITS
     mean, scale = clamped(mean, -units * _LARGEST, units * _LARGEST), clamped(scale, 0, _MOST_SCALE)
     middle = (mean + units // 2) >> UNIT_BITS
@@ -237,17 +271,21 @@ def _predicted(
 
 
 @triton.jit
-def _requantised(total, shift, BITS: tl.constexpr):
-    found, largest = tl.floor(total * tl.where(total < 0, shift * _LESS, shift)), (1 << BITS) - 1.0
-    return tl.minimum(tl.maximum(found, -largest), largest)
+def _multiplied(values, high, low, BITS: tl.constexpr):
+    """Hidden numbers times weights in two parts; numbers of many bits are parted likewise, and weights have few bits then."""
+    if BITS <= _NARROW:
+        whole = values.to(tl.float16)
+        return tl.dot(whole, low, 128.0 * tl.dot(whole, high))
+    many = tl.floor((values + 64) * (1 / 128))
+    above, below = many.to(tl.float16), (values - 128 * many).to(tl.float16)
+    found = tl.dot(below, high, tl.dot(above, low, 128.0 * tl.dot(above, high))) if BITS < _WIDE else tl.dot(above, low)
+    return tl.dot(below, low, 128.0 * found)
 
 
 @triton.jit
-def _interval(centre, coded, live):
-    """Of the tables that predictions name: where the centre's interval begins, its length, and how far symbols reach."""
-    row = centre + 3 * (coded & 0xFFFF)
-    start, frequency = tl.load(row, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
-    return start.to(tl.uint32), frequency.to(tl.uint32), tl.load(row + 2, mask=live, other=0)
+def _requantised(total, shift, BITS: tl.constexpr):
+    found, largest = tl.floor(total * tl.where(total < 0, shift * _LESS, shift)), (1 << BITS) - 1.0
+    return tl.minimum(tl.maximum(found, -largest), largest)
 
 
 @triton.jit
@@ -258,24 +296,22 @@ def _places_of(order, listed, number, live):
 
 @triton.jit
 def _latent(
-    state, at, bit, coded, interval, lane, live, source, starts, first_symbol, LANES: tl.constexpr
+    state, at, bit, coded, words, lane, live, source, tables, reaches, LANES: tl.constexpr
 ):  # fmt: skip
     """Latents of the live lanes, states, the next word and plain bit, and whether one is too large.
 
-    Most symbols are the centre's, and most take no word: the rest is looked at only where there is any.
+    Most symbols are among the likeliest: the rest is looked at only where there is any.
     """
-    start, frequency, reach = interval
-    middle, slot = coded >> 16, (state & 0xFFFF) - start
-    other = live & (slot >= frequency)
-    value = middle
-    known = tl.where(live & (other == 0), frequency * (state >> 16) + slot, state)
-    wrong, escaped = tl.full((), 0, tl.int32), lane < 0
+    middle = coded >> 16
+    count, state, other = near_symbol_of(state, words, live)
+    value = middle + (count - 1 + _NEAR_FIRST)
+    reach, escaped = tl.zeros_like(middle), lane < 0
     if tl.max(other.to(tl.int32), 0) > 0:
-        symbol, after = symbol_of(state, coded & 0xFFFF, other, (starts, first_symbol, first_symbol))
-        known = tl.where(other, after, known)
-        value = tl.where(other, middle + symbol - reach, middle)
+        symbol, state = symbol_of(state, coded & 0xFFFF, other, tables)
+        reach = tl.load(reaches + (coded & 0xFFFF), mask=other, other=0)
+        value = tl.where(other, middle + symbol - reach, value)
         escaped = other & (symbol > 2 * reach)
-    state = known
+    wrong = tl.full((), 0, tl.int32)
     short = live & (state < _LEAST)
     words = tl.sum(short.to(tl.int32), 0)
     if words > 0:

@@ -10,15 +10,23 @@ import torch
 import triton
 from torch import Tensor
 
+from ..rans.tables import near_starts
 from . import context
 from .context import IntegerContext
 from .context_tables import laplace_tables
 from .layout import AXES
 from .triton_synthesis import padded
 
+WIDE = 13
+"""Bits of hidden numbers from which on the weights that they meet are whole numbers of a float16, or sums would be too large."""
+LEAST_EDGE = 16
+"""What tl.dot wants of every extent of a matrix."""
+NEAR_FIRST = -2
+"""The first of the symbols that most are among, from the centre's: five, with the start of the one behind them."""
+
 
 class DeviceContext(NamedTuple):
-    """An `IntegerContext` and the tables on a device, as the kernel reads them; n inputs padded to N, H to C.
+    """An `IntegerContext` and the tables on a device, as the kernel reads them; n inputs padded to N, H to C, both at least 16.
 
     Make it once for a stream: `decode_tiles` copies no weights.
 
@@ -26,19 +34,23 @@ class DeviceContext(NamedTuple):
     ----------
     taps : Tensor of int32, shape (5, N)
         Offsets of the inputs along t, z, y, x; and whether it is a latent (0), U (1) or V (2). What pads has no weight.
-    first : Tensor of float32, shape (H, N)
-    level_bias : Tensor, shape (K, H)
-    second : Tensor, shape (H, C)
-    second_bias : Tensor, shape (C,)
+    first : Tensor of float16, shape (2, N, C)
+        Weights in two parts, for a float16 has 11 bits: multiples of 128, over 128, and what is left.
+    level_bias : Tensor of float32, shape (K, C)
+    second : Tensor of float16, shape (2, C, C)
+        Likewise; from `WIDE` bits of hidden numbers on all is left.
+    second_bias : Tensor of float32, shape (C,)
     last : Tensor, shape (2, C)
     skip : Tensor, shape (2, N)
     last_bias : Tensor, shape (2,)
-    shifts : Tensor of float32, shape (4,)
+    shifts : Tensor, shape (4,)
         Powers of two that sums are multiplied by.
     starts, first_symbol : Tensor
         The tables, as `rans.triton.DeviceCode` has them.
-    centre : Tensor of int32, shape (64 units, 3)
-        Of each table: start and frequency of the symbol of the centre, and its number, the reach.
+    near : Tensor of int64, shape (64 units, 2)
+        Starts of the symbols around the centre's, from `NEAR_FIRST` on, as `near_starts` packs them; escapes are none of them.
+    reach : Tensor of int32, shape (64 units,)
+        Of each table: the symbol of the centre.
     unit_bits, hidden_bits : int
         As the network has them.
     """
@@ -54,13 +66,14 @@ class DeviceContext(NamedTuple):
     shifts: Tensor
     starts: Tensor
     first_symbol: Tensor
-    centre: Tensor
+    near: Tensor
+    reach: Tensor
     unit_bits: int
     hidden_bits: int
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that is on the device, from `taps` to `centre`."""
+        """All that is on the device, from `taps` to `reach`."""
         return self[:-2]
 
     @property
@@ -86,18 +99,32 @@ class DeviceContext(NamedTuple):
         first, level_bias, second, second_bias, last, last_bias, skip = (
             torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in network.arrays
         )
-        inputs, width = triton.next_power_of_2(len(first)), triton.next_power_of_2(len(second))
+        inputs, width = (max(LEAST_EDGE, triton.next_power_of_2(len(weights))) for weights in (first, second))
+        first_parts = _parts(_filled(first, inputs, width), True)
+        second_parts = _parts(_filled(second, width, width), network.hidden_bits < WIDE)
         laplace = laplace_tables(network.units)
         ends = (laplace.tables.starts < 1 << 16).sum(axis=1, keepdims=True) - 1
         symbols = np.concatenate([laplace.tables.first, ends.astype(np.uint8)], axis=1)
-        centre = np.column_stack([laplace.centre.astype(np.int32), laplace.reach])
+        reach = laplace.reach.astype(np.int64)
+        near = near_starts(laplace.tables.starts, reach + NEAR_FIRST, 2 * reach + 1)
         return cls(
-            _taps(present, inputs).to(device), padded(first.T, inputs), level_bias, padded(second, width),
-            padded(second_bias, width), padded(last.T, width), padded(skip.T, inputs), last_bias,
+            _taps(present, inputs).to(device), first_parts, padded(level_bias, width), second_parts, padded(second_bias, width),
+            padded(last.T, width), padded(skip.T, inputs), last_bias,
             torch.tensor([0.5**shift for shift in network.shifts], device=device),
             torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
-            torch.from_numpy(centre.astype(np.int32)).to(device), network.unit_bits, network.hidden_bits,
+            torch.from_numpy(near).to(device), torch.from_numpy(laplace.reach).to(device), network.unit_bits, network.hidden_bits,
         )  # fmt: skip
+
+
+def _filled(weights: Tensor, rows: int, columns: int) -> Tensor:
+    """With zeros, up to so many rows and columns."""
+    return torch.nn.functional.pad(weights, (0, columns - weights.shape[1], 0, rows - weights.shape[0]))
+
+
+def _parts(weights: Tensor, split: bool) -> Tensor:
+    """The two parts of whole weights."""
+    high = torch.floor((weights + 64) / 128) if split else torch.zeros_like(weights)
+    return torch.stack([high, weights - 128 * high]).to(torch.float16)
 
 
 def _taps(present: Sequence[bool], length: int) -> Tensor:

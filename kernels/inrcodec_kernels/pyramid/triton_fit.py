@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..recorded import constant
 from .layout import AXES, CENTRE, Context, Layout, Synthesis, place_of
 from .reference import LINEAR
 from .triton_gradients import differentiated
@@ -58,7 +59,7 @@ def rate(
     ValueError
         If a level has 2^31 latents or more, with a ring.
     """
-    linear = torch.tensor(LINEAR, device=latents[0].device)
+    linear = constant(LINEAR, torch.float32, latents[0].device)
     inputs = _context_inputs(latents, linear, layout)
     first, level_bias, *others = context
     places = [*((0, tap) for tap in layout.causal), *((1, tap) for tap in layout.cross), (2, CENTRE)]
@@ -133,7 +134,7 @@ def distortion(
     gains, filters, first, first_bias, second, second_bias, last, last_bias, skips = parameters
     whole = (CENTRE, layout.shape)
     inputs, sources = channels_of(latents, [CENTRE] * layout.levels, gains, filters, layout, whole)
-    middle = centres(layout).to(gains.device)
+    middle = centres(layout, gains.device)
     skip = torch.zeros(len(first), device=gains.device).index_copy(0, middle, skips)
     net = Net(first, first_bias, second, second_bias, last[:, None], last_bias.reshape(1), skip[:, None])
     squares, gradients, sums = differentiated(inputs, target.contiguous(), net, taps(layout), layout, None, weights)

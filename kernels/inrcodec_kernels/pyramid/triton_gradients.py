@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..recorded import constant
 from .layout import CENTRE, Layout, Place
 from .triton_network import Net, network_kernel
 from .triton_synthesis import pitches, ring, shifts
@@ -27,7 +28,7 @@ TILE = 128
 FEW = 64
 """Sites whose gradients of matrices are added at a time: with twice as many, a thread's registers do not do."""
 WARPS = 4
-SPAN = 1 << 18
+SPAN = 1 << 21
 """Sites whose hidden numbers and gradients are held at a time: up to 200 numbers each."""
 PROGRAMS = 256
 """Programs that sum gradients of matrices; a constant, so that sums do not depend on the device."""
@@ -122,7 +123,7 @@ def differentiated(
     packed, (width, thick), outs = net.packed(), net.second.shape, len(net.last_bias)
     shift = shifts(places, extents, packed[0].shape[1], inputs.device)
     number, distance, ends = _taps_by_channel(places, len(inputs), extents, own=is_rate)
-    lists = [torch.tensor(a, dtype=torch.int32, device=inputs.device) for a in (number, distance, ends)]
+    lists = [constant(tuple(a), torch.int32, inputs.device) for a in (number, distance, ends)]
     reach, gradients = max(map(abs, distance), default=0), torch.zeros_like(inputs)
     by_inputs, hidden = inputs.new_empty(len(places) + 1, span), inputs.new_empty(2 * (width + thick) + outs, span)
     one, two, by_one, by_two, given = hidden.split([width, thick, width, thick, outs])

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..recorded import constant
 from ..siren.reference import LARGEST
 from ..stored import INTEGERS, stored
 from .layout import AXES, CENTRE, Box, Layout, Place, Synthesis, needed_of_all, place_of
@@ -57,7 +58,7 @@ class DeviceSynthesis(NamedTuple):
         """Copy to a device; `synthesis` holds arrays or tensors."""
         tensors = [torch.as_tensor(p).detach().to(device, torch.float32) for p in synthesis]
         gains, filters, first, first_bias, second, second_bias, last, last_bias, skips = tensors
-        skip = torch.zeros(len(first), device=device).index_copy(0, centres(layout).to(device), skips)
+        skip = torch.zeros(len(first), device=device).index_copy(0, centres(layout, first.device), skips)
         inputs, thick = triton.next_power_of_2(len(first)), triton.next_power_of_2(len(last))
         return cls(
             gains, filters, padded(first.T, inputs), first_bias.contiguous(), padded(second, thick),
@@ -76,10 +77,10 @@ def taps(layout: Layout) -> list[tuple[int, Place]]:
     return near + [(channel, CENTRE) for channel in range(2, layout.levels)]
 
 
-def centres(layout: Layout) -> Tensor:
+def centres(layout: Layout, device: torch.device) -> Tensor:
     """Number of the input that is the centre of each channel."""
     places = taps(layout)
-    return torch.tensor([places.index((channel, CENTRE)) for channel in range(layout.levels)])
+    return constant(tuple(places.index((channel, CENTRE)) for channel in range(layout.levels)), torch.int64, device)
 
 
 def ring(layout: Layout) -> Place:
@@ -87,11 +88,11 @@ def ring(layout: Layout) -> Place:
     return place_of(int(axis in layout.present) for axis in range(AXES))
 
 
-def shifts(places: Sequence[tuple[int, Place]], extents: Sequence[int], length: int, device: Any) -> Tensor:
+def shifts(places: Sequence[tuple[int, Place]], extents: Sequence[int], length: int, device: torch.device) -> Tensor:
     """Distances of taps in an array of channels of some extents; int64, padded with zeros to a length."""
     pitch, whole = pitches(extents), math.prod(extents)
     found = [channel * whole + int(np.dot(tap, pitch)) for channel, tap in places]
-    return torch.tensor(found + [0] * (length - len(found)), dtype=torch.int64, device=device)
+    return constant((*found, *[0] * (length - len(found))), torch.int64, device)
 
 
 def pitches(extents: Sequence[int]) -> list[int]:

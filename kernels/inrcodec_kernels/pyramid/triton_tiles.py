@@ -19,12 +19,15 @@ from .triton_synthesis import pitches
 class DeviceTiles:
     """Tiles of one level on a device, and the order in which their latents are decoded.
 
-    A tile's surroundings are three arrays of its extents and a ring of one site: its latents, U and V.
+    A tile's surroundings are three arrays of its extents and a ring of one site along the axes that the signal has: its
+    latents, U and V. They are skewed (`skewed`): threads that decode a stage read numbers that lie side by side.
 
     Attributes
     ----------
     lattice : tuple of 4 int
         Extents of the level.
+    present : tuple of 4 bool
+        The axes that the signal has.
     places : Tensor of int32, shape (T, 8)
         First latent, and extents.
     rooms : Tensor of int64, shape (T, 5)
@@ -35,21 +38,23 @@ class DeviceTiles:
         one list for all tiles of the same extents.
     stages : Tensor of int32
         Where in its list each stage begins, and the end.
-    surroundings, predicted : int
-        Numbers that all surroundings have, and all tiles.
+    surroundings, predicted, largest : int
+        Numbers that all surroundings have, and all tiles; and sites of the largest tile with its ring.
     """
 
     lattice: Place
+    present: tuple[bool, ...]
     places: Tensor
     rooms: Tensor
     order: Tensor
     stages: Tensor
     surroundings: int
     predicted: int
+    largest: int
 
     @classmethod
     def of(
-        cls, starts: Sequence[Place], shapes: Sequence[Place], lattice: Place, device: torch.device | str
+        cls, starts: Sequence[Place], shapes: Sequence[Place], lattice: Place, present: Sequence[bool], device: torch.device | str
     ) -> DeviceTiles:
         """Lists are made on the device; 8 bytes for each latent of each of the different extents.
 
@@ -66,21 +71,26 @@ class DeviceTiles:
                     f"{lattice}; cut them to it, or decode them on the CPU"
                 )
         known: dict[Place, list[int]] = {}
+        largest = 0
         orders, stages, rooms, done = [_none(device).reshape(2, 0)], [_none(device)], [], np.zeros(4, np.int64)
         for shape in shapes:
+            ringed = [n + 2 * bool(here) for n, here in zip(shape, present, strict=True)]
+            pitch, size = skewed(ringed)
+            largest = max(largest, math.prod(ringed))
             if shape not in known:
-                order, begin = _coding_order(shape, lattice, torch.device(device))
+                order, begin = _coding_order(shape, lattice, pitch, present, torch.device(device))
                 known[shape] = [*done[:2].tolist(), len(begin) - 1]
                 done += [order.shape[1], len(begin), 0, 0]
                 orders.append(order)
                 stages.append(begin)
             rooms.append([*known[shape], *done[2:].tolist()])
-            done += [0, 0, 3 * math.prod(n + 2 for n in shape), math.prod(shape)]
+            done += [0, 0, 3 * size, math.prod(shape)]
         places = [[*start, *shape] for start, shape in zip(starts, shapes, strict=True)]
+        surroundings, predicted = done[2:].tolist()
         return cls(
-            lattice, torch.tensor(places, dtype=torch.int32, device=device).reshape(-1, 2 * AXES),
+            lattice, tuple(map(bool, present)), torch.tensor(places, dtype=torch.int32, device=device).reshape(-1, 2 * AXES),
             torch.tensor(rooms, dtype=torch.int64, device=device).reshape(-1, 5),
-            torch.cat(orders, 1), torch.cat(stages), *done[2:].tolist(),
+            torch.cat(orders, 1), torch.cat(stages), surroundings, predicted, largest,
         )  # fmt: skip
 
 
@@ -88,15 +98,23 @@ def _none(device: torch.device | str) -> Tensor:
     return torch.zeros(0, dtype=torch.int32, device=device)
 
 
-def _coding_order(shape: Place, lattice: Place, device: torch.device) -> tuple[Tensor, Tensor]:
+def skewed(extents: Sequence[int]) -> tuple[list[int], int]:
+    """Distances between neighbours along each axis where sites of a stage at the same t lie side by side; and the sites of all stages."""
+    _, n_z, n_y, n_x = extents
+    plane, (_, by_z, by_y, _) = n_z * n_y, WEIGHTS
+    all_stages = by_z * (n_z - 1) + by_y * (n_y - 1) + n_x
+    return [all_stages * plane, by_z * plane + n_y, by_y * plane + 1, plane], extents[0] * all_stages * plane
+
+
+def _coding_order(
+    shape: Place, lattice: Place, pitch: Sequence[int], present: Sequence[bool], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Positions stage by stage, in raster order within each; and where stages begin."""
-    weight, ringed, away = (
-        _dotted(shape, factors, device) for factors in (WEIGHTS, pitches([n + 2 for n in shape]), pitches(lattice))
-    )
+    weight, ringed, away = (_dotted(shape, factors, device) for factors in (WEIGHTS, pitch, pitches(lattice)))
     found, order = torch.sort(weight, stable=True)
     last = sum((n - 1) * w for n, w in zip(shape, WEIGHTS, strict=True))
     numbers = torch.arange(last + 2, dtype=torch.int32, device=device)
-    first = sum(pitches([n + 2 for n in shape]))
+    first = sum(d for d, here in zip(pitch, present, strict=True) if here)
     return torch.stack([ringed[order] + first, away[order]]), torch.searchsorted(found, numbers, out_int32=True)
 
 

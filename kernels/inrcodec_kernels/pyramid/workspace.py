@@ -1,6 +1,9 @@
-"""Arrays that are used again from call to call."""
+"""What is used again from call to call."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +13,18 @@ from .layout import Floats
 class Workspace:
     """Flat arrays of one layout, by name: of fresh ones every page would be touched for the first time in every step of a fit.
 
-    Two calls that run at a time must not share one.
+    On a device it keeps recordings of what is computed again and again instead. Two calls that run at a time must not share one.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, Floats] = {}
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made for a name; the first time it is made."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def kept(self, name: str, size: int) -> Floats:
         """The array of a name as it was left; zeros at first, or where its size changes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..backend import in_halves
+from ..recorded import replayable
 from . import triton
 from .reference import Note, Quantiser, Samples, smoothing
 from .soap import Soap
@@ -101,7 +101,7 @@ class _Descent:
                 self.soap.look()
             else:
                 if step == _WARM:
-                    advance = _replayable(self._step, self.device)
+                    advance = replayable(self._step, self.device)
                 advance()
                 if (step + 1) % self.soap.every == 0:
                     self.soap.turn()
@@ -161,21 +161,3 @@ def _schedule(rates: NDArray[np.float32], soap: Soap) -> NDArray[np.float64]:
     """For each step the rate, SOAP's two corrections and the share of its error in the smoothed loss."""
     lines = [(rate, *soap.corrections(max(step + 1, 2)), smoothing(step)) for step, rate in enumerate(rates.tolist())]
     return np.array(lines)
-
-
-def _replayable(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """A step recorded as a CUDA graph, which the host launches as one; where that cannot be, the step itself.
-
-    Recording does not compute anything. Other threads may use the device meanwhile.
-    """
-    if device.type != "cuda":
-        return step
-    try:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            step()
-    except RuntimeError as error:
-        reason = str(error).strip().split("\n")[0][:160]
-        warnings.warn(f"expected a CUDA graph of a step, found {reason}; launching its parts", RuntimeWarning, stacklevel=2)
-        return step
-    return graph.replay

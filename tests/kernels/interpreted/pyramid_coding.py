@@ -200,7 +200,7 @@ def test_parents(shape: tuple[int, ...], halved: tuple[bool, ...], units: int) -
 def test_misfits_are_refused() -> None:
     random, lattice = fresh(), (1, 1, 1, 5)
     net = network(axes_of("x"), random, width=4)
-    tiles = triton.DeviceTiles.of([(0, 0, 0, 0)], [lattice], lattice, DEVICE)
+    tiles = triton.DeviceTiles.of([(0, 0, 0, 0)], [lattice], lattice, axes_of("x"), DEVICE)
     there = triton.DeviceContext.of(net, axes_of("x"), DEVICE)
     zero, latents = (
         torch.zeros(1, dtype=torch.int64, device=DEVICE),
@@ -214,7 +214,7 @@ def test_misfits_are_refused() -> None:
     with pytest.raises(ValueError, match="take the stream's network"):
         triton.decode_tiles(data, zero, zero, lanes, tiles, 3, there, None, None, latents)
     with pytest.raises(ValueError, match="cut them to it"):
-        triton.DeviceTiles.of([(0, 0, 0, 1)], [lattice], lattice, DEVICE)
+        triton.DeviceTiles.of([(0, 0, 0, 1)], [lattice], lattice, axes_of("x"), DEVICE)
     with pytest.raises(ValueError, match="decode it on the CPU"):
         triton.DeviceContext.of(net, axes_of("yx"), DEVICE)
     assert triton.decode_tiles(data, zero, zero, lanes - 1, tiles, 0, there, None, None, latents).tolist() == [True]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrcodec_kernels import siren
+from inrcodec_kernels import recorded, siren
 from inrcodec_kernels.backend import REFERENCE, Backend, interpreted
 from inrcodec_kernels.siren import Blocks, Format, Networks, Quantiser, Samples, soap, triton, triton_fit
 from inrcodec_kernels.siren.triton_box import Box
@@ -248,8 +248,8 @@ def test_a_step_that_cannot_be_recorded_is_launched_in_parts() -> None:
         torch.zeros(1, device=DEVICE).item()
 
     with pytest.warns(RuntimeWarning, match="expected a CUDA graph of a step, found"):
-        assert triton_fit._replayable(waits, torch.device("cuda")) is waits
-    assert triton_fit._replayable(waits, torch.device("cpu")) is waits
+        assert recorded.replayable(waits, torch.device("cuda")) is waits
+    assert recorded.replayable(waits, torch.device("cpu")) is waits
 
 
 @pytest.mark.parametrize("size", [1, 5, 33, 65])
