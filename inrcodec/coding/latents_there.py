@@ -76,8 +76,9 @@ class DeviceLatentCoder:
         failed = self._kernels.decode_tiles(*self._uploaded(coded), tiles, level, self._network, u, v, latents)
         if bool(failed.any()):
             raise impossible(CodedError())
-        # Copies: a view of one tile would keep all of them.
-        return [latents[tuple(map(slice, start, stop))].clone() for start, stop in moved]
+        parts = [latents[tuple(map(slice, start, stop))] for start, stop in moved]
+        # Copies, where parts that are kept would keep much more.
+        return parts if 2 * sum(part.numel() for part in parts) >= latents.numel() else [part.clone() for part in parts]
 
     def _around(self, level: int, boxes: Sequence[Box], read: ReadThere) -> tuple[Tensor | None, Tensor | None, Box]:
         """U and V of a window, and the window: it holds all tiles and, where the lattice goes on, a ring around them."""

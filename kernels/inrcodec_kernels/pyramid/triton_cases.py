@@ -10,7 +10,7 @@ from .triton_coding import PART as AROUND
 from .triton_coding import REGISTERS, decode, surround
 from .triton_coding import TILE as LATENTS
 from .triton_coding import WARPS as DECODING
-from .triton_gradients import FEW, PRECISION, SPAN, gather_kernel, products_kernel
+from .triton_gradients import FEW, PRECISION, gather_kernel, products_kernel
 from .triton_gradients import PART as SITES
 from .triton_gradients import TILE as POSITIONS
 from .triton_gradients import WARPS as FITTING
@@ -87,23 +87,23 @@ def _coding_cases() -> list[Case]:
 def _fit_cases() -> list[Case]:
     layers = ("first", "first_bias", "second", "second_bias", "last", "last_bias", "skip")
     kinds = dict.fromkeys(("inputs", "target", "weights", *layers, "by_inputs", "hidden"), "*fp32")
-    kinds |= {"shift": "*i64", "totals": "*fp64", "least": "fp32"}
-    kinds |= dict.fromkeys(("begin", "end", "used", "width", "thick"), "i32")
+    kinds |= {"shift": "*i32", "totals": "*fp64", "least": "fp32"}
+    kinds |= dict.fromkeys(("begin", "end", "used", "width", "thick", "span"), "i32")
     kinds |= {f"{name}_{axis}": "i32" for name in "erw" for axis in "tzyx"}
     cases: list[Case] = []
     for inputs, thick, what in ((32, 32, "rate"), (16, 16, "rate"), (64, 16, "distortion"), (64, 32, "distortion"), (64, 16, "weighed")):
-        constants: dict[str, Any] = {"N": inputs, "D": thick, "TILE": POSITIONS, "SPAN": SPAN}
+        constants: dict[str, Any] = {"N": inputs, "D": thick, "TILE": POSITIONS}
         constants |= {"RATE": what == "rate", "WEIGHED": what == "weighed"}
         name = f"{what}, {inputs} inputs, {thick} in the second layer"
         cases.append((name, network_kernel, kinds, constants, FITTING))
-    kinds = dict.fromkeys(("left", "right", "products", "sums"), "*fp32") | {"shift": "*i64", "size": "i64"}
-    kinds |= dict.fromkeys(("lefts", "rights", "begin", "count"), "i32")
-    for lefts, rights in ((32, 32), (64, 16), (64, 32)):
-        constants = {"A": lefts, "B": rights, "TILE": FEW, "SPAN": SPAN, "PRECISION": PRECISION}
+    kinds = dict.fromkeys(("left", "right", "products"), "*fp32") | {"shift": "*i32"}
+    kinds |= dict.fromkeys(("lefts", "rights", "begin", "size", "count", "span"), "i32")
+    for lefts, rights in ((32, 32), (64, 32)):
+        constants = {"A": lefts, "B": rights, "TILE": FEW, "PRECISION": PRECISION}
         cases.append((f"products, {lefts} x {rights}", products_kernel, kinds, constants, FITTING))
     kinds = {"by_inputs": "*fp32", "gradients": "*fp32"} | dict.fromkeys(("number", "shift", "ends"), "*i32")
-    kinds |= dict.fromkeys(("begin", "end", "low", "high", "size"), "i32")
-    cases.append(("gather", gather_kernel, kinds, {"PART": SITES, "SPAN": SPAN}, 4))
+    kinds |= dict.fromkeys(("begin", "end", "low", "high", "size", "span"), "i32")
+    cases.append(("gather", gather_kernel, kinds, {"PART": SITES}, 4))
     kinds = dict.fromkeys(("latents", "values", "slopes"), "*fp32") | {"count": "i32", "stream": "i32"}
     kinds |= dict.fromkeys(("height", "sharp", "unit"), "fp32")
     cases.append(("soften", soften_kernel, kinds, {"PART": STEP}, 4))

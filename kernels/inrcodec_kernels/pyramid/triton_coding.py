@@ -109,7 +109,7 @@ def decode_tiles(
     return failed.view(torch.bool)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["listed", "n_z", "n_y", "n_x", "level"])
 def decode(
     data, begin, size, lanes, places, rooms, order, stages, latents, around, predicted, failed,
     taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, starts, first_symbol, near_symbols, reaches,
@@ -214,7 +214,7 @@ def _ringed(places, HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexp
     return r_t, r_z, tl.load(places + 6) + 2 * HAS_Y, tl.load(places + 7) + 2 * HAS_X
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_t", "n_z", "n_y", "n_x"])
 def surround(
     around, u, v, size, places, rooms, n_t, n_z, n_y, n_x,
     HAS_V: tl.constexpr, HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr, PART: tl.constexpr,

@@ -25,13 +25,13 @@ from .triton_upsampling import on
 
 TILE = 128
 """Sites of a program that runs the network."""
-FEW = 64
-"""Sites whose gradients of matrices are added at a time: with twice as many, a thread's registers do not do."""
+FEW = 32
+"""Sites whose gradients of matrices are added at a time: with more, a multiprocessor has registers for fewer programs."""
 WARPS = 4
 SPAN = 1 << 21
 """Sites whose hidden numbers and gradients are held at a time: up to 200 numbers each."""
-PROGRAMS = 256
-"""Programs that sum gradients of matrices; a constant, so that sums do not depend on the device."""
+PROGRAMS = 384
+"""Programs that sum gradients of matrices, about as many as there is room for; a constant, so that sums do not depend on the device."""
 PRECISION = "tf32x3"
 """How their sums are multiplied: three products of 11 bits instead of one of 24."""
 PART = 1024
@@ -40,46 +40,43 @@ _LEAST_EDGE = 16
 """What tl.dot wants of every extent of a matrix."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lefts", "rights", "begin", "size", "count", "span"])
 def products_kernel(
-    left, shift, right, products, sums, lefts, rights, begin, size, count,
-    A: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr, PRECISION: tl.constexpr,
+    left, shift, right, products, lefts, rights, begin, size, count, span,
+    A: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Sums over every ``num_programs(0)``-th tile: of all products of left and right numbers, and of right ones."""
+    """Sums over every ``num_programs(0)``-th tile of all products of left and right numbers; behind the left ones there is a 1."""
     program = tl.program_id(0)
     row, column = tl.arange(0, A), tl.arange(0, B)
     away = tl.load(shift + row, mask=row < lefts, other=0)
-    found, total = tl.zeros((A, B), tl.float32), tl.zeros((B,), tl.float32)
+    found = tl.zeros((A, B), tl.float32)
     for start in range(program * TILE, count, tl.num_programs(0) * TILE):
         index = start + tl.arange(0, TILE)
         some = index < count
-        place = (begin + index).to(tl.int64)[:, None] + away[None, :]
+        place = (begin + index)[:, None] + away[None, :]
         # What lies beyond the array is a tap of a site of the ring, which has no gradients.
         inside = some[:, None] & (row < lefts)[None, :] & (place >= 0) & (place < size)
         mine = tl.load(left + place, mask=inside, other=0.0)
+        mine = tl.where((row == lefts)[None, :], 1.0, mine)
         others = tl.load(
-            right + column[None, :] * SPAN + index[:, None], mask=some[:, None] & (column < rights)[None, :], other=0.0
+            right + column[None, :] * span + index[:, None], mask=some[:, None] & (column < rights)[None, :], other=0.0
         )
         found += tl.dot(tl.trans(mine), others, input_precision=PRECISION)
-        total += tl.sum(others, 0)
     tl.store(products + program * (A * B) + row[:, None] * B + column[None, :], found)
-    tl.store(sums + program * B + column, total)
 
 
-@triton.jit
-def gather_kernel(
-    by_inputs, gradients, number, shift, ends, begin, end, low, high, size, PART: tl.constexpr, SPAN: tl.constexpr
-):  # fmt: skip
+@triton.jit(do_not_specialize=["begin", "end", "low", "high", "size", "span"])
+def gather_kernel(by_inputs, gradients, number, shift, ends, begin, end, low, high, size, span, PART: tl.constexpr):
     """Add to sites `low` .. `high` of one channel what the taps on it have, at positions `begin` .. `end`."""
     channel = tl.program_id(1)
     site = low + tl.program_id(0) * PART + tl.arange(0, PART)
     inside = site < high
-    where = gradients + channel.to(tl.int64) * size + site
+    where = gradients + channel * size + site
     total = tl.load(where, mask=inside, other=0.0)
     for i in range(tl.load(ends + channel), tl.load(ends + channel + 1)):
         position = site - tl.load(shift + i)
         seen = inside & (position >= begin) & (position < end)
-        total += tl.load(by_inputs + (tl.load(number + i) * SPAN + position - begin), mask=seen, other=0.0)
+        total += tl.load(by_inputs + (tl.load(number + i) * span + position - begin), mask=seen, other=0.0)
     tl.store(where, total, mask=inside)
 
 
@@ -114,23 +111,26 @@ def differentiated(
     Raises
     ------
     ValueError
-        If there are 2^31 sites or more, with the ring.
+        If all channels have 2^31 sites or more, with the ring.
     """
     extents, size = inputs.shape[1:], math.prod(inputs.shape[1:])
-    if size + SPAN >= 1 << 31:
-        raise ValueError(f"expected fewer than 2^31 sites with a ring, found {tuple(extents)}; fit on the CPU")
+    if inputs.numel() + SPAN >= 1 << 31:
+        raise ValueError(f"expected fewer than 2^31 sites with a ring, found {tuple(inputs.shape)}; fit on the CPU")
     span, is_rate = min(SPAN, triton.next_power_of_2(size)), least is not None
     packed, (width, thick), outs = net.packed(), net.second.shape, len(net.last_bias)
-    shift = shifts(places, extents, packed[0].shape[1], inputs.device)
+    shift = shifts(places, extents, packed[0].shape[1], inputs.device, torch.int32)
     number, distance, ends = _taps_by_channel(places, len(inputs), extents, own=is_rate)
     lists = [constant(tuple(a), torch.int32, inputs.device) for a in (number, distance, ends)]
     reach, gradients = max(map(abs, distance), default=0), torch.zeros_like(inputs)
     by_inputs, hidden = inputs.new_empty(len(places) + 1, span), inputs.new_empty(2 * (width + thick) + outs, span)
-    one, two, by_one, by_two, given = hidden.split([width, thick, width, thick, outs])
+    layers, after_inputs, after_layers = hidden[: width + thick], hidden[width + thick : -thick], hidden[-outs - thick :]
     total = torch.zeros((), dtype=torch.float64, device=inputs.device)
     counted = target if weights is None else weights.expand(target.shape)
-    by_net = Net(*(torch.zeros(layer.shape, dtype=torch.float64, device=inputs.device) for layer in net))
-    rows = torch.arange(max(width, thick), device=inputs.device) * span
+    by_first, by_second = (
+        inputs.new_zeros(rows + 1, columns, dtype=torch.float64)
+        for rows, columns in ((len(places), width + outs), (width + thick, outs + thick))
+    )
+    rows = torch.arange(width + thick, dtype=torch.int32, device=inputs.device) * span
     for begin in range(0, size, span):
         end = min(size, begin + span)
         count, low, high = end - begin, max(0, begin - reach), min(size, end + reach)
@@ -138,36 +138,37 @@ def differentiated(
         with on(inputs):
             network_kernel[(len(totals),)](
                 inputs, shift, target, counted, *packed, by_inputs, hidden, totals, begin, end, len(places),
-                *extents, *ring(layout), *counted.stride(), width, thick, 0.0 if least is None else float(least),
-                packed[0].shape[1], packed[2].shape[1], is_rate, weights is not None, TILE, span, num_warps=WARPS,
+                *extents, *ring(layout), *counted.stride(), width, thick, 0.0 if least is None else float(least), span,
+                packed[0].shape[1], packed[2].shape[1], is_rate, weights is not None, TILE, num_warps=WARPS,
             )  # fmt: skip
             gather_kernel[(triton.cdiv(high - low, PART), len(inputs))](
-                by_inputs, gradients, *lists, begin, end, low, high, size, PART, span
+                by_inputs, gradients, *lists, begin, end, low, high, size, span, PART
             )
         total += totals.sum()
-        _add_products(by_net.first, by_net.first_bias, inputs, shift, by_one, begin, count)
-        _add_products(by_net.skip, by_net.last_bias, inputs, shift, given, begin, count)
-        _add_products(by_net.second, by_net.second_bias, one, rows, by_two, 0, count)
-        _add_products(by_net.last, None, two, rows, given, 0, count)
+        _add_products(by_first, inputs, shift, after_inputs, begin, count)
+        _add_products(by_second, layers, rows, after_layers, 0, count)
+    by_net = Net(
+        by_first[:-1, :width], by_first[-1, :width], by_second[:width, outs:], by_second[-1, outs:],
+        by_second[width:-1, :outs], by_first[-1, width:], by_first[:-1, width:],
+    )  # fmt: skip
     return total, gradients, by_net
 
 
-def _add_products(
-    matrix: Tensor, bias: Tensor | None, left: Tensor, shift: Tensor, right: Tensor, begin: int, count: int
-) -> None:
-    """Add gradients: of a matrix, of what went in and the gradients of what came out; and of the bias."""
-    (lefts, rights), span = matrix.shape, right.shape[1]
-    edges = [max(_LEAST_EDGE, triton.next_power_of_2(n)) for n in (lefts, rights)]
+def _add_products(sums: Tensor, left: Tensor, shift: Tensor, right: Tensor, begin: int, count: int) -> None:
+    """Add gradients of matrices that have the same inputs, side by side, and in the last row of their biases.
+
+    They are those of what went in, `left`, times those of what came out, `right`.
+    """
+    (rows, columns), span = sums.shape, right.shape[1]
+    edges = [max(_LEAST_EDGE, triton.next_power_of_2(n)) for n in (rows, columns)]
     programs = min(PROGRAMS, triton.cdiv(count, FEW))
-    products, sums = right.new_empty(programs, *edges), right.new_empty(programs, edges[1])
+    products = right.new_empty(programs, *edges)
     with on(right):
         products_kernel[(programs,)](
-            left, shift, right, products, sums, lefts, rights, begin, left.numel(), count, *edges, FEW, span, PRECISION,
+            left, shift, right, products, rows - 1, columns, begin, left.numel(), count, span, *edges, FEW, PRECISION,
             num_warps=WARPS,
         )  # fmt: skip
-    matrix += products.sum(0, dtype=torch.float64)[:lefts, :rights]
-    if bias is not None:
-        bias += sums.sum(0, dtype=torch.float64)[:rights]
+    sums += products.sum(0, dtype=torch.float64)[:rows, :columns]
 
 
 def _taps_by_channel(

@@ -81,16 +81,20 @@ def _laplace(latent, location, scale, least):
     return -tl.log2(probability), tl.where(distance < 0, by_distance, -by_distance), by_scale
 
 
-@triton.jit
+# One program for all levels: extents and strides are many, and each would be compiled anew where they are multiples of 16.
+_NUMBERS = ("begin", "end", "used", "width", "thick", "span", *(f"{of}_{axis}" for of in "erw" for axis in "tzyx"))
+
+
+@triton.jit(do_not_specialize=_NUMBERS)
 def network_kernel(
     inputs, shift, target, weights, first, first_bias, second, second_bias, last, last_bias, skip, by_inputs, hidden, totals,
-    begin, end, used, e_t, e_z, e_y, e_x, r_t, r_z, r_y, r_x, w_t, w_z, w_y, w_x, width, thick, least,
-    N: tl.constexpr, D: tl.constexpr, RATE: tl.constexpr, WEIGHED: tl.constexpr, TILE: tl.constexpr, SPAN: tl.constexpr,
+    begin, end, used, e_t, e_z, e_y, e_x, r_t, r_z, r_y, r_x, w_t, w_z, w_y, w_x, width, thick, least, span,
+    N: tl.constexpr, D: tl.constexpr, RATE: tl.constexpr, WEIGHED: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """TILE of the sites `begin` .. `end`, forward and back: a thread has one with all inputs and one hidden layer.
 
-    Stored are, site by site, gradients by the inputs, and one after the other both hidden layers, the gradients by them
-    and those by the outputs. Sites of the ring have gradients of 0. With RATE, the input after the last one is the
+    Stored are, site by site, gradients by the inputs, and one after the other both hidden layers, the gradients by the first,
+    by the outputs and by the second. Sites of the ring have gradients of 0. With RATE, the input after the last one is the
     latent itself. `weights` have strides w, and are read with WEIGHED only.
     """
     # Were it known that programs begin at multiples of 4, the compiler would give a thread four sites and a few taps.
@@ -105,18 +109,18 @@ def network_kernel(
     here = here & some
     tap, channel = tl.arange(0, N), tl.arange(0, D)
     away = tl.load(shift + tap)[None, :]
-    seen = tl.load(inputs + (position.to(tl.int64)[:, None] + away), mask=here[:, None], other=0.0)
+    seen = tl.load(inputs + (position[:, None] + away), mask=here[:, None], other=0.0)
     wanted = tl.load(target + (((t * n_z + z) * n_y + y) * n_x + x), mask=here, other=0.0)
     # Where a site's numbers of the layers begin.
-    one_at, two_at = hidden + index, hidden + width * SPAN + index
-    by_one_at, by_two_at = two_at + thick * SPAN, two_at + (thick + width) * SPAN
-    given_at = by_two_at + thick * SPAN
-    rows, stored = channel[None, :] * SPAN, some[:, None] & (channel < thick)[None, :]
+    one_at, two_at = hidden + index, hidden + width * span + index
+    by_one_at, given_at = two_at + thick * span, two_at + (thick + width) * span
+    by_two_at = given_at + (2 if RATE else 1) * span
+    rows, stored = channel[None, :] * span, some[:, None] & (channel < thick)[None, :]
 
     layer = tl.zeros((TILE, D), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
     for c in range(width):
         one = _leaky(tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(first_bias + c))
-        tl.store(one_at + c * SPAN, one, mask=some)
+        tl.store(one_at + c * span, one, mask=some)
         layer += tl.load(second + c * D + channel)[None, :] * one[:, None]
     layer = _leaky(layer)
     tl.store(two_at[:, None] + rows, layer, mask=stored)
@@ -128,8 +132,8 @@ def network_kernel(
         lost, by_value, by_scale = _laplace(wanted, value, scale, least)
         by_value, by_scale = tl.where(here, by_value, 0.0), tl.where(here, by_scale, 0.0)
         # As a symbol, a latent moves against its location.
-        tl.store(by_inputs + used * SPAN + index, -by_value, mask=some)
-        tl.store(given_at + SPAN, by_scale, mask=some)
+        tl.store(by_inputs + used * span + index, -by_value, mask=some)
+        tl.store(given_at + span, by_scale, mask=some)
     else:
         error = tl.where(here, value - wanted, 0.0)
         lost, by_value, by_scale = error * error, 2 * error, error
@@ -150,7 +154,7 @@ def network_kernel(
     tl.debug_barrier()
     for c in range(width):
         by_one = tl.sum(tl.load(second + c * D + channel)[None, :] * by_layer, 1)
-        by_one = _through(by_one, tl.load(one_at + c * SPAN, mask=some, other=0.0))
-        tl.store(by_one_at + c * SPAN, by_one, mask=some)
+        by_one = _through(by_one, tl.load(one_at + c * span, mask=some, other=0.0))
+        tl.store(by_one_at + c * span, by_one, mask=some)
         back += tl.load(first + c * N + tap)[None, :] * by_one[:, None]
-    tl.store(by_inputs + tap[None, :] * SPAN + index[:, None], back, mask=some[:, None] & (tap < used)[None, :])
+    tl.store(by_inputs + tap[None, :] * span + index[:, None], back, mask=some[:, None] & (tap < used)[None, :])

@@ -52,7 +52,7 @@ def _upsampled(coarse: Tensor, halved: Sequence[bool], shape: Place, unit: int) 
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"])
 def parents_kernel(
     coarse, out, count, n_z, n_y, n_x, m_t, m_z, m_y, m_x,
     UNIT: tl.constexpr, HT: tl.constexpr, HZ: tl.constexpr, HY: tl.constexpr, HX: tl.constexpr, PART: tl.constexpr,

@@ -88,11 +88,11 @@ def ring(layout: Layout) -> Place:
     return place_of(int(axis in layout.present) for axis in range(AXES))
 
 
-def shifts(places: Sequence[tuple[int, Place]], extents: Sequence[int], length: int, device: torch.device) -> Tensor:
-    """Distances of taps in an array of channels of some extents; int64, padded with zeros to a length."""
+def shifts(places: Sequence[tuple[int, Place]], extents: Sequence[int], length: int, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Distances of taps in an array of channels of some extents, padded with zeros to a length."""
     pitch, whole = pitches(extents), math.prod(extents)
     found = [channel * whole + int(np.dot(tap, pitch)) for channel, tap in places]
-    return constant((*found, *[0] * (length - len(found))), torch.int64, device)
+    return constant((*found, *[0] * (length - len(found))), dtype, device)
 
 
 def pitches(extents: Sequence[int]) -> list[int]:
@@ -100,7 +100,10 @@ def pitches(extents: Sequence[int]) -> list[int]:
     return [math.prod(extents[axis + 1 :]) for axis in range(AXES)]
 
 
-@triton.jit
+_NUMBERS = ("low", "high", "count", "corner", "n_z", "n_y", "n_x", "pitch_t", "pitch_z", "pitch_y", "width")
+
+
+@triton.jit(do_not_specialize=_NUMBERS)
 def synthesis_kernel(
     channels, shift, first, first_bias, second, second_bias, last, last_bias, skip, out, unsound, step, offset, low,
     high, count, corner, n_z, n_y, n_x, pitch_t, pitch_z, pitch_y, width,

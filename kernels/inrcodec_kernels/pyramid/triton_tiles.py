@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -74,11 +75,10 @@ class DeviceTiles:
         largest = 0
         orders, stages, rooms, done = [_none(device).reshape(2, 0)], [_none(device)], [], np.zeros(4, np.int64)
         for shape in shapes:
-            ringed = [n + 2 * bool(here) for n, here in zip(shape, present, strict=True)]
-            pitch, size = skewed(ringed)
-            largest = max(largest, math.prod(ringed))
+            ringed = _ringed(shape, present)
+            largest, (_, size) = max(largest, math.prod(ringed)), skewed(ringed)
             if shape not in known:
-                order, begin = _coding_order(shape, lattice, pitch, present, torch.device(device))
+                order, begin = _coding_order(shape, lattice, tuple(present), torch.device(device))
                 known[shape] = [*done[:2].tolist(), len(begin) - 1]
                 done += [order.shape[1], len(begin), 0, 0]
                 orders.append(order)
@@ -98,6 +98,11 @@ def _none(device: torch.device | str) -> Tensor:
     return torch.zeros(0, dtype=torch.int32, device=device)
 
 
+def _ringed(shape: Place, present: Sequence[bool]) -> list[int]:
+    """Extents with the ring."""
+    return [n + 2 * bool(here) for n, here in zip(shape, present, strict=True)]
+
+
 def skewed(extents: Sequence[int]) -> tuple[list[int], int]:
     """Distances between neighbours along each axis where sites of a stage at the same t lie side by side; and the sites of all stages."""
     _, n_z, n_y, n_x = extents
@@ -106,10 +111,12 @@ def skewed(extents: Sequence[int]) -> tuple[list[int], int]:
     return [all_stages * plane, by_z * plane + n_y, by_y * plane + 1, plane], extents[0] * all_stages * plane
 
 
+@lru_cache(maxsize=16)
 def _coding_order(
-    shape: Place, lattice: Place, pitch: Sequence[int], present: Sequence[bool], device: torch.device
+    shape: Place, lattice: Place, present: tuple[bool, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Positions stage by stage, in raster order within each; and where stages begin."""
+    pitch, _ = skewed(_ringed(shape, present))
     weight, ringed, away = (_dotted(shape, factors, device) for factors in (WEIGHTS, pitch, pitches(lattice)))
     found, order = torch.sort(weight, stable=True)
     last = sum((n - 1) * w for n, w in zip(shape, WEIGHTS, strict=True))

@@ -37,7 +37,7 @@ def _places(program, columns, inner, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     return row, column, column // inner, column % inner
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "count", "stored", "inner", "first", "origin", "fine", "coarse"])
 def upsample_kernel(
     source, out, taps, rows, count, stored, inner, first, origin, fine, coarse,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, HALVED: tl.constexpr,
@@ -59,7 +59,7 @@ def upsample_kernel(
     tl.store(out + (row * (count * inner))[:, None] + column[None, :], value, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "fine", "coarse", "inner"])
 def adjoint_kernel(
     gradient, out, taps, rows, fine, coarse, inner, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
@@ -88,7 +88,7 @@ def adjoint_kernel(
     tl.store(out + (row * (coarse * inner))[:, None] + column[None, :], value, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "fine", "coarse", "inner", "tiles"])
 def taps_kernel(
     source, gradient, partial, rows, fine, coarse, inner, tiles, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip

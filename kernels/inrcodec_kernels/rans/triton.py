@@ -312,15 +312,15 @@ def symbol_of(state, table, live, tables):  # type: ignore[no-untyped-def]
         right = tl.load(row + middle, mask=live, other=0).to(tl.uint32) <= slot
         low, high = tl.where(right, middle, low), tl.where(right, high, middle - 1)
         span = span >> 1
-    if span > 0:
-        lowest = low
-        for k in tl.static_range(1, 5):
-            some = live & (lowest + k <= high)
-            before = tl.load(row + lowest + k, mask=some, other=0).to(tl.uint32) <= slot
-            low += (some & before).to(tl.int32)
-    start = tl.load(row + low, mask=live, other=0).to(tl.uint32)
-    frequency = tl.load(row + low + 1, mask=live, other=0).to(tl.uint32) - start
-    return low, tl.where(live, frequency * (state >> 16) + slot - start, state)
+    symbol, start, stop = low, tl.zeros_like(low), tl.zeros_like(low) + _ABOVE
+    for k in tl.static_range(6):
+        here = tl.load(row + tl.minimum(low + k, _STARTS - 1), mask=live, other=0)
+        before = here <= slot.to(tl.int32)
+        symbol += (before & (k > 0)).to(tl.int32)
+        start = tl.where(before, here, start)
+        stop = tl.where(before, stop, tl.minimum(stop, here))
+    after = (stop - start).to(tl.uint32) * (state >> 16) + slot - start.to(tl.uint32)
+    return symbol, tl.where(live, after, state)
 
 
 @triton.jit
