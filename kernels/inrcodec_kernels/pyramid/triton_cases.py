@@ -92,7 +92,7 @@ def _fit_cases() -> list[Case]:
     kinds |= {f"{name}_{axis}": "i32" for name in "erw" for axis in "tzyx"}
     cases: list[Case] = []
     for inputs, thick, what in ((32, 32, "rate"), (16, 16, "rate"), (64, 16, "distortion"), (64, 32, "distortion"), (64, 16, "weighed")):
-        constants: dict[str, Any] = {"N": inputs, "D": thick, "TILE": POSITIONS}
+        constants: dict[str, Any] = {"N": inputs, "C": thick, "D": thick, "TILE": POSITIONS, "PRECISION": PRECISION}
         constants |= {"RATE": what == "rate", "WEIGHED": what == "weighed"}
         name = f"{what}, {inputs} inputs, {thick} in the second layer"
         cases.append((name, network_kernel, kinds, constants, FITTING))

@@ -15,12 +15,11 @@ from . import context
 from .context import IntegerContext
 from .context_tables import laplace_tables
 from .layout import AXES
+from .triton_network import LEAST_EDGE
 from .triton_synthesis import padded
 
 WIDE = 13
 """Bits of hidden numbers from which on the weights that they meet are whole numbers of a float16, or sums would be too large."""
-LEAST_EDGE = 16
-"""What tl.dot wants of every extent of a matrix."""
 NEAR_FIRST = -2
 """The first of the symbols that most are among, from the centre's: five, with the start of the one behind them."""
 

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ..recorded import constant
 from .layout import CENTRE, Layout, Place
-from .triton_network import Net, network_kernel
+from .triton_network import LEAST_EDGE, Net, network_kernel
 from .triton_synthesis import pitches, ring, shifts
 from .triton_upsampling import on
 
-TILE = 128
-"""Sites of a program that runs the network."""
+TILE = 64
+"""Sites of a program that runs the network: with more, registers of its threads do not do."""
 FEW = 32
 """Sites whose gradients of matrices are added at a time: with more, a multiprocessor has registers for fewer programs."""
 WARPS = 4
@@ -33,11 +33,9 @@ SPAN = 1 << 21
 PROGRAMS = 384
 """Programs that sum gradients of matrices, about as many as there is room for; a constant, so that sums do not depend on the device."""
 PRECISION = "tf32x3"
-"""How their sums are multiplied: three products of 11 bits instead of one of 24."""
+"""How matrices are multiplied: three products of 11 bits instead of one of 24."""
 PART = 1024
 """Sites of a program that gathers."""
-_LEAST_EDGE = 16
-"""What tl.dot wants of every extent of a matrix."""
 
 
 @triton.jit(do_not_specialize=["lefts", "rights", "begin", "size", "count", "span"])
@@ -118,7 +116,7 @@ def differentiated(
         raise ValueError(f"expected fewer than 2^31 sites with a ring, found {tuple(inputs.shape)}; fit on the CPU")
     span, is_rate = min(SPAN, triton.next_power_of_2(size)), least is not None
     packed, (width, thick), outs = net.packed(), net.second.shape, len(net.last_bias)
-    shift = shifts(places, extents, packed[0].shape[1], inputs.device, torch.int32)
+    shift = shifts(places, extents, len(packed[0]), inputs.device, torch.int32)
     number, distance, ends = _taps_by_channel(places, len(inputs), extents, own=is_rate)
     lists = [constant(tuple(a), torch.int32, inputs.device) for a in (number, distance, ends)]
     reach, gradients = max(map(abs, distance), default=0), torch.zeros_like(inputs)
@@ -139,7 +137,7 @@ def differentiated(
             network_kernel[(len(totals),)](
                 inputs, shift, target, counted, *packed, by_inputs, hidden, totals, begin, end, len(places),
                 *extents, *ring(layout), *counted.stride(), width, thick, 0.0 if least is None else float(least), span,
-                packed[0].shape[1], packed[2].shape[1], is_rate, weights is not None, TILE, num_warps=WARPS,
+                *packed[0].shape, packed[2].shape[1], is_rate, weights is not None, TILE, PRECISION, num_warps=WARPS,
             )  # fmt: skip
             gather_kernel[(triton.cdiv(high - low, PART), len(inputs))](
                 by_inputs, gradients, *lists, begin, end, low, high, size, span, PART
@@ -160,7 +158,7 @@ def _add_products(sums: Tensor, left: Tensor, shift: Tensor, right: Tensor, begi
     They are those of what went in, `left`, times those of what came out, `right`.
     """
     (rows, columns), span = sums.shape, right.shape[1]
-    edges = [max(_LEAST_EDGE, triton.next_power_of_2(n)) for n in (rows, columns)]
+    edges = [max(LEAST_EDGE, triton.next_power_of_2(n)) for n in (rows, columns)]
     programs = min(PROGRAMS, triton.cdiv(count, FEW))
     products = right.new_empty(programs, *edges)
     with on(right):

@@ -1,4 +1,4 @@
-"""A small network at many sites on CUDA devices, forward and all the way back: a thread takes a site.
+"""A small network at many sites on CUDA devices, forward and all the way back.
 
 Gradients by its inputs are stored once for each tap; hidden numbers and their gradients are stored once.
 `triton_gradients` sums them.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -18,6 +19,8 @@ from torch import Tensor
 from .reference import FLOOR, MOST, SLOPE
 from .triton_synthesis import padded
 
+LEAST_EDGE = 16
+"""What tl.dot wants of every extent of a matrix."""
 _SLOPE, _FLOOR, _MOST = (tl.constexpr(n) for n in (SLOPE, FLOOR, MOST))
 _LOG2_E = tl.constexpr(1 / math.log(2))
 
@@ -46,13 +49,23 @@ class Net(NamedTuple):
     skip: Tensor
 
     def packed(self) -> list[Tensor]:
-        """As the kernel reads them: inputs and D padded to powers of two."""
-        inputs, thick = (triton.next_power_of_2(len(layer)) for layer in (self.first, self.last))
+        """As the kernel reads them: all extents padded to powers of two, of 16 at least."""
+        inputs, width, thick = (_edge(len(layer)) for layer in (self.first, self.second, self.last))
         return [
-            padded(self.first.T, inputs), self.first_bias.contiguous(), padded(self.second, thick),
+            _filled(self.first, inputs, width), padded(self.first_bias, width), _filled(self.second, width, thick),
             padded(self.second_bias, thick), padded(self.last.T, thick), self.last_bias.contiguous(),
             padded(self.skip.T, inputs),
         ]  # fmt: skip
+
+
+def _edge(extent: int) -> int:
+    """What tl.dot wants of an extent."""
+    return max(LEAST_EDGE, triton.next_power_of_2(extent))
+
+
+def _filled(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """Contiguous, with so many rows and columns, the last ones 0."""
+    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])).contiguous()
 
 
 @triton.jit
@@ -89,16 +102,16 @@ _NUMBERS = ("begin", "end", "used", "width", "thick", "span", *(f"{of}_{axis}" f
 def network_kernel(
     inputs, shift, target, weights, first, first_bias, second, second_bias, last, last_bias, skip, by_inputs, hidden, totals,
     begin, end, used, e_t, e_z, e_y, e_x, r_t, r_z, r_y, r_x, w_t, w_z, w_y, w_x, width, thick, least, span,
-    N: tl.constexpr, D: tl.constexpr, RATE: tl.constexpr, WEIGHED: tl.constexpr, TILE: tl.constexpr,
+    N: tl.constexpr, C: tl.constexpr, D: tl.constexpr, RATE: tl.constexpr, WEIGHED: tl.constexpr, TILE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """TILE of the sites `begin` .. `end`, forward and back: a thread has one with all inputs and one hidden layer.
+    """TILE of the sites `begin` .. `end`, forward and back.
 
     Stored are, site by site, gradients by the inputs, and one after the other both hidden layers, the gradients by the first,
     by the outputs and by the second. Sites of the ring have gradients of 0. With RATE, the input after the last one is the
     latent itself. `weights` have strides w, and are read with WEIGHED only.
     """
-    # Were it known that programs begin at multiples of 4, the compiler would give a thread four sites and a few taps.
-    index = tl.multiple_of(tl.program_id(0) * TILE + tl.arange(0, TILE), 1)
+    index = tl.program_id(0) * TILE + tl.arange(0, TILE)
     position = begin + index
     line = position // e_x
     plane = line // e_y
@@ -107,27 +120,28 @@ def network_kernel(
     here = (t >= 0) & (z >= 0) & (y >= 0) & (x >= 0) & (t < n_t) & (z < n_z) & (y < n_y) & (x < n_x)
     some = position < end
     here = here & some
-    tap, channel = tl.arange(0, N), tl.arange(0, D)
-    away = tl.load(shift + tap)[None, :]
-    seen = tl.load(inputs + (position[:, None] + away), mask=here[:, None], other=0.0)
+    tap, channel, outer = tl.arange(0, N), tl.arange(0, C), tl.arange(0, D)
+    # Threads side by side are to load sites side by side: see `synthesis_kernel`.
+    near = tl.multiple_of(tl.max_contiguous(position[:, None] + tl.load(shift + tap)[None, :], [TILE, 1]), [1, 1])
+    seen = tl.load(inputs + near, mask=here[:, None], other=0.0)
     wanted = tl.load(target + (((t * n_z + z) * n_y + y) * n_x + x), mask=here, other=0.0)
     # Where a site's numbers of the layers begin.
     one_at, two_at = hidden + index, hidden + width * span + index
     by_one_at, given_at = two_at + thick * span, two_at + (thick + width) * span
     by_two_at = given_at + (2 if RATE else 1) * span
-    rows, stored = channel[None, :] * span, some[:, None] & (channel < thick)[None, :]
+    ones, in_one = channel[None, :] * span, some[:, None] & (channel < width)[None, :]
+    twos, in_two = outer[None, :] * span, some[:, None] & (outer < thick)[None, :]
 
-    layer = tl.zeros((TILE, D), dtype=tl.float32) + tl.load(second_bias + channel)[None, :]
-    for c in range(width):
-        one = _leaky(tl.sum(tl.load(first + c * N + tap)[None, :] * seen, 1) + tl.load(first_bias + c))
-        tl.store(one_at + c * span, one, mask=some)
-        layer += tl.load(second + c * D + channel)[None, :] * one[:, None]
-    layer = _leaky(layer)
-    tl.store(two_at[:, None] + rows, layer, mask=stored)
-    value = tl.sum(tl.load(last + channel)[None, :] * layer, 1) + tl.load(last_bias)
+    to_one = tl.load(first + tap[:, None] * C + channel[None, :])
+    to_two = tl.load(second + channel[:, None] * D + outer[None, :])
+    one = _leaky(tl.dot(seen, to_one, input_precision=PRECISION) + tl.load(first_bias + channel)[None, :])
+    tl.store(one_at[:, None] + ones, one, mask=in_one)
+    two = _leaky(tl.dot(one, to_two, input_precision=PRECISION) + tl.load(second_bias + outer)[None, :])
+    tl.store(two_at[:, None] + twos, two, mask=in_two)
+    value = tl.sum(tl.load(last + outer)[None, :] * two, 1) + tl.load(last_bias)
     value += tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
     if RATE:
-        scale = tl.sum(tl.load(last + D + channel)[None, :] * layer, 1) + tl.load(last_bias + 1)
+        scale = tl.sum(tl.load(last + D + outer)[None, :] * two, 1) + tl.load(last_bias + 1)
         scale += tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1)
         lost, by_value, by_scale = _laplace(wanted, value, scale, least)
         by_value, by_scale = tl.where(here, by_value, 0.0), tl.where(here, by_scale, 0.0)
@@ -143,18 +157,14 @@ def network_kernel(
     tl.store(totals + tl.program_id(0), tl.sum(tl.where(here, lost, 0.0), 0).to(tl.float64))
     tl.store(given_at, by_value, mask=some)
 
-    by_layer = tl.load(last + channel)[None, :] * by_value[:, None]
-    back = tl.load(skip + tap)[None, :] * by_value[:, None]
+    by_two = tl.load(last + outer)[None, :] * by_value[:, None]
+    direct = tl.load(skip + tap)[None, :] * by_value[:, None]
     if RATE:
-        by_layer += tl.load(last + D + channel)[None, :] * by_scale[:, None]
-        back += tl.load(skip + N + tap)[None, :] * by_scale[:, None]
-    by_layer = _through(by_layer, layer)
-    tl.store(by_two_at[:, None] + rows, by_layer, mask=stored)
-    # Whichever thread reads the first layer again, it is there.
-    tl.debug_barrier()
-    for c in range(width):
-        by_one = tl.sum(tl.load(second + c * D + channel)[None, :] * by_layer, 1)
-        by_one = _through(by_one, tl.load(one_at + c * span, mask=some, other=0.0))
-        tl.store(by_one_at + c * span, by_one, mask=some)
-        back += tl.load(first + c * N + tap)[None, :] * by_one[:, None]
+        by_two += tl.load(last + D + outer)[None, :] * by_scale[:, None]
+        direct += tl.load(skip + N + tap)[None, :] * by_scale[:, None]
+    by_two = _through(by_two, two)
+    tl.store(by_two_at[:, None] + twos, by_two, mask=in_two)
+    by_one = _through(tl.dot(by_two, tl.trans(to_two), input_precision=PRECISION), one)
+    tl.store(by_one_at[:, None] + ones, by_one, mask=in_one)
+    back = tl.dot(by_one, tl.trans(to_one), direct, input_precision=PRECISION)
     tl.store(by_inputs + tap[None, :] * span + index[:, None], back, mask=some[:, None] & (tap < used)[None, :])

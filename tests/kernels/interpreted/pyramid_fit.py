@@ -97,7 +97,7 @@ def test_weighted_distortion_is_the_definition(layout: Layout, same: tuple[int, 
 @pytest.fixture
 def short_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Taps reach from one span to others; programs take several tiles."""
-    for constant, value in {"SPAN": 128, "TILE": 64, "FEW": 16, "PROGRAMS": 2, "PART": 64}.items():
+    for constant, value in {"SPAN": 128, "TILE": 32, "FEW": 16, "PROGRAMS": 2, "PART": 64}.items():
         monkeypatch.setattr(triton_gradients, constant, value)
 
 
