@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,6 +196,53 @@ def _roughness(volume: np.ndarray, axis: int) -> float:
     return max(float(np.nanmean(np.diff(volume[sparse].astype(np.float64), axis=axis) ** 2)), 1e-12)
 
 
+class Spread(NamedTuple):
+    """How many numbers there are of every size: sums of what any step makes of them take no look at the numbers.
+
+    Attributes
+    ----------
+    counts, squares : ndarray of float64
+        Of sizes within 1/256 of an octave: how many, and the sum of their squares.
+    numbers : int
+        All of them, also those that are zero.
+    """
+
+    counts: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    numbers: int
+
+    @classmethod
+    def of(cls, values: Floats) -> Spread:
+        """That of some numbers, wherever they are."""
+        counts, squares, flat = np.zeros(_SIZES), np.zeros(_SIZES), values.reshape(-1)
+        for start in range(0, flat.size, _TOGETHER):
+            part = np.square(flat[start : start + _TOGETHER])
+            part = part[part > 0]
+            size = np.clip(_OF_OCTAVE / 2 * np.log2(part) + _SIZES // 2, 0, _SIZES - 1).astype(np.intp)
+            counts += np.bincount(size, minlength=_SIZES)
+            squares += np.bincount(size, weights=part, minlength=_SIZES)
+        return cls(counts, squares, flat.size)
+
+    @classmethod
+    def sum(cls, spreads: Iterable[Spread]) -> Spread:
+        """That of the numbers of several."""
+        counts, squares, numbers = zip(*spreads, strict=True)
+        return cls(np.sum(counts, axis=0), np.sum(squares, axis=0), sum(numbers))
+
+    def bits(self, step: float) -> float:
+        """The sum of ``log2(1 + (number / step)^2)``."""
+        square = self.squares / np.maximum(self.counts, 1)
+        return float(self.counts @ np.log2(1 + square / step**2))
+
+    def error(self, step: float) -> float:
+        """The mean of squares, those above ``step^2 / 12`` being this."""
+        return float(np.minimum(self.squares, self.counts * (step**2 / 12)).sum()) / max(self.numbers, 1)
+
+
+_OF_OCTAVE, _SIZES, _TOGETHER = 256, 256 * 64, 1 << 20
+"""Sizes of an octave, all of them, 32 octaves below and above 1, and how many numbers are looked at together."""
+
+
 class Differences:
     """What a signal's levels hold as differences of means: from them steps can be guessed before any fit.
 
@@ -221,10 +268,13 @@ class Differences:
             counted = level_weights(weights, layout)
             self._levels = [y * np.sqrt(w) for y, w in zip(self._levels, counted, strict=True)]
             self._inside = counted[0] >= 1
+        self._all = Spread.sum(Spread.of(y) for y in self._levels)
+        finest = self._levels[0]
+        self._finest = Spread.of(finest if weights is None else finest[np.broadcast_to(self._inside, finest.shape)])
 
     def bits(self, step: float) -> float:
         """A measure of the bits at a step: a fit takes about half."""
-        return sum(float(np.log2(1 + np.square(y / np.float32(step))).sum(dtype=np.float64)) for y in self._levels)
+        return self._all.bits(step)
 
     def density(self, step: float, box: Box) -> float:
         """The measure of bits for a sample of a box."""
@@ -255,6 +305,6 @@ class Differences:
                 finer = share * self.bits(2.0**middle) <= goal.bits
             else:
                 assert goal.error is not None
-                finer = share * self.error(2.0**middle) > goal.error
+                finer = share * self._finest.error(2.0**middle) > goal.error
             low, high = (low, middle) if finer else (middle, high)
         return float(2.0**middle)

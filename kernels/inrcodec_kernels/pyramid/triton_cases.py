@@ -100,7 +100,7 @@ def _fit_cases() -> list[Case]:
     kinds |= dict.fromkeys(("lefts", "rights", "begin", "size", "count", "span"), "i32")
     for lefts, rights in ((32, 32), (64, 32)):
         constants = {"A": lefts, "B": rights, "TILE": FEW, "PRECISION": PRECISION}
-        cases.append((f"products, {lefts} x {rights}", products_kernel, kinds, constants, FITTING))
+        cases.append((f"products, {lefts} x {rights}", products_kernel, kinds, constants, FITTING, {"num_stages": 1}))
     kinds = {"by_inputs": "*fp32", "gradients": "*fp32"} | dict.fromkeys(("number", "shift", "ends"), "*i32")
     kinds |= dict.fromkeys(("begin", "end", "low", "high", "size", "span"), "i32")
     cases.append(("gather", gather_kernel, kinds, {"PART": SITES}, 4))

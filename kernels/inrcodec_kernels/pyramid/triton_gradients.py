@@ -161,10 +161,11 @@ def _add_products(sums: Tensor, left: Tensor, shift: Tensor, right: Tensor, begi
     edges = [max(LEAST_EDGE, triton.next_power_of_2(n)) for n in (rows, columns)]
     programs = min(PROGRAMS, triton.cdiv(count, FEW))
     products = right.new_empty(programs, *edges)
+    # Fetched ahead, numbers would go to shared memory as they lie, those of 32 sites into one and the same bank.
     with on(right):
         products_kernel[(programs,)](
             left, shift, right, products, rows - 1, columns, begin, left.numel(), count, span, *edges, FEW, PRECISION,
-            num_warps=WARPS,
+            num_warps=WARPS, num_stages=1,
         )  # fmt: skip
     sums += products.sum(0, dtype=torch.float64)[:rows, :columns]
 

@@ -205,10 +205,14 @@ def silent(fraction: float, loss: float) -> None:
     assert 0 < fraction <= 1 and math.isfinite(loss)
 
 
+def no_turn(side: Tensor) -> Tensor:
+    """A basis that does not depend on rounding, as the eigenvectors of the first, singular curvature do."""
+    return torch.eye(side.shape[-1]).to(side).expand_as(side).clone()
+
+
 @pytest.mark.parametrize("priced", [False, True])
 def test_fits_are_the_reference_s(priced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From bases that do not depend on rounding, as the eigenvectors of the first, singular curvature do."""
-    monkeypatch.setattr(soap, "eigenvectors", lambda side: torch.eye(side.shape[-1]).to(side).expand_as(side).clone())
+    monkeypatch.setattr(soap, "eigenvectors", no_turn)
     samples, widths, n = samples_of(2, (9, 8, 7)), (5, 4), 2
     quantiser = quantiser_of(n, 3, widths) if priced else None
     before, results = layers_of(n, 3, widths), []
@@ -223,6 +227,7 @@ def test_fits_are_the_reference_s(priced: bool, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_fits_take_fewer_blocks_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soap, "eigenvectors", no_turn)
     samples, calls, fractions = samples_of(3, (6, 5)), [], []
 
     def fitted() -> tuple[np.ndarray, list[Tensor]]:
