@@ -22,8 +22,9 @@ SPILLED = {
     "pyramid: products, 64 x 32": 64,
 }
 """Bytes that a thread may spill, where it is not none."""
-A_SITE_A_THREAD = ("pyramid: decode", "pyramid: synthesise", "pyramid: rate", "pyramid: distortion", "pyramid: weighed", "restoration: ")
-"""Kernels whose threads have all taps of a site: a compiler that gives them one tap each has hundreds of exchanges."""
+EXCHANGES = {"pyramid: synthesise": 16, "restoration: ": 16, "pyramid: decode": 32, **dict.fromkeys(("pyramid: rate", "pyramid: distortion", "pyramid: weighed"), 128)}
+"""Most exchanges between threads, by how names of kernels begin: some whose threads have all taps of a site, and more of those
+that multiply matrices. A compiler that gives threads one tap each has many hundreds."""
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,8 @@ def test_every_kernel_compiles_without_spills(rows: list[Compiled]) -> None:
     assert {row.kernel.partition(":")[0] for row in rows} == folders_with_kernels()
     assert [row for row in rows if row.spilled_bytes > SPILLED.get(row.kernel, 0)] == []
     assert all(row.shared_bytes <= 163 * 1024 for row in rows)  # what a program can have on an A100
-    alone = [row for row in rows if row.kernel.startswith(A_SITE_A_THREAD)]
-    assert len(alone) > 20 and [row for row in alone if row.shuffles > 16] == []
+    limited = [(row, most) for row in rows for name, most in EXCHANGES.items() if row.kernel.startswith(name)]
+    assert len(limited) > 20 and [row for row, most in limited if row.shuffles > most] == []
 
 
 def folders_with_kernels() -> set[str]:
