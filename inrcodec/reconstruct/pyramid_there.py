@@ -21,8 +21,8 @@ from .latents import DeviceLatents
 
 IntArray = NDArray[np.int64]
 
-_SAMPLES = 1 << 26
-"""Samples in whole tiles of the finest level that are made at a time; each takes some 70 bytes."""
+_SAMPLES = 1 << 25
+"""Samples in whole tiles of the finest level that are made at a time, each of which takes some 110 bytes: 128 tiles of 64^3 keep a device busy."""
 
 
 class PyramidBoxes:

@@ -19,11 +19,10 @@ from .triton_tiles import DeviceTiles
 from .triton_upsampling import clamped, on
 
 TILE = 128
-"""Latents whose contexts are found together: one a thread."""
+"""Latents whose contexts are found together."""
 WARPS = 4
 REGISTERS = 248
 """Most registers of a thread: left alone, the assembler moves some to memory for more programs than there are tiles."""
-
 PART = 1024
 """Sites of a program that fills surroundings."""
 NARROW = 11

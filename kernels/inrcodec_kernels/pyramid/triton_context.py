@@ -16,7 +16,7 @@ from .context import IntegerContext
 from .context_tables import laplace_tables
 from .layout import AXES
 from .triton_network import LEAST_EDGE
-from .triton_synthesis import padded
+from .triton_synthesis import filled, padded
 
 WIDE = 13
 """Bits of hidden numbers from which on the weights that they meet are whole numbers of a float16, or sums would be too large."""
@@ -99,8 +99,8 @@ class DeviceContext(NamedTuple):
             torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in network.arrays
         )
         inputs, width = (max(LEAST_EDGE, triton.next_power_of_2(len(weights))) for weights in (first, second))
-        first_parts = _parts(_filled(first, inputs, width), True)
-        second_parts = _parts(_filled(second, width, width), network.hidden_bits < WIDE)
+        first_parts = _parts(filled(first, inputs, width), True)
+        second_parts = _parts(filled(second, width, width), network.hidden_bits < WIDE)
         laplace = laplace_tables(network.units)
         ends = (laplace.tables.starts < 1 << 16).sum(axis=1, keepdims=True) - 1
         symbols = np.concatenate([laplace.tables.first, ends.astype(np.uint8)], axis=1)
@@ -113,11 +113,6 @@ class DeviceContext(NamedTuple):
             torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
             torch.from_numpy(near).to(device), torch.from_numpy(laplace.reach).to(device), network.unit_bits, network.hidden_bits,
         )  # fmt: skip
-
-
-def _filled(weights: Tensor, rows: int, columns: int) -> Tensor:
-    """With zeros, up to so many rows and columns."""
-    return torch.nn.functional.pad(weights, (0, columns - weights.shape[1], 0, rows - weights.shape[0]))
 
 
 def _parts(weights: Tensor, split: bool) -> Tensor:

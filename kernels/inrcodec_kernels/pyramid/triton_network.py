@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .reference import FLOOR, MOST, SLOPE
-from .triton_synthesis import padded
+from .triton_synthesis import filled, padded
 
 LEAST_EDGE = 16
 """What tl.dot wants of every extent of a matrix."""
@@ -52,7 +51,7 @@ class Net(NamedTuple):
         """As the kernel reads them: all extents padded to powers of two, of 16 at least."""
         inputs, width, thick = (_edge(len(layer)) for layer in (self.first, self.second, self.last))
         return [
-            _filled(self.first, inputs, width), padded(self.first_bias, width), _filled(self.second, width, thick),
+            filled(self.first, inputs, width), padded(self.first_bias, width), filled(self.second, width, thick),
             padded(self.second_bias, thick), padded(self.last.T, thick), self.last_bias.contiguous(),
             padded(self.skip.T, inputs),
         ]  # fmt: skip
@@ -61,11 +60,6 @@ class Net(NamedTuple):
 def _edge(extent: int) -> int:
     """What tl.dot wants of an extent."""
     return max(LEAST_EDGE, triton.next_power_of_2(extent))
-
-
-def _filled(matrix: Tensor, rows: int, columns: int) -> Tensor:
-    """Contiguous, with so many rows and columns, the last ones 0."""
-    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])).contiguous()
 
 
 @triton.jit

@@ -71,6 +71,11 @@ def padded(matrix: Tensor, columns: int) -> Tensor:
     return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[-1])).contiguous()
 
 
+def filled(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """Contiguous, with so many rows and columns, the last ones 0."""
+    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])).contiguous()
+
+
 def taps(layout: Layout) -> list[tuple[int, Place]]:
     """Channel and offset of every input of the synthesis."""
     near = [(channel, tap) for channel in range(min(2, layout.levels)) for tap in layout.near]
