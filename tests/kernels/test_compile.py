@@ -19,7 +19,6 @@ SPILLED = {
     "chains: moments, 3-60-60": 1136,
     "siren: fit_adam, 3-64-48-40-1, fp32": 128,
     "siren: orthonormal, 128": 544,
-    "pyramid: products, 64 x 32": 64,
 }
 """Bytes that a thread may spill, where it is not none."""
 EXCHANGES = {"pyramid: synthesise": 16, "restoration: ": 16, "pyramid: decode": 32, **dict.fromkeys(("pyramid: rate", "pyramid: distortion", "pyramid: weighed"), 128)}

@@ -126,17 +126,18 @@ def network_kernel(
     ones, in_one = channel[None, :] * span, some[:, None] & (channel < width)[None, :]
     twos, in_two = outer[None, :] * span, some[:, None] & (outer < thick)[None, :]
 
+    # What goes straight to the outputs is added up first: inputs need no registers after the first product.
+    value = tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
+    scale = tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1) if RATE else value
     to_one = tl.load(first + tap[:, None] * C + channel[None, :])
     to_two = tl.load(second + channel[:, None] * D + outer[None, :])
     one = _leaky(tl.dot(seen, to_one, input_precision=PRECISION) + tl.load(first_bias + channel)[None, :])
     tl.store(one_at[:, None] + ones, one, mask=in_one)
     two = _leaky(tl.dot(one, to_two, input_precision=PRECISION) + tl.load(second_bias + outer)[None, :])
     tl.store(two_at[:, None] + twos, two, mask=in_two)
-    value = tl.sum(tl.load(last + outer)[None, :] * two, 1) + tl.load(last_bias)
-    value += tl.sum(tl.load(skip + tap)[None, :] * seen, 1)
+    value += tl.sum(tl.load(last + outer)[None, :] * two, 1) + tl.load(last_bias)
     if RATE:
-        scale = tl.sum(tl.load(last + D + outer)[None, :] * two, 1) + tl.load(last_bias + 1)
-        scale += tl.sum(tl.load(skip + N + tap)[None, :] * seen, 1)
+        scale += tl.sum(tl.load(last + D + outer)[None, :] * two, 1) + tl.load(last_bias + 1)
         lost, by_value, by_scale = _laplace(wanted, value, scale, least)
         by_value, by_scale = tl.where(here, by_value, 0.0), tl.where(here, by_scale, 0.0)
         # As a symbol, a latent moves against its location.
