@@ -129,7 +129,8 @@ def test_damage_is_refused_alike() -> None:
     wanted = [expected(body, t, net, 2) for body, t in zip(bodies, tiles, strict=True)]
     # The first one's contexts differ beside its faces, so that it need not come back at other places.
     assert_alike(found(bodies, tiles, net, [2] * len(bodies), lattice), wanted)
-    assert all(each is None for each in wanted[3:7])
+    # With a byte more, escapes are other numbers, of which some fit by chance.
+    assert all(each is None for each in wanted[4:7])
 
 
 def test_bytes_that_nothing_reads_are_refused() -> None:
