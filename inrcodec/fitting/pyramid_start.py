@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ..models.pyramid import AXES, PyramidLayout
 from ..region import box_around, sample_inside
 from .goal import Goal
+from .sizes import Sizes
 
 Floats = NDArray[np.float32]
 Box = tuple[slice, ...]
@@ -196,51 +198,8 @@ def _roughness(volume: np.ndarray, axis: int) -> float:
     return max(float(np.nanmean(np.diff(volume[sparse].astype(np.float64), axis=axis) ** 2)), 1e-12)
 
 
-class Spread(NamedTuple):
-    """How many numbers there are of every size: sums of what any step makes of them take no look at the numbers.
-
-    Attributes
-    ----------
-    counts, squares : ndarray of float64
-        Of sizes within 1/256 of an octave: how many, and the sum of their squares.
-    numbers : int
-        All of them, also those that are zero.
-    """
-
-    counts: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    numbers: int
-
-    @classmethod
-    def of(cls, values: Floats) -> Spread:
-        """That of some numbers, wherever they are."""
-        counts, squares, flat = np.zeros(_SIZES), np.zeros(_SIZES), values.reshape(-1)
-        for start in range(0, flat.size, _TOGETHER):
-            part = np.square(flat[start : start + _TOGETHER])
-            part = part[part > 0]
-            size = np.clip(_OF_OCTAVE / 2 * np.log2(part) + _SIZES // 2, 0, _SIZES - 1).astype(np.intp)
-            counts += np.bincount(size, minlength=_SIZES)
-            squares += np.bincount(size, weights=part, minlength=_SIZES)
-        return cls(counts, squares, flat.size)
-
-    @classmethod
-    def sum(cls, spreads: Iterable[Spread]) -> Spread:
-        """That of the numbers of several."""
-        counts, squares, numbers = zip(*spreads, strict=True)
-        return cls(np.sum(counts, axis=0), np.sum(squares, axis=0), sum(numbers))
-
-    def bits(self, step: float) -> float:
-        """The sum of ``log2(1 + (number / step)^2)``."""
-        square = self.squares / np.maximum(self.counts, 1)
-        return float(self.counts @ np.log2(1 + square / step**2))
-
-    def error(self, step: float) -> float:
-        """The mean of squares, those above ``step^2 / 12`` being this."""
-        return float(np.minimum(self.squares, self.counts * (step**2 / 12)).sum()) / max(self.numbers, 1)
-
-
-_OF_OCTAVE, _SIZES, _TOGETHER = 256, 256 * 64, 1 << 20
-"""Sizes of an octave, all of them, 32 octaves below and above 1, and how many numbers are looked at together."""
+_OF_OCTAVE = 256
+"""Parts of an octave in which differences are counted: sums are then true to a millionth or so."""
 
 
 class Differences:
@@ -268,13 +227,14 @@ class Differences:
             counted = level_weights(weights, layout)
             self._levels = [y * np.sqrt(w) for y, w in zip(self._levels, counted, strict=True)]
             self._inside = counted[0] >= 1
-        self._all = Spread.sum(Spread.of(y) for y in self._levels)
+        self._sizes = reduce(Sizes.and_those, (Sizes.of(y, _OF_OCTAVE) for y in self._levels))
         finest = self._levels[0]
-        self._finest = Spread.of(finest if weights is None else finest[np.broadcast_to(self._inside, finest.shape)])
+        seen = finest if weights is None else finest[np.broadcast_to(self._inside, finest.shape)]
+        self._finest, self._seen = Sizes.of(seen, _OF_OCTAVE), max(seen.size, 1)
 
     def bits(self, step: float) -> float:
         """A measure of the bits at a step: a fit takes about half."""
-        return self._all.bits(step)
+        return self._sizes.bits(step)
 
     def density(self, step: float, box: Box) -> float:
         """The measure of bits for a sample of a box."""
@@ -287,7 +247,9 @@ class Differences:
         return total
 
     def error(self, step: float, box: Box = ()) -> float:
-        """A measure of the mean squared error at a step: what is smaller than the step is lost, the rest is rounded."""
+        """A measure of the mean squared error at a step, of a box or of all: what is smaller than the step is lost, the rest is rounded."""
+        if not box:
+            return self._finest.error(step) / self._seen
         place = (slice(None),) * (AXES - len(box)) + box
         fine, inside = self._levels[0][place], self._inside
         if inside is not True:
@@ -305,6 +267,6 @@ class Differences:
                 finer = share * self.bits(2.0**middle) <= goal.bits
             else:
                 assert goal.error is not None
-                finer = share * self._finest.error(2.0**middle) > goal.error
+                finer = share * self.error(2.0**middle) > goal.error
             low, high = (low, middle) if finer else (middle, high)
         return float(2.0**middle)

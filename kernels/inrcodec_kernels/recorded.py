@@ -45,7 +45,7 @@ class Repeated:
 
     def __call__(self, given: Sequence[Tensor]) -> Any:
         """The computation's result; the first time it is not recorded, for then kernels are compiled."""
-        if not given[0].is_cuda or not self._called:
+        if not self._called:
             self._called = True
             return self._compute(*given)
         if self._replay is None:

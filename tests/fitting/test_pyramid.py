@@ -9,7 +9,7 @@ import pytest
 
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, USUAL, Cost, Course, PyramidFit, Schedule
-from inrcodec.fitting.pyramid_start import Differences, Spread, choose_halvings, first_latents, typical_boxes
+from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents, typical_boxes
 from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Stored, Trials
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec.region import Region
@@ -162,17 +162,6 @@ def test_signals_with_nothing_in_them(volume: np.ndarray) -> None:
     fit.run(10, Goal(bits=100.0), Schedule(), quiet)
     assert np.isfinite(fit.cost().error)
     assert all(y.dtype == np.int32 for y in fit.rounded)
-
-
-def test_sums_over_sizes_are_those_over_numbers() -> None:
-    values = np.random.default_rng(5).laplace(0, 30, (2, 3000)).astype(np.float32) ** 3
-    values[0, :500] = 0
-    spread = Spread.sum(map(Spread.of, (values[:1], values[1:])))
-    assert spread.numbers == values.size and spread.counts.sum() == values.size - 500
-    for step in (0.01, 3.0, 1e5):
-        assert spread.bits(step) == pytest.approx(float(np.log2(1 + (values.astype(np.float64) / step) ** 2).sum()), rel=1e-4)
-        assert spread.error(step) == pytest.approx(float(np.minimum(values.astype(np.float64) ** 2, step**2 / 12).mean()), rel=1e-4)
-    assert Spread.of(np.zeros(3, np.float32)).bits(1.0) == 0
 
 
 def test_measures_fall_and_rise_with_the_step() -> None:

@@ -13,7 +13,15 @@ import pytest
 
 from inrcodec_kernels.pyramid import context, context_cpu
 from inrcodec_kernels.pyramid.context import IntegerContext, Tile, causal_taps, cross_taps, inputs
-from inrcodec_kernels.pyramid.context_tables import RATIOS, REACH, laplace_tables
+from inrcodec_kernels.pyramid.context_tables import (
+    NEAR,
+    NEAR_BITS,
+    NEAR_FIRST,
+    RATIOS,
+    REACH,
+    laplace_tables,
+    near_starts,
+)
 from inrcodec_kernels.rans import TOTAL
 
 from .coding_cases import AXES, PRECISIONS, SHAPES, UNITS, axes_of, both, latents_of, network, tile_of
@@ -41,6 +49,18 @@ def test_the_tables_are_those_of_the_format(units: int, digest: str) -> None:
     starts = laplace_tables(units).tables.starts.astype("<u4")
     assert starts.shape == (64 * units, 257)
     assert hashlib.sha256(starts.tobytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("units", UNITS)
+def test_starts_near_a_centre_say_whose_a_slot_is(units: int) -> None:
+    tables, reaches = laplace_tables(units).tables, laplace_tables(units).reach
+    for row, packed, reach in list(zip(tables.starts, near_starts(units), reaches, strict=True))[::7]:
+        known = [int(packed[k // 3]) >> NEAR_BITS * (k % 3) & ((1 << NEAR_BITS) - 1) for k in range(NEAR)]
+        for slot in range(known[0], known[-1], 61):
+            symbol = int(np.searchsorted(row, slot, side="right")) - 1
+            assert reach + NEAR_FIRST + sum(start <= slot for start in known) - 1 == symbol <= 2 * reach
+        # The centre's own slots are always among them, and those of an escape never.
+        assert known[0] <= row[reach] < row[reach + 1] <= known[-1] <= row[2 * reach + 1]
 
 
 @pytest.mark.parametrize("units", UNITS)

@@ -24,7 +24,6 @@ from inrcodec_kernels.rans import (
     proportional,
     reference,
 )
-from inrcodec_kernels.rans.tables import NEAR, NEAR_BITS, near_starts
 
 from .band_codes import band_code, leaves
 
@@ -136,16 +135,6 @@ def test_searches_begin_where_their_symbol_is_or_before() -> None:
             symbol = int(np.searchsorted(row, slot, side="right")) - 1
             begin = int(first[slot >> 8])
             assert begin <= symbol and row[begin] <= slot >> 8 << 8 < row[begin + 1]
-
-
-def test_starts_nearby_say_whose_a_slot_is() -> None:
-    tables, _, _ = drawn(0, 3)
-    first, end = np.array([-2, 1, 0, 253]), np.array([1, 4, 29, ALPHABET])
-    for row, packed, begin, last in zip(tables.starts, near_starts(tables.starts, first, end), first, end, strict=True):
-        known = [int(packed[k // 3]) >> NEAR_BITS * (k % 3) & ((1 << NEAR_BITS) - 1) for k in range(NEAR)]
-        assert known == [int(row[min(max(begin + k, 0), last)]) for k in range(NEAR)]
-        for slot in range(known[0], min(known[-1], TOTAL), 97):
-            assert begin + sum(start <= slot for start in known) - 1 == int(np.searchsorted(row, slot, side="right")) - 1
 
 
 @settings(max_examples=50, deadline=None)

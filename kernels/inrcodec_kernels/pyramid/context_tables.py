@@ -19,6 +19,8 @@ from ..rans import ALPHABET, PRECISION, Tables, proportional
 
 SCALES = 64
 """Scales b_j, j from 0 on."""
+NEAR, NEAR_FIRST, NEAR_BITS = 6, -2, 21
+"""How many symbols' starts `near_starts` has, the first one's distance from the centre's, and the bits of each."""
 # exp(-1 / (8 b_j)) 2^48, rounded: how much of a distribution's tail is left an eighth further out.
 # fmt: off
 RATIOS = (
@@ -111,6 +113,23 @@ def _distribution(ratio: int, reach: int) -> NDArray[np.int64]:
         powers.append(powers[-1] * ratio >> _ONE)
     tail = np.array(powers, dtype=np.int64) >> (_ONE - 31)
     return np.concatenate([tail[:0:-1], (1 << 32) - tail])
+
+
+@cache
+def near_starts(units: int) -> NDArray[np.int64]:
+    """Where the symbols around each centre's start, packed: of a slot between the first and the last of them it is known at once whose it is.
+
+    Returns
+    -------
+    ndarray of int64, shape (64 units, 2)
+        `NEAR` starts of `NEAR_BITS` bits, the lowest first, three to a number. Symbols below the first start where it does, those beyond
+        a table's escape where that one does: no slot between is theirs.
+    """
+    laplace = laplace_tables(units)
+    symbols = laplace.reach[:, None] + NEAR_FIRST + np.arange(NEAR)
+    found = np.take_along_axis(laplace.tables.starts.astype(np.int64), np.clip(symbols, 0, 2 * laplace.reach[:, None] + 1), axis=1)
+    parts = found.reshape(-1, 2, NEAR // 2) << (NEAR_BITS * np.arange(NEAR // 2))
+    return np.bitwise_or.reduce(parts, axis=2)
 
 
 def split(means: NDArray[Any], scales: NDArray[Any], units: int) -> tuple[NDArray[Any], NDArray[Any]]:

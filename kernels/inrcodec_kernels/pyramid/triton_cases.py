@@ -67,15 +67,14 @@ def _coding_cases() -> list[Case]:
     kinds |= dict.fromkeys(("u", "v", "around"), "*i16") | dict.fromkeys(("first", "second"), "*fp16")
     kinds |= dict.fromkeys(("level_bias", "second_bias", "last", "skip", "last_bias", "shifts"), "*fp32")
     kinds |= dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level"), "i32")
-    three = {"HAS_T": False, "HAS_Z": True, "HAS_Y": True, "HAS_X": True}
     cases: list[Case] = []
     for inputs, width, unit_bits, bits in ((32, 32, 4, 14), (32, 32, 4, 12), (32, 32, 3, 11), (32, 16, 4, 13), (16, 16, 4, 14)):
-        constants = {"N": inputs, "C": width, "UNIT_BITS": unit_bits, "BITS": bits, "LANES": 32, "TILE": LATENTS, **three}
+        constants = {"N": inputs, "C": width, "UNIT_BITS": unit_bits, "BITS": bits, "LANES": 32, "TILE": LATENTS}
         name = f"decode, {inputs} inputs, H={width}, units of 1/{1 << unit_bits}, hidden numbers of {bits} bits"
         types = {a: kinds[a] for a in decode.arg_names if a in kinds}
         cases.append((name, decode, types, constants, DECODING, {"maxnreg": REGISTERS, "num_stages": 1}))
     types = {a: kinds[a] for a in surround.arg_names if a in kinds}
-    cases.append(("surround", surround, types, {"HAS_V": True, "PART": AROUND, **three}, DECODING))
+    cases.append(("surround", surround, types, {"HAS_V": True, "PART": AROUND, "HAS_T": False, "HAS_Z": True, "HAS_Y": True, "HAS_X": True}, DECODING))
     numbers = dict.fromkeys(("count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"), "i32")
     for unit, kind in ((16, "*i32"), (1, "*i16")):
         constants = {"UNIT": unit, "HT": 0, "HZ": 1, "HY": 1, "HX": 1, "PART": PART}

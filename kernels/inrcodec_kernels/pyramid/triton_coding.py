@@ -12,10 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..rans.triton import MOST_LANES, near_of, near_symbol_of, symbol_of, word
+from ..rans.triton import MOST_LANES, symbol_of, word
 from .context import LARGEST, LIMIT, MOST_SCALE, SLOPE_SHIFT
-from .triton_context import NEAR_FIRST, WIDE, DeviceContext
-from .triton_tiles import DeviceTiles
+from .context_tables import NEAR, NEAR_BITS, NEAR_FIRST
+from .triton_context import WIDE, DeviceContext
+from .triton_tiles import PLACES, DeviceTiles
 from .triton_upsampling import clamped, on
 
 TILE = 128
@@ -29,7 +30,9 @@ NARROW = 11
 """Bits of hidden numbers up to which they are whole numbers of a float16."""
 
 _LEAST = tl.constexpr(1 << 16)
-_NEAR_FIRST, _NARROW, _WIDE = (tl.constexpr(n) for n in (NEAR_FIRST, NARROW, WIDE))
+_NEAR, _OF_WORD, _NEAR_BITS, _NEAR_FIRST = (tl.constexpr(n) for n in (NEAR, NEAR // 2, NEAR_BITS, NEAR_FIRST))
+_ABOVE, _NARROW, _WIDE = (tl.constexpr(n) for n in (1 << NEAR_BITS, NARROW, WIDE))
+_PLACES = tl.constexpr(PLACES)
 _LARGEST, _LIMIT, _MOST_SCALE = (tl.constexpr(n) for n in (LARGEST, LIMIT, MOST_SCALE))
 _LESS = tl.constexpr(0.5**SLOPE_SHIFT)
 
@@ -102,8 +105,8 @@ def decode_tiles(
                 )  # fmt: skip
             decode[(count,)](
                 data, begin, size, lanes, tiles.places, tiles.rooms, tiles.order, tiles.stages, latents, around, predicted, failed,
-                *network.tensors, tiles.order.shape[1], *tiles.lattice[1:], level, *tiles.present, network.first.shape[1],
-                network.second.shape[1], network.unit_bits, network.hidden_bits, MOST_LANES, TILE, num_warps=WARPS, num_stages=1, maxnreg=REGISTERS,
+                *network.tensors, tiles.order.shape[1], *tiles.lattice[1:], level, network.first.shape[1], network.second.shape[1],
+                network.unit_bits, network.hidden_bits, MOST_LANES, TILE, num_warps=WARPS, num_stages=1, maxnreg=REGISTERS,
             )  # fmt: skip
     return failed.view(torch.bool)
 
@@ -113,8 +116,7 @@ def decode(
     data, begin, size, lanes, places, rooms, order, stages, latents, around, predicted, failed,
     taps, first, level_bias, second, second_bias, last, skip, last_bias, shifts, starts, first_symbol, near_symbols, reaches,
     listed, n_z, n_y, n_x, level,
-    HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
-    UNIT_BITS: tl.constexpr, BITS: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
+    N: tl.constexpr, C: tl.constexpr, UNIT_BITS: tl.constexpr, BITS: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One tile, stage after stage: contexts of TILE latents at a time, then symbols of as many as there are lanes.
 
@@ -124,7 +126,7 @@ def decode(
     tile = tl.program_id(0)
     lanes_here, bytes_here = tl.load(lanes + tile), tl.load(size + tile)
     source = (data + tl.load(begin + tile), bytes_here)
-    places, rooms = places + tile * 8, rooms + tile * 5
+    places, rooms = places + tile * _PLACES, rooms + tile * 5
     order, stages = order + tl.load(rooms), stages + tl.load(rooms + 1)
     around, predicted = around + tl.load(rooms + 3), predicted + tl.load(rooms + 4)
 
@@ -137,10 +139,10 @@ def decode(
     wrong = tl.max((used & (state < _LEAST)).to(tl.int32), 0)
 
     # A tap's distance within the surroundings; 32 bits hold it, for a tile of 64^4 has fewer than 2^29 places there.
-    pitch_t, pitch_z, pitch_y, pitch_x, whole = _pitches(places, HAS_T, HAS_Z, HAS_Y, HAS_X)
     tap, channel, number = tl.arange(0, N), tl.arange(0, C), tl.arange(0, TILE)
-    shift = tl.load(taps + tap) * pitch_t + tl.load(taps + N + tap) * pitch_z + tl.load(taps + 2 * N + tap) * pitch_y
-    shift += tl.load(taps + 3 * N + tap) * pitch_x + tl.load(taps + 4 * N + tap) * whole
+    shift = tl.zeros((N,), tl.int32)
+    for axis in tl.static_range(5):
+        shift += tl.load(taps + axis * N + tap) * tl.load(places + 8 + axis)
     of_first, of_second = tap[:, None] * C + channel[None, :], channel[:, None] * C + channel[None, :]
     first_parts = tl.load(first + of_first), tl.load(first + N * C + of_first)
     second_parts = tl.load(second + of_second), tl.load(second + C * C + of_second)
@@ -165,15 +167,15 @@ def decode(
         live, soon = used & (stage_first + lane < stage_stop), used & (stage_first + lanes_here + lane < stage_stop)
         coded = tl.load(predicted + stage_first + lane, mask=live, other=0)
         coded_soon = tl.load(predicted + stage_first + lanes_here + lane, mask=soon, other=0)
-        words = near_of(near_symbols, coded & 0xFFFF, live)
+        words = _near_of(near_symbols, coded & 0xFFFF, live)
         near = tl.load(order + stage_first + lane, mask=live, other=0)
         for start in range(stage_first, stage_stop, lanes_here):
             later = used & (start + 2 * lanes_here + lane < stage_stop)
             coded_later = tl.load(predicted + start + 2 * lanes_here + lane, mask=later, other=0)
-            words_soon = near_of(near_symbols, coded_soon & 0xFFFF, soon)
+            words_soon = _near_of(near_symbols, coded_soon & 0xFFFF, soon)
             near_soon = tl.load(order + start + lanes_here + lane, mask=soon, other=0)
             value, state, at, bit, outside = _latent(
-                state, at, bit, coded, words, lane, live, source, (starts, first_symbol), reaches, LANES
+                state, at, bit, coded, words, lane, live, source, (starts, first_symbol, first_symbol), reaches, LANES
             )
             wrong |= outside
             # In the place of what was predicted; in the lattice they would lie far from each other.
@@ -197,22 +199,6 @@ def decode(
     tl.store(failed + tile, wrong.to(tl.uint8))
 
 
-@triton.jit
-def _pitches(places, HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr):
-    """As `skewed`, of a tile's surroundings."""
-    r_t, r_z, r_y, r_x = _ringed(places, HAS_T, HAS_Z, HAS_Y, HAS_X)
-    plane = r_z * r_y
-    pitch_t = (4 * (r_z - 1) + 2 * (r_y - 1) + r_x) * plane
-    return pitch_t, 4 * plane + r_y, 2 * plane + 1, plane, r_t * pitch_t
-
-
-@triton.jit
-def _ringed(places, HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr):
-    """Extents of a tile with its ring."""
-    r_t, r_z = tl.load(places + 4) + 2 * HAS_T, tl.load(places + 5) + 2 * HAS_Z
-    return r_t, r_z, tl.load(places + 6) + 2 * HAS_Y, tl.load(places + 7) + 2 * HAS_X
-
-
 @triton.jit(do_not_specialize=["n_t", "n_z", "n_y", "n_x"])
 def surround(
     around, u, v, size, places, rooms, n_t, n_z, n_y, n_x,
@@ -220,16 +206,17 @@ def surround(
 ):  # fmt: skip
     """U and V of a tile's surroundings; beyond the lattice, those of the nearest site."""
     tile = tl.program_id(1)
-    places = places + tile * 8
+    places = places + tile * _PLACES
     around = around + tl.load(rooms + tile * 5 + 3)
-    pitch_t, pitch_z, pitch_y, pitch_x, whole = _pitches(places, HAS_T, HAS_Z, HAS_Y, HAS_X)
-    r_t, r_z, r_y, r_x = _ringed(places, HAS_T, HAS_Z, HAS_Y, HAS_X)
+    r_t, r_z = tl.load(places + 4) + 2 * HAS_T, tl.load(places + 5) + 2 * HAS_Z
+    r_y, r_x = tl.load(places + 6) + 2 * HAS_Y, tl.load(places + 7) + 2 * HAS_X
     index = tl.program_id(0) * PART + tl.arange(0, PART)
     mask = (index < r_t * r_z * r_y * r_x) & (tl.load(size + tile) > 0)
     line = index // r_x
     plane = line // r_y
     x, y, z, t = index % r_x, line % r_y, plane % r_z, plane // r_z
-    here = around + t * pitch_t + z * pitch_z + y * pitch_y + x * pitch_x
+    here = around + t * tl.load(places + 8) + z * tl.load(places + 9) + y * tl.load(places + 10) + x * tl.load(places + 11)
+    whole = tl.load(places + 12)
     t = clamped(tl.load(places) + t - HAS_T, 0, n_t - 1)
     z = clamped(tl.load(places + 1) + z - HAS_Z, 0, n_z - 1)
     y = clamped(tl.load(places + 2) + y - HAS_Y, 0, n_y - 1)
@@ -287,9 +274,29 @@ def _requantised(total, shift, BITS: tl.constexpr):
 
 
 @triton.jit
-def _places_of(order, listed, number, live):
-    """Where latents lie in the lattice, and in the surroundings."""
-    return tl.load(order + listed + number, mask=live, other=0), tl.load(order + number, mask=live, other=0)
+def _near_of(near, table, live):
+    """What tables say of the likeliest symbols, for `_near_symbol_of`."""
+    row = near + 2 * table
+    return tl.load(row, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
+
+
+@triton.jit
+def _near_symbol_of(state, words, live):
+    """Of the starts that `_near_of` gave, how many do not exceed each slot; states before they take a word; and whose symbol is none of those."""
+    low, high = words
+    slot = (state & 0xFFFF).to(tl.int32)
+    count, start, stop = tl.zeros_like(slot), tl.zeros_like(slot), tl.zeros_like(slot) + _ABOVE
+    for half in tl.static_range(2):
+        packed = low if half == 0 else high
+        for k in tl.static_range(_OF_WORD):
+            here = (packed >> (_NEAR_BITS * k)).to(tl.int32) & (_ABOVE - 1)
+            before = here <= slot
+            count += before.to(tl.int32)
+            start = tl.where(before, here, start)
+            stop = tl.where(before, stop, tl.minimum(stop, here))
+    other = live & ((count == 0) | (count == _NEAR))
+    after = (stop - start).to(tl.uint32) * (state >> 16) + (slot - start).to(tl.uint32)
+    return count, tl.where(live & (other == 0), after, state), other
 
 
 @triton.jit
@@ -301,7 +308,7 @@ def _latent(
     Most symbols are among the likeliest: the rest is looked at only where there is any.
     """
     middle = coded >> 16
-    count, state, other = near_symbol_of(state, words, live)
+    count, state, other = _near_symbol_of(state, words, live)
     value = middle + (count - 1 + _NEAR_FIRST)
     reach, escaped = tl.zeros_like(middle), lane < 0
     if tl.max(other.to(tl.int32), 0) > 0:

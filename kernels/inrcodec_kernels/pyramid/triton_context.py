@@ -10,18 +10,15 @@ import torch
 import triton
 from torch import Tensor
 
-from ..rans.tables import near_starts
 from . import context
 from .context import IntegerContext
-from .context_tables import laplace_tables
+from .context_tables import laplace_tables, near_starts
 from .layout import AXES
 from .triton_network import LEAST_EDGE
 from .triton_synthesis import filled, padded
 
 WIDE = 13
 """Bits of hidden numbers from which on the weights that they meet are whole numbers of a float16, or sums would be too large."""
-NEAR_FIRST = -2
-"""The first of the symbols that most are among, from the centre's: five, with the start of the one behind them."""
 
 
 class DeviceContext(NamedTuple):
@@ -47,7 +44,7 @@ class DeviceContext(NamedTuple):
     starts, first_symbol : Tensor
         The tables, as `rans.triton.DeviceCode` has them.
     near : Tensor of int64, shape (64 units, 2)
-        Starts of the symbols around the centre's, from `NEAR_FIRST` on, as `near_starts` packs them; escapes are none of them.
+        As `near_starts` has them.
     reach : Tensor of int32, shape (64 units,)
         Of each table: the symbol of the centre.
     unit_bits, hidden_bits : int
@@ -104,14 +101,12 @@ class DeviceContext(NamedTuple):
         laplace = laplace_tables(network.units)
         ends = (laplace.tables.starts < 1 << 16).sum(axis=1, keepdims=True) - 1
         symbols = np.concatenate([laplace.tables.first, ends.astype(np.uint8)], axis=1)
-        reach = laplace.reach.astype(np.int64)
-        near = near_starts(laplace.tables.starts, reach + NEAR_FIRST, 2 * reach + 1)
         return cls(
             _taps(present, inputs).to(device), first_parts, padded(level_bias, width), second_parts, padded(second_bias, width),
             padded(last.T, width), padded(skip.T, inputs), last_bias,
             torch.tensor([0.5**shift for shift in network.shifts], device=device),
             torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
-            torch.from_numpy(near).to(device), torch.from_numpy(laplace.reach).to(device), network.unit_bits, network.hidden_bits,
+            torch.from_numpy(near_starts(network.units)).to(device), torch.from_numpy(laplace.reach).to(device), network.unit_bits, network.hidden_bits,
         )  # fmt: skip
 
 

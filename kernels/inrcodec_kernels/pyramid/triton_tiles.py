@@ -15,6 +15,9 @@ from .context import WEIGHTS
 from .layout import AXES, Place
 from .triton_synthesis import pitches
 
+PLACES = 13
+"""Numbers of a tile's row in `DeviceTiles.places`."""
+
 
 @dataclass(frozen=True)
 class DeviceTiles:
@@ -29,8 +32,8 @@ class DeviceTiles:
         Extents of the level.
     present : tuple of 4 bool
         The axes that the signal has.
-    places : Tensor of int32, shape (T, 8)
-        First latent, and extents.
+    places : Tensor of int32, shape (T, PLACES)
+        First latent and extents; distances between neighbours in the surroundings, and how many sites these have.
     rooms : Tensor of int64, shape (T, 5)
         Where a tile's latents and stages begin in the two below, how many stages there are, and where its surroundings
         and what is predicted begin among those of all tiles.
@@ -72,11 +75,12 @@ class DeviceTiles:
                     f"{lattice}; cut them to it, or decode them on the CPU"
                 )
         known: dict[Place, list[int]] = {}
-        largest = 0
+        places, largest = [], 0
         orders, stages, rooms, done = [_none(device).reshape(2, 0)], [_none(device)], [], np.zeros(4, np.int64)
-        for shape in shapes:
+        for start, shape in zip(starts, shapes, strict=True):
             ringed = _ringed(shape, present)
-            largest, (_, size) = max(largest, math.prod(ringed)), skewed(ringed)
+            largest, (pitch, size) = max(largest, math.prod(ringed)), skewed(ringed)
+            places.append([*start, *shape, *pitch, size])
             if shape not in known:
                 order, begin = _coding_order(shape, lattice, tuple(present), torch.device(device))
                 known[shape] = [*done[:2].tolist(), len(begin) - 1]
@@ -85,10 +89,9 @@ class DeviceTiles:
                 stages.append(begin)
             rooms.append([*known[shape], *done[2:].tolist()])
             done += [0, 0, 3 * size, math.prod(shape)]
-        places = [[*start, *shape] for start, shape in zip(starts, shapes, strict=True)]
         surroundings, predicted = done[2:].tolist()
         return cls(
-            lattice, tuple(map(bool, present)), torch.tensor(places, dtype=torch.int32, device=device).reshape(-1, 2 * AXES),
+            lattice, tuple(map(bool, present)), torch.tensor(places, dtype=torch.int32, device=device).reshape(-1, PLACES),
             torch.tensor(rooms, dtype=torch.int64, device=device).reshape(-1, 5),
             torch.cat(orders, 1), torch.cat(stages), surroundings, predicted, largest,
         )  # fmt: skip

@@ -13,10 +13,6 @@ PRECISION = 16
 TOTAL = 1 << PRECISION
 ALPHABET = 256
 """Most symbols of a distribution."""
-NEAR = 6
-"""Starts of symbols that `near_starts` packs into a row, three to a word of 64 bits."""
-NEAR_BITS = 21
-"""Bits of each."""
 
 
 class Tables(NamedTuple):
@@ -87,25 +83,3 @@ def proportional(weights: NDArray[np.int64]) -> NDArray[np.int64]:
     found = np.where(live, 1 + (TOTAL - int(live.sum())) * weights // int(weights.sum()), 0)
     found[np.argmax(weights)] += TOTAL - int(found.sum())
     return found
-
-
-def near_starts(starts: NDArray[np.uint32], first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where some neighbouring symbols of each table start, packed: of a slot between the first and the last of them it is known at once whose it is.
-
-    Parameters
-    ----------
-    starts : ndarray of uint32, shape (T, ALPHABET + 1)
-    first : ndarray of int64, shape (T,)
-        The first symbol of each table; those below 0 start at 0.
-    end : ndarray of int64, shape (T,)
-        A symbol of each table: those beyond start where it does.
-
-    Returns
-    -------
-    ndarray of int64, shape (T, 2)
-        `NEAR` starts of `NEAR_BITS` bits, the lowest first.
-    """
-    symbols = first[:, None] + np.arange(NEAR)
-    found = np.take_along_axis(starts.astype(np.int64), np.clip(symbols, 0, end[:, None]), axis=1)
-    parts = found.reshape(-1, 2, NEAR // 2) << (NEAR_BITS * np.arange(NEAR // 2))
-    return np.bitwise_or.reduce(parts, axis=2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .bands import BandCode
 from .reference import MOST_EXPECTED
-from .tables import ALPHABET, NEAR, NEAR_BITS, TOTAL, near_starts
+from .tables import ALPHABET, TOTAL
 
 MOST_LANES = 32
 """Lanes are the threads of one warp."""
@@ -26,8 +26,6 @@ REGISTERS = 224
 
 _STARTS = tl.constexpr(ALPHABET + 1)
 _FIRSTS = tl.constexpr(257)
-_NEAR, _OF_WORD, _NEAR_BITS = (tl.constexpr(n) for n in (NEAR, NEAR // 2, NEAR_BITS))
-_ABOVE = tl.constexpr(1 << NEAR_BITS)
 _LEAST = tl.constexpr(1 << 16)
 _LARGE = tl.constexpr(1 << 31)
 _MOST_EXPECTED = tl.constexpr(MOST_EXPECTED)
@@ -45,8 +43,6 @@ class DeviceCode:
         As in `Tables`.
     first : Tensor of uint8, shape (T, 257)
         As in `Tables`, and the symbol that has the last slot: a slot's symbol is between two of these.
-    near : Tensor of int64, shape (T, 2)
-        Starts of the smallest symbols, as `near_starts` packs them.
     """
 
     order: Tensor
@@ -59,7 +55,6 @@ class DeviceCode:
     starts: Tensor
     first: Tensor
     escape: Tensor
-    near: Tensor
 
     @classmethod
     def of(cls, code: BandCode, device: torch.device | str) -> DeviceCode:
@@ -67,9 +62,7 @@ class DeviceCode:
         last = (code.tables.starts < TOTAL).sum(axis=1, keepdims=True) - 1
         first = np.concatenate([code.tables.first, last.astype(np.uint8)], axis=1)
         arrays = [code.order, code.begin, code.neighbours, code.gains, code.means, code.thresholds, code.ratios]
-        none, all_of_them = np.zeros(len(last), np.int64), np.full(len(last), ALPHABET)
-        near = near_starts(code.tables.starts, none, all_of_them)
-        arrays += [code.tables.starts.astype(np.int32), first, code.escape, near]
+        arrays += [code.tables.starts.astype(np.int32), first, code.escape]
         return cls(*(torch.tensor(array, device=device) for array in arrays))
 
 
@@ -128,7 +121,7 @@ def decode_chunks(
         decode[(chunks,)](
             data, begin, first, level, rows, values, kept, failed, listed, constants, escaped, asked,
             code.order, code.begin, code.neighbours, code.gains, code.means, code.thresholds, code.ratios,
-            code.starts, code.first, code.escape, code.near, lanes, *_sizes(code), **_constants(code, lanes),
+            code.starts, code.first, code.escape, lanes, *_sizes(code), **_constants(code, lanes),
             num_warps=1, maxnreg=REGISTERS,
         )  # fmt: skip
     return values, kept, failed.view(torch.bool)
@@ -146,7 +139,7 @@ def _constants(code: DeviceCode, lanes: int) -> dict[str, int]:
 @triton.jit(do_not_specialize=["lanes", "levels", "bands", "width"])
 def decode(  # type: ignore[no-untyped-def]
     data, begin, first_leaf, level, rows, values, kept, failed, listed, constants, escaped, asked,
-    order, band_begin, neighbours, gains, means, thresholds, ratios, starts, first, escape, near,
+    order, band_begin, neighbours, gains, means, thresholds, ratios, starts, first, escape,
     lanes, levels, bands, width,
     NEIGHBOURS: tl.constexpr, CONTEXTS: tl.constexpr, LANES: tl.constexpr, LEAVES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
@@ -166,7 +159,7 @@ def decode(  # type: ignore[no-untyped-def]
     rows, listed, constants = rows + leaf, listed + leaf, constants + leaf
     # An escape takes at least 5 plain bits: with one more than there can be, they do not fit the chunk.
     notes = (escaped + 8 * origin // 5 + chunk, 8 * size // 5 + 1)
-    tables = (starts, first)
+    tables = (starts, first, escape)
     lane = tl.arange(0, LANES)
     used = lane < lanes
 
@@ -176,7 +169,7 @@ def decode(  # type: ignore[no-untyped-def]
     state, at, most = decode_widths(state, at, lane, lanes, chunk_leaves, source, tables, CONTEXTS)
     tl.debug_barrier()
     state, at, bit = decode_constants(
-        state, at, bit, lane, lanes, chunk_leaves, constants, source, tables, (near, escape), notes, CONTEXTS + levels
+        state, at, bit, lane, lanes, chunk_leaves, constants, source, tables, notes, CONTEXTS + levels
     )
 
     escapes = tl.full((), 0, tl.int32)
@@ -206,23 +199,15 @@ def decode(  # type: ignore[no-untyped-def]
                 tl.store(places_asked + number, row + coefficient, mask=inside)
                 tl.debug_barrier()
                 live = used & (lane < part)
-                # A round waits for nothing but the one before: tables and places are fetched two rounds ahead of it, and
-                # what tables say of the smallest symbols one.
-                soon = used & (lanes + lane < part)
                 table, place = asked_of(tables_asked, places_asked, lane, live)
-                table_soon, place_soon = asked_of(tables_asked, places_asked, lanes + lane, soon)
-                known = known_of(near, escape, table, live)
                 for start in range(0, part, lanes):
-                    number_later = start + 2 * lanes + lane
-                    later = used & (number_later < part)
-                    table_later, place_later = asked_of(tables_asked, places_asked, number_later, later)
-                    known_soon = known_of(near, escape, table_soon, soon)
+                    soon = used & (start + lanes + lane < part)
+                    table_soon, place_soon = asked_of(tables_asked, places_asked, start + lanes + lane, soon)
                     value, state, at, bit, escapes = signed_of(
-                        state, at, bit, escapes, table, known, place, live, source, tables, notes
+                        state, at, bit, escapes, table, place, live, source, tables, notes
                     )
                     tl.store(values + place, value, mask=live)
-                    table, known, place, live = table_soon, known_soon, place_soon, soon
-                    table_soon, place_soon, soon = table_later, place_later, later
+                    table, place, live = table_soon, place_soon, soon
     tl.debug_barrier()
     bit, largest = enlarge(values, escapes, source, notes, bit)
 
@@ -253,7 +238,7 @@ def decode_widths(state, at, lane, lanes, chunk_leaves, source, tables, CONTEXTS
 
 @triton.jit
 def decode_constants(  # type: ignore[no-untyped-def]
-    state, at, bit, lane, lanes, chunk_leaves, constants, source, tables, known, notes, first_table
+    state, at, bit, lane, lanes, chunk_leaves, constants, source, tables, notes, first_table
 ):  # fmt: skip
     """The second stage: differences of constants, whole. States, the next word and plain bit."""
     level, kept, leaves = chunk_leaves
@@ -264,7 +249,7 @@ def decode_constants(  # type: ignore[no-untyped-def]
         has_bands = (tl.load(kept + number, mask=live, other=0) > 0).to(tl.int32)
         table = first_table + 2 * tl.load(level + number, mask=live, other=0).to(tl.int32) + has_bands
         difference, state, at, bit, escapes = signed_of(
-            state, at, bit, escapes, table, known_of(known[0], known[1], table, live), number.to(tl.int64), live, source, tables, notes
+            state, at, bit, escapes, table, number.to(tl.int64), live, source, tables, notes
         )
         tl.store(constants + number, difference.to(tl.int64), mask=live)
     tl.debug_barrier()
@@ -299,7 +284,7 @@ def plain_bit(source, bit, live):  # type: ignore[no-untyped-def]
 @triton.jit
 def symbol_of(state, table, live, tables):  # type: ignore[no-untyped-def]
     """Symbols of the live lanes, and the states before they take a word."""
-    starts, first = tables
+    starts, first, _ = tables
     slot = state & 0xFFFF
     bucket = first + table * _FIRSTS + (slot >> 8).to(tl.int32)
     low, high = tl.load(bucket, mask=live, other=0).to(tl.int32), tl.load(bucket + 1, mask=live, other=0).to(tl.int32)
@@ -312,63 +297,26 @@ def symbol_of(state, table, live, tables):  # type: ignore[no-untyped-def]
         right = tl.load(row + middle, mask=live, other=0).to(tl.uint32) <= slot
         low, high = tl.where(right, middle, low), tl.where(right, high, middle - 1)
         span = span >> 1
-    symbol, start, stop = low, tl.zeros_like(low), tl.zeros_like(low) + _ABOVE
-    for k in tl.static_range(6):
-        here = tl.load(row + tl.minimum(low + k, _STARTS - 1), mask=live, other=0)
-        before = here <= slot.to(tl.int32)
-        symbol += (before & (k > 0)).to(tl.int32)
-        start = tl.where(before, here, start)
-        stop = tl.where(before, stop, tl.minimum(stop, here))
-    after = (stop - start).to(tl.uint32) * (state >> 16) + slot - start.to(tl.uint32)
-    return symbol, tl.where(live, after, state)
-
-
-@triton.jit
-def near_of(near, table, live):  # type: ignore[no-untyped-def]
-    """What tables say of some symbols, for `near_symbol_of`."""
-    row = near + 2 * table
-    return tl.load(row, mask=live, other=0), tl.load(row + 1, mask=live, other=0)
-
-
-@triton.jit
-def near_symbol_of(state, words, live):  # type: ignore[no-untyped-def]
-    """Of the starts that `near_of` gave, how many do not exceed each slot; states before they take a word; and whose symbol is none of those."""
-    low, high = words
-    slot = (state & 0xFFFF).to(tl.int32)
-    count, start, stop = tl.zeros_like(slot), tl.zeros_like(slot), tl.zeros_like(slot) + _ABOVE
-    for half in tl.static_range(2):
-        packed = low if half == 0 else high
-        for k in tl.static_range(_OF_WORD):
-            here = (packed >> (_NEAR_BITS * k)).to(tl.int32) & (_ABOVE - 1)
-            before = here <= slot
-            count += before.to(tl.int32)
-            start = tl.where(before, here, start)
-            stop = tl.where(before, stop, tl.minimum(stop, here))
-    other = live & ((count == 0) | (count == _NEAR))
-    after = (stop - start).to(tl.uint32) * (state >> 16) + (slot - start).to(tl.uint32)
-    return count, tl.where(live & (other == 0), after, state), other
-
-
-@triton.jit
-def known_of(near, escape, table, live):  # type: ignore[no-untyped-def]
-    """What tables say that is asked for in every round: their smallest symbols, and which one is an escape."""
-    return near_of(near, table, live), tl.load(escape + table, mask=live, other=-1)
+    if span > 0:
+        lowest = low
+        for k in tl.static_range(1, 5):
+            some = live & (lowest + k <= high)
+            before = tl.load(row + lowest + k, mask=some, other=0).to(tl.uint32) <= slot
+            low += (some & before).to(tl.int32)
+    start = tl.load(row + low, mask=live, other=0).to(tl.uint32)
+    frequency = tl.load(row + low + 1, mask=live, other=0).to(tl.uint32) - start
+    return low, tl.where(live, frequency * (state >> 16) + slot - start, state)
 
 
 @triton.jit
 def signed_of(  # type: ignore[no-untyped-def]
-    state, at, bit, escapes, table, known, place, live, source, tables, notes
+    state, at, bit, escapes, table, place, live, source, tables, notes
 ):  # fmt: skip
     """Symbols with their signs, states, the next word, plain bit and escape; the places of escapes are noted."""
-    words, escape = known
-    count, state, other = near_symbol_of(state, words, live)
-    symbol = tl.where(live, count - 1, 0)
-    if tl.max(other.to(tl.int32), 0) > 0:
-        far, state = symbol_of(state, table, other, tables)
-        symbol = tl.where(other, far, symbol)
+    symbol, state = symbol_of(state, table, live, tables)
     escaped, capacity = notes
     short, signed = live & (state < _LEAST), live & (symbol > 0)
-    large = live & (symbol == escape)
+    large = live & (symbol == tl.load(tables[2] + table, mask=live, other=-1))
     # One scan counts all three: a count of up to 32 takes 8 bits. In most rounds there is none of them.
     each = short.to(tl.int32) + (signed.to(tl.int32) << 8) + (large.to(tl.int32) << 16)
     total = tl.sum(each, 0)
@@ -467,7 +415,7 @@ def compile_cases() -> list[tuple[str, Any, dict[str, str], dict[str, int], int,
     kinds = dict.fromkeys(("data", "failed", "first"), "*u8")
     kinds |= dict.fromkeys(("values", "kept", "listed", "order", "band_begin"), "*i32")
     kinds |= dict.fromkeys(("neighbours", "starts", "escape"), "*i32")
-    kinds |= dict.fromkeys(("begin", "first_leaf", "level", "rows", "constants", "escaped", "asked", "near"), "*i64")
+    kinds |= dict.fromkeys(("begin", "first_leaf", "level", "rows", "constants", "escaped", "asked"), "*i64")
     kinds |= dict.fromkeys(("gains", "means", "thresholds", "ratios"), "*i64")
     kinds |= dict.fromkeys(("lanes", "levels", "bands", "width"), "i32")
     cases = []
