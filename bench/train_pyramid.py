@@ -18,7 +18,7 @@ from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings
 from inrcodec.fitting.start import typical_value
-from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout, initial_networks, joined
+from inrcodec.models.pyramid import SHIPPED_PLACES, PyramidLayout, initial_networks, joined
 from inrcodec.models.shipped import PER_LEVEL, write_networks
 from inrcodec_formats import registry
 from inrcodec_kernels.backend import choose
@@ -68,7 +68,7 @@ def written(fit: PyramidFit, folder: Path) -> str:
             share = {"synthesis.gains": falling, "synthesis.first": 0 * falling}.get(name, 1 + 0 * falling)
             more = [values[-1] * np.float32(s) for s in share]
             values = np.concatenate([values, np.array(more, dtype=np.float32)])
-        parameters[name] = QuantisedTensor.of(values, -STORED_PLACES[name]).values.astype(np.int16), STORED_PLACES[name]
+        parameters[name] = QuantisedTensor.of(values, -SHIPPED_PLACES[name]).values.astype(np.int16), SHIPPED_PLACES[name]
     return write_networks(folder, parameters)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from inrcodec.coding.latents import LatentCoder, Place
 from inrcodec.coding.parameters import QuantisedTensor
-from inrcodec.models.pyramid import AXES, FINE, STORED_PLACES, PyramidLayout
+from inrcodec.models.pyramid import AXES, FINE, SHIPPED_PLACES, PyramidLayout
 from inrcodec.payload import motion, parted
 from inrcodec.payload.pyramid import PyramidStream, network_section, networks_from_section, write_chunk
 from inrcodec_formats.container import Section, write_container
@@ -59,7 +59,7 @@ def quantised(layout: PyramidLayout, seed: int, spread: float = 1.0) -> dict[str
     values["synthesis.skips"] += 1
     values["synthesis.gains"] += np.sqrt(1 / np.prod(layout.strides, axis=1))
     values["synthesis.filters"] = CUBIC + 0.02 * spread * random.standard_normal(shapes["synthesis.filters"])
-    return {name: QuantisedTensor.of(v, -STORED_PLACES[name]) for name, v in values.items()}
+    return {name: QuantisedTensor.of(v, -SHIPPED_PLACES[name]) for name, v in values.items()}
 
 
 def random_latents(layout: PyramidLayout, seed: int, largest: int = 3000) -> list[np.ndarray]:

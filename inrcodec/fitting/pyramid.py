@@ -283,7 +283,7 @@ class PyramidFit:
         """
         self.begin(steps, schedule)
         checks = max(5, steps // 25)
-        settled = math.ceil(_SETTLE * steps)
+        settled = min(math.ceil(_SETTLE * steps), steps - 1)
         for number in range(steps):
             if number == math.ceil(_TURN * steps):
                 self._keep(number, _OCTAVES)

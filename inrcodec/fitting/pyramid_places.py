@@ -13,8 +13,8 @@ _OF_CONTEXT: tuple[tuple[str, ...], ...] = (
     ("first",), ("second",), ("level_bias", "second_bias"), ("last", "last_bias", "skip"),
 )  # fmt: skip
 _OF_SYNTHESIS: tuple[tuple[str, ...], ...] = (
-    ("first", "first_bias", "second", "second_bias", "last"),
-    ("first",), ("second",), ("first_bias", "second_bias"), ("last",),
+    ("gains", "filters", "first", "first_bias", "second", "second_bias", "last", "last_bias", "skips"),
+    ("first",), ("second",), ("first_bias", "second_bias"), ("last",), ("gains", "filters", "skips", "last_bias"),
 )  # fmt: skip
 GROUPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     kind: tuple(tuple(f"{kind}.{name}" for name in group) for group in groups)

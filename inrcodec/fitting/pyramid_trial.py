@@ -75,14 +75,6 @@ class _Sample(NamedTuple):
     samples: np.ndarray
 
 
-class Stored(NamedTuple):
-    """Networks as a stream has them."""
-
-    context: Context
-    synthesis: Synthesis
-    bits: float
-
-
 @dataclass(frozen=True)
 class _Trial:
     """A fit of boxes at a step: squared error and bits of a sample, those of networks too, and the step that the signal needs then."""
@@ -112,7 +104,7 @@ class Trials:
     networks : callable
         ``networks(layout)``: those to begin with.
     stored : callable
-        ``stored(layout, context, synthesis)``: what a decoder will have of networks, and the bits that it takes.
+        ``stored(fit)``: rounds the networks of a fit to what a decoder will have of them, and tells the bits that they take.
     goal : callable
         ``goal(layout)``: what is left for latents.
     steps, seed : int
@@ -129,7 +121,7 @@ class Trials:
         known: Differences,
         full: PyramidLayout,
         networks: Callable[[PyramidLayout], Pair],
-        stored: Callable[[PyramidLayout, Context, Synthesis], Stored],
+        stored: Callable[[PyramidFit], float],
         goal: Callable[[PyramidLayout], Goal],
         steps: int,
         seed: int,
@@ -213,9 +205,9 @@ class Trials:
             self._backend, self._weights,
         )  # fmt: skip
         fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None)
-        fit.run(self._steps, None, Schedule(), self._note, lambda: self._settle(fit))
-        of_levels, cost = fit.level_bits(fit.rounded), fit.cost()
-        network_bits = self._stored(layout, fit.context, fit.synthesis).bits
+        stored: list[float] = []
+        fit.run(self._steps, None, Schedule(), self._note, lambda: stored.append(self._stored(fit)))
+        (network_bits,), of_levels, cost = stored, fit.level_bits(fit.rounded), fit.cost()
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
         course = Course.of(fit)
         if sample is not None:
@@ -224,11 +216,6 @@ class Trials:
         finest = float(of_levels[0]) / max(cost.bits, 1e-9)
         needed = self._needed(layout, step, boxes, cost.bits / samples.size, cost.error * step**2)
         return _Trial(layout, step, error, bits, finest, course, needed, (fit.context, fit.synthesis), network_bits)
-
-    def _settle(self, fit: PyramidFit) -> None:
-        """Go on with what a decoder will have of the networks."""
-        held = self._stored(fit.layout, fit.context, fit.synthesis)
-        fit.set_networks(held.context, held.synthesis)
 
     def _needed(self, layout: PyramidLayout, step: float, boxes: list[Box], bits: float, error: float) -> float:
         """The step at which the signal meets the goal, if it takes as much of its measure as boxes do."""

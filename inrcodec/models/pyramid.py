@@ -37,13 +37,18 @@ SCALES_PER_OCTAVE, SCALE_OFFSET = 6, 30
 _OF_SCALE = np.array([1.0, SCALES_PER_OCTAVE], dtype=np.float32)
 _FIRST_SCALE = np.array([0.0, SCALE_OFFSET], dtype=np.float32)
 
-# Most binary places that an encoder stores parameters with; shipped networks have all of them.
-STORED_PLACES: dict[str, int] = {
+# Binary places of the parameters of shipped networks.
+SHIPPED_PLACES: dict[str, int] = {
     "context.first": 7, "context.level_bias": 7, "context.second": 7, "context.second_bias": 7, "context.last": 7,
     "context.last_bias": 7, "context.skip": 8, "synthesis.gains": 14, "synthesis.filters": 9, "synthesis.first": 7,
     "synthesis.first_bias": 7, "synthesis.second": 7, "synthesis.second_bias": 7, "synthesis.last": 7,
     "synthesis.last_bias": 9, "synthesis.skips": 9,
 }  # fmt: skip
+# Most that an encoder stores parameters with: those of a context model are whole numbers in the end, but a synthesis of many bits a
+# sample, whose channels are large numbers of steps, needs whatever a float has.
+STORED_PLACES: dict[str, int] = {
+    name: 20 if name.startswith("synthesis.") else places for name, places in SHIPPED_PLACES.items()
+}
 
 # Binary places that are worth their bits in a signal of `_MEASURED` samples.
 _PLACES_WORTH: dict[str, int] = {

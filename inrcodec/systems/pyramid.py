@@ -19,7 +19,7 @@ from ..coding.parameters import QuantisedTensor
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
 from ..fitting.pyramid_places import GROUPS, worth
-from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Stored, Trials, teaches
+from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Trials, teaches
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
 from ..models.pyramid import (
@@ -130,7 +130,7 @@ class PyramidSystem:
         known = pyramid_start.Differences(self.volume, self.offset, PyramidLayout(self.volume.shape, halved), self._weights)
         full, options = PyramidLayout(self.volume.shape, halved, *self._widths(known, goal)), self.task.options
         trials = Trials(
-            self.volume, self.offset, known, full, self._first_networks, self._as_stored,
+            self.volume, self.offset, known, full, self._first_networks, self._stored_bits,
             lambda layout: self._first_goal(goal, layout), options.pyramid_steps, options.seed, self.backend, self._weights,
             self.task.note("trial"),
         )  # fmt: skip
@@ -169,7 +169,7 @@ class PyramidSystem:
     def _fit_at(self, step: float, goal: Goal) -> None:
         """Fit, round the networks, and learn what trimming must know."""
         task, seed, backend = self.task, self.task.options.seed, self.backend
-        self._base_name, self._base = self._shipped(self.layout)
+        self._base_name, _ = self._shipped(self.layout)
         self.fit = pyramid.PyramidFit(
             self.volume, self.offset, step, self.layout, self._networks, seed, backend, self._weights, self._frames
         )
@@ -234,27 +234,32 @@ class PyramidSystem:
         return parted(base) if base else initial_networks(layout, self.task.options.seed)
 
     def _round_networks(self) -> None:
-        """Round both networks to what a stream holds, as finely as is worth its bits, and go on with those."""
-        exact, latents, places = (self.fit.context, self.fit.synthesis), self.fit.rounded, stored_places(self.task.volume.size)
-        price = pyramid.FAIR * self.fit.pressure
+        """Round both networks to what a stream holds, and go on with those."""
+        self._parameters, self._precision, self._integers = self._stored(self.fit)
+
+    def _stored_bits(self, fit: pyramid.PyramidFit) -> float:
+        """The same of a trial's networks: the bits that a stream takes for them."""
+        return 8 * len(network_section(self._stored(fit)[0], self._shipped(fit.layout)[0]))
+
+    def _stored(self, fit: pyramid.PyramidFit) -> tuple[dict[str, QuantisedTensor], Precision, IntegerContext]:
+        """Round the networks of a fit as finely as is worth its bits: what a stream holds of them, and its context model."""
+        exact, latents, (_, base) = (fit.context, fit.synthesis), fit.rounded, self._shipped(fit.layout)
+        # What is done to a sample is done to all of the signal.
+        whole, price = self.task.volume.size / fit.samples, pyramid.FAIR * fit.pressure
 
         def cost(kind: str, tried: dict[str, int]) -> float:
             """What a network takes, and does to the latents or to the samples, in bits."""
-            parameters, held, *_ = _rounded(*exact, self._base, tried)
-            self.fit.set_networks(*parted(held))
+            parameters, held, *_ = _rounded(*exact, base, tried)
+            fit.set_networks(*parted(held))
             own = sum(t.bits for name, t in parameters.items() if name.startswith(kind))
-            return own + (self.fit.bits(latents) if kind == "context" else self.fit.squares(latents) / price)
+            return own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
 
+        places = stored_places(self.task.volume.size)
         for kind, groups in GROUPS.items():
             places = worth(groups, places, partial(cost, kind))
-        self._parameters, held, self._precision, self._integers = _rounded(*exact, self._base, places)
-        self.fit.set_networks(*parted(held))
-
-    def _as_stored(self, layout: PyramidLayout, context: Context, synthesis: Synthesis) -> Stored:
-        """Networks as a decoder will have them."""
-        name, base = self._shipped(layout)
-        parameters, held, *_ = _rounded(context, synthesis, base, stored_places(self.task.volume.size))
-        return Stored(*parted(held), 8 * len(network_section(parameters, name)))
+        parameters, held, precision, integers = _rounded(*exact, base, places)
+        fit.set_networks(*parted(held))
+        return parameters, precision, integers
 
     def _network_section(self) -> bytes:
         return network_section(self._parameters, self._base_name)

@@ -10,7 +10,7 @@ import pytest
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, USUAL, Cost, Course, PyramidFit, Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents, typical_boxes
-from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Stored, Trials
+from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Trials
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec.region import Region
 from inrcodec_kernels.backend import choose
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
 def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None) -> Guess:
     full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
     trials = Trials(
-        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda layout, *pair: Stored(*pair, 0.0), lambda layout: goal, steps, 0, choose("cpu"), None, quiet
+        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda fit: 0.0, lambda layout: goal, steps, 0, choose("cpu"), None, quiet
     )
     return trials.guess(above)
 

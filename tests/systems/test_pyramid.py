@@ -282,11 +282,12 @@ def test_the_command_line(volume: np.ndarray, tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("above", [0, 1, 2])
 def test_lattices_without_latents_are_as_many_as_were_asked_for(above: int) -> None:
-    volume = tissue((20, 24, 28))
-    blob = encode(volume, bits_per_voxel=0.8, pyramid=replace(SMALL, above=above))
+    # The 246 latents of the last have nothing to say with more bits than these.
+    volume, bits = tissue((20, 24, 28)), [0.8, 0.8, 0.4][above]
+    blob = encode(volume, bits_per_voxel=bits, pyramid=replace(SMALL, above=above))
     finest = inrcodec.info(blob).details["lattices"][0]
     assert finest == ["20x24x28", "10x12x14", "5x6x7"][above]
-    assert 0.9 * 0.8 * volume.size / 8 <= len(blob) <= 0.8 * volume.size / 8
+    assert 0.9 * bits * volume.size / 8 <= len(blob) <= bits * volume.size / 8
     assert psnr_db(volume, inrcodec.decode(blob).samples) > 20
 
 
