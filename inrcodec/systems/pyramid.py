@@ -22,6 +22,7 @@ from ..fitting.pyramid_places import GROUPS, worth
 from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Trials, teaches
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
+from ..fitting.splicing import spliced
 from ..models.pyramid import (
     AXES,
     FINE,
@@ -67,8 +68,10 @@ _LEAST_PRICE, _MOST_PRICE = -0.75, 1.5
 """Octaves of the price for which `PyramidFit.octaves` is true, about."""
 _PRICES = 16
 """Prices of an octave that are tried."""
-_MOST_TRIMMED, _JUST_TRIMMED = 1.02, 1.012
-"""Factors in bits that single latents are changed for at most, which costs five times the error of another price, and for which nothing else is tried."""
+_JUST_TRIMMED = 1.004
+"""Factor in bits that single latents are changed for where nothing else is known: that costs five times the error of another price."""
+_BEYOND, _TRIES = 1.015, 3
+"""Factor by which another price is to go beyond the bits that are wanted, the first time, and how often it is tried."""
 _TRIMS = 4
 
 
@@ -325,12 +328,8 @@ class PyramidSystem:
 
     def _changed(self, fewer: float) -> list[NDArray[np.int32]]:
         """Latents that take the fit's bits over `fewer`, or less where no price makes so many of them."""
-        wanted, latents = self.fit.bits(self._known[1.0]) / fewer, self._at_price(self._octaves(fewer))
+        wanted, latents = self.fit.bits(self._known[1.0]) / fewer, self._nearest(fewer)
         before = self.fit.bits(latents)
-        if not 1 / _MOST_TRIMMED <= before / wanted <= _MOST_TRIMMED:
-            # How this signal's bits answer their price is known now.
-            latents = self._at_price(self._octaves(fewer))
-            before = self.fit.bits(latents)
         found, asked = latents, before - wanted
         for _ in range(_TRIMS if asked > 0 else 0):
             found = trimmed(latents, asked, self._stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed)
@@ -340,6 +339,22 @@ class PyramidSystem:
             # Changes near each other save less than each alone.
             asked *= min(max((before - wanted) / max(saved, 1e-9), 1.2), 3.0)
         return found
+
+    def _nearest(self, fewer: float) -> list[NDArray[np.int32]]:
+        """Latents of about the fit's bits over `fewer`: the fit's own, or what lies between those of two prices."""
+        wanted = self.fit.bits(self._known[1.0]) / fewer
+        if 1 <= fewer <= _JUST_TRIMMED:
+            return self._known[1.0]
+        for tries in range(_TRIES):
+            sizes = {price: self.fit.bits(latents) for price, latents in self._known.items()}
+            larger = min((price for price, size in sizes.items() if size > wanted), key=lambda price: sizes[price], default=None)
+            smaller = max((price for price, size in sizes.items() if size <= wanted), key=lambda price: sizes[price], default=None)
+            if larger is not None and smaller is not None:
+                return spliced(self._known[larger], self._known[smaller], wanted, self.layout.strides, self.fit.bits)
+            # A little beyond, so that both sides are known then.
+            beyond = _BEYOND ** (tries + 1)
+            self._at_price(self._octaves(fewer * beyond if smaller is None else fewer / beyond))
+        return min(self._known.values(), key=lambda latents: abs(self.fit.bits(latents) - wanted))
 
     def _octaves(self, fewer: float) -> float:
         """By how many octaves bits must be dearer for the fit's bits over `fewer`, by the nearest prices that were tried."""
