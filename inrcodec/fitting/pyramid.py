@@ -48,8 +48,8 @@ _DEARER = 0.03
 """Networks that know a sample have it end with fewer bits than a signal, by this."""
 _SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
 """Parts of the steps, and least numbers of them, between which the step changes; afterwards it is the price of bits."""
-_DUE = 0.5
-"""Power of what changes of the step are to bring that is still to come at the next check."""
+_DUE, _USUAL = 0.5, 1.1
+"""Power of what a change of the step is to bring that is still to come at the next check, of what is more than the usual factor."""
 _MOST = 4.0
 """Most that the price of bits changes by."""
 _PATIENT = 0.6
@@ -435,10 +435,11 @@ class PyramidFit:
             return
         if part <= last:
             power = 0.75 if goal.bits is not None else 0.6
-            # What the last changes have yet to bring is not asked for again.
+            # What a large change has yet to bring is not asked for again.
             factor = min(max((excess / self._due) ** power, 0.5), 2.0)
             self._rescale(factor)
-            self._due = (self._due * factor ** (1 / power)) ** _DUE
+            asked = self._due * factor ** (1 / power)
+            self._due = max(asked / _USUAL, min(asked * _USUAL, 1.0)) ** _DUE
         else:
             # Bits take several checks to answer a price.
             self.pressure = min(max(self.pressure * min(max(excess, 0.5), 2.0) ** _PATIENT, 1 / _MOST), _MOST)

@@ -361,3 +361,20 @@ def test_boxes_of_a_sample_stand_for_all_densities() -> None:
     others = typical_boxes(shape, 8000, lambda box: float(box[0].start), 1)
     assert all(box[0].start >= start for box, start in zip(others, starts, strict=True)) and not any(box in boxes for box in others)
     assert typical_boxes(shape, 300_000, lambda box: 0.0) == [tuple(slice(0, n) for n in shape)]
+
+
+@pytest.mark.parametrize(("excess", "answered"), [(2.0, 1.0), (0.5, 1.0), (1.05, 1.05)])
+def test_what_a_large_change_of_the_step_is_still_to_bring_is_not_asked_for_again(excess: float, answered: float) -> None:
+    """Half of it comes before the next check; small changes are asked for until they are seen."""
+    fit, goal = new_fit(small()), Goal(bits=1000.0)
+    fit.begin(100, Schedule())
+    of_course = fit.course.at(0.3)[0]
+
+    def changed(seen: float) -> float:
+        before = fit.step
+        fit._follow(goal, Cost(1000 * of_course * seen, 1.0), 0.3)
+        return fit.step / before
+
+    assert changed(excess) == pytest.approx(excess**0.75)
+    outstanding = max(excess / 1.1, min(excess * 1.1, 1.0)) ** 0.5
+    assert changed(outstanding * answered) == pytest.approx(answered**0.75)
