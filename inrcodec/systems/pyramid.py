@@ -248,7 +248,7 @@ class PyramidSystem:
         """Round the networks of a fit as finely as is worth its bits: what a stream holds of them, and its context model."""
         exact, latents, (_, base) = (fit.context, fit.synthesis), fit.rounded, self._shipped(fit.layout)
         # What is done to a sample is done to all of the signal.
-        whole, price = self.task.volume.size / fit.samples, pyramid.FAIR * fit.pressure
+        whole, price = self.task.volume.size / math.prod(fit.layout.shape), pyramid.FAIR * fit.pressure
 
         def cost(kind: str, tried: dict[str, int]) -> float:
             """What a network takes, and does to the latents or to the samples, in bits."""
@@ -345,16 +345,15 @@ class PyramidSystem:
         wanted = self.fit.bits(self._known[1.0]) / fewer
         if 1 <= fewer <= _JUST_TRIMMED:
             return self._known[1.0]
-        for tries in range(_TRIES):
-            sizes = {price: self.fit.bits(latents) for price, latents in self._known.items()}
-            larger = min((price for price, size in sizes.items() if size > wanted), key=lambda price: sizes[price], default=None)
-            smaller = max((price for price, size in sizes.items() if size <= wanted), key=lambda price: sizes[price], default=None)
-            if larger is not None and smaller is not None:
-                return spliced(self._known[larger], self._known[smaller], wanted, self.layout.strides, self.fit.bits)
-            # A little beyond, so that both sides are known then.
-            beyond = _BEYOND ** (tries + 1)
-            self._at_price(self._octaves(fewer * beyond if smaller is None else fewer / beyond))
-        return min(self._known.values(), key=lambda latents: abs(self.fit.bits(latents) - wanted))
+        for tries in range(1, _TRIES + 2):
+            sizes = sorted((self.fit.bits(latents), price) for price, latents in self._known.items())
+            smaller, larger = ([self._known[price] for size, price in sizes if (size > wanted) == above] for above in (False, True))
+            if smaller and larger:
+                return spliced(larger[0], smaller[-1], wanted, self.layout.strides, self.fit.bits)
+            if tries <= _TRIES:
+                # A little beyond, so that both sides are known then.
+                self._at_price(self._octaves(fewer / _BEYOND**tries if smaller else fewer * _BEYOND**tries))
+        return smaller[-1] if smaller else larger[0]
 
     def _octaves(self, fewer: float) -> float:
         """By how many octaves bits must be dearer for the fit's bits over `fewer`, by the nearest prices that were tried."""

@@ -159,6 +159,29 @@ def test_prices_that_were_tried_tell_the_next(start: float, slope: float, usual:
     assert len(again) <= 3
 
 
+@pytest.mark.parametrize(("fewer", "answers", "tries"), [(1.1, 0.3, 1), (1.03, 0.1, 2), (0.95, 0.3, 1), (1.1, 0.02, 2), (1.002, 0.3, 0)])
+def test_what_lies_between_two_prices_is_spliced(fewer: float, answers: float, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One further price is enough where bits answer as they usually do; where they do not, what is nearest is taken."""
+    monkeypatch.setattr(PyramidSystem, "task", SimpleNamespace(timed=lambda name, work: work(), note=lambda name: None), raising=False)
+    system, again = PyramidSystem.__new__(PyramidSystem), []
+
+    def latents(bits: float) -> list[np.ndarray]:
+        return [np.full((1, 40, 5, 5), round(bits), np.int32)]
+
+    def done_again(price: float, note: Any) -> list[np.ndarray]:
+        again.append(price)
+        return latents(1000 * 2 ** -(answers * np.log2(price)))
+
+    system._known, system.layout = {1.0: latents(1000)}, SimpleNamespace(strides=[(1, 1, 1)])  # type: ignore[assignment, dict-item]
+    system.fit = SimpleNamespace(bits=lambda y: float(y[0].mean()), again=done_again, octaves=0.2)  # type: ignore[assignment]
+    found, wanted = float(system._nearest(fewer)[0].mean()), 1000 / fewer
+    assert len(again) == tries
+    if tries and answers >= 0.1:
+        assert 0.995 * wanted < found <= wanted
+    else:
+        assert found == min((float(y[0].mean()) for y in system._known.values()), key=lambda size: abs(size - wanted))
+
+
 @pytest.mark.parametrize(
     ("wish", "samples", "weighted", "warm"),
     [
