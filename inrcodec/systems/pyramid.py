@@ -357,8 +357,6 @@ class PyramidSystem:
 
     def _octaves(self, fewer: float) -> float:
         """By how many octaves bits must be dearer for the fit's bits over `fewer`, by the nearest prices that were tried."""
-        if 1 <= fewer <= _JUST_TRIMMED:
-            return 0.0
         whole, wanted, usual = self.fit.bits(self._known[1.0]), math.log2(fewer), self.fit.octaves
         # The fit itself is none of them: doing its last part again changes bits even at the same price.
         tried = [(math.log2(whole / self.fit.bits(y)), math.log2(price)) for price, y in self._known.items() if price != 1.0]
