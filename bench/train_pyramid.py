@@ -62,6 +62,8 @@ def written(fit: PyramidFit, folder: Path) -> str:
     """Write a fit's networks, with rows for further levels."""
     parameters = {}
     for name, values in joined(fit.context, fit.synthesis).items():
+        if name.startswith("context.") and name not in PER_LEVEL:
+            (values,) = values
         if name in PER_LEVEL:
             missing = MOST - LEVELS
             falling = 8.0 ** (-np.arange(1, missing + 1) / 2)

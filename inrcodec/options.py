@@ -182,8 +182,10 @@ class PyramidOptions:
     ----------
     levels : int
         Most lattices; axes shorter than five latents are not halved any more.
+    networks : int or None
+        Networks of the context model: the first ones serve the finest levels, one each. None takes what the size of the stream can feed.
     context : int or None
-        Width of the context model's hidden layers, a multiple of 4; None takes what the size of the stream can feed.
+        Width of the context model's hidden layers, a multiple of 4; None as before.
     synthesis : tuple of int or None
         Widths of the synthesis's hidden layers, multiples of 4; None as before.
     tile_edge : int
@@ -199,6 +201,7 @@ class PyramidOptions:
     """
 
     levels: int = 7
+    networks: int | None = None
     context: int | None = None
     synthesis: tuple[int, int] | None = None
     tile_edge: int = 64
@@ -209,6 +212,8 @@ class PyramidOptions:
     def __post_init__(self) -> None:
         _whole("levels", self.levels, 1, 8)
         _whole("tile_edge", self.tile_edge, 8, 256)
+        if self.networks is not None:
+            _whole("networks", self.networks, 1, 8)
         if self.above is not None:
             _whole("above", self.above, 0, 2)
         _whole("part_samples", self.part_samples, 1 << 10, 1 << 28)

@@ -222,7 +222,7 @@ def test_56_streams_of_tiles_cut_short() -> None:
 )
 def test_57_escapes_beyond_2_20(sign: int, excess: int, sound_one: bool) -> None:
     of = made((1, 1, 1), (), 8)
-    network = of.coder(REFERENCE).network
+    network = of.coder(REFERENCE).context[0]
     tile = Tile(0, (0,) * 4, (1,) * 4, (False,) * 4, None, None)
     means, scales = predictions(np.zeros((1,) * 4, np.int32), tile, network)
     _, table = split(means.ravel().astype(np.int64), scales.ravel().astype(np.int64), network.units)

@@ -27,13 +27,13 @@ class LatentCoder:
     Parameters
     ----------
     layout : Layout
-    network : IntegerContext
-        Checked.
+    context : sequence of K IntegerContext
+        The network of every level, the finest first; checked, all of the same units.
     backend : Backend
     """
 
-    def __init__(self, layout: Layout, network: IntegerContext, backend: Backend) -> None:
-        self.layout, self.network = layout, network
+    def __init__(self, layout: Layout, context: Sequence[IntegerContext], backend: Backend) -> None:
+        self.layout, self.context = layout, context
         self._coder = tile_coder(backend)
         self._present = tuple(n > 1 for n in layout.shape)
 
@@ -42,14 +42,14 @@ class LatentCoder:
         if not latents.any():
             return 1, b""
         tile = self._tile(level, start, latents.shape, read)
-        lanes = lanes_for(self._coder.tile_bits(latents, tile, self.network) / 8)
-        return lanes, self._coder.encode_tile(latents, tile, self.network, lanes)
+        lanes = lanes_for(self._coder.tile_bits(latents, tile, self.context[level]) / 8)
+        return lanes, self._coder.encode_tile(latents, tile, self.context[level], lanes)
 
     def bits(self, latents: NDArray[np.int32], level: int, start: Place, read: Read) -> float:
         """Estimated bits of a tile, what its stream needs besides counted."""
         if not latents.any():
             return 8.0
-        bits = float(self._coder.tile_bits(latents, self._tile(level, start, latents.shape, read), self.network))
+        bits = float(self._coder.tile_bits(latents, self._tile(level, start, latents.shape, read), self.context[level]))
         return bits + 32 * lanes_for(bits / 8) + 24
 
     def changes(self, latents: NDArray[np.int32], level: int, start: Place, read: Read) -> NDArray[np.float32]:
@@ -57,8 +57,9 @@ class LatentCoder:
 
         What others would take more because of it is not counted.
         """
-        means, scales = self._coder.predictions(latents, self._tile(level, start, latents.shape, read), self.network)
-        return neighbouring_bits(latents, means, scales, self.network.units)
+        network = self.context[level]
+        means, scales = self._coder.predictions(latents, self._tile(level, start, latents.shape, read), network)
+        return neighbouring_bits(latents, means, scales, network.units)
 
     def decode(self, data: NDArray[np.uint8], lanes: int, level: int, start: Place, stop: Place, read: Read) -> NDArray[np.int32]:
         """Inverse of `encode`.
@@ -72,7 +73,7 @@ class LatentCoder:
         if not len(data):
             return np.zeros(shape, dtype=np.int32)
         try:
-            found: NDArray[np.int32] = self._coder.decode_tile(data, self._tile(level, start, shape, read), self.network, lanes)
+            found: NDArray[np.int32] = self._coder.decode_tile(data, self._tile(level, start, shape, read), self.context[level], lanes)
         except CodedError as error:
             raise impossible(error) from None
         return found
@@ -89,7 +90,7 @@ class LatentCoder:
         stop = place_of(a + n for a, n in zip(start, shape, strict=True))
         if level + 1 == self.layout.levels:
             return Tile(level, start, place_of(shape), self._present, None, None)  # type: ignore[arg-type]
-        u, v, origin = parents_around(self._coder.parents, self.layout, self.network.units, level, start, stop, read)
+        u, v, origin = parents_around(self._coder.parents, self.layout, self.context[level].units, level, start, stop, read)
         inside = place_of(a - o for a, o in zip(start, origin, strict=True))
         return Tile(level, inside, place_of(shape), self._present, u, v)  # type: ignore[arg-type]
 

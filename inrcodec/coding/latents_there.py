@@ -27,16 +27,18 @@ class DeviceLatentCoder:
     Parameters
     ----------
     layout : Layout
-    network : IntegerContext
-        Checked.
+    context : sequence of K IntegerContext
+        As `LatentCoder` takes it.
     device : str
     """
 
-    def __init__(self, layout: Layout, network: IntegerContext, device: str) -> None:
+    def __init__(self, layout: Layout, context: Sequence[IntegerContext], device: str) -> None:
         self.layout, self.device = layout, device
         self._kernels = device_pyramid()
         self._present = [n > 1 for n in layout.shape]
-        self._network = self._kernels.DeviceContext.of(network, self._present, device)
+        # Levels share networks.
+        there = {id(network): self._kernels.DeviceContext.of(network, self._present, device) for network in context}
+        self._context = [there[id(network)] for network in context]
 
     def decode(self, coded: Sequence[Coded], level: int, boxes: Sequence[Box], read: ReadThere) -> list[Tensor]:
         """Latents of some tiles of a level, decoded in one launch.
@@ -73,7 +75,7 @@ class DeviceLatentCoder:
         latents = self._empty(_extents(origin, end))
         starts, shapes = [start for start, _ in moved], [_extents(*box) for box in boxes]
         tiles = self._kernels.DeviceTiles.of(starts, shapes, tuple(latents.shape), self._present, self.device)
-        failed = self._kernels.decode_tiles(*self._uploaded(coded), tiles, level, self._network, u, v, latents)
+        failed = self._kernels.decode_tiles(*self._uploaded(coded), tiles, level, self._context[level], u, v, latents)
         if bool(failed.any()):
             raise impossible(CodedError())
         parts = [latents[tuple(map(slice, start, stop))] for start, stop in moved]
@@ -86,7 +88,7 @@ class DeviceLatentCoder:
         stop = place_of(max(axis) for axis in zip(*(b for _, b in boxes), strict=True))
         if level + 1 == self.layout.levels:
             return None, None, (start, stop)
-        u, v, origin = parents_around(self._kernels.parents, self.layout, self._network.units, level, start, stop, read)
+        u, v, origin = parents_around(self._kernels.parents, self.layout, self._context[level].units, level, start, stop, read)
         return u, v, (origin, place_of(a + n for a, n in zip(origin, u.shape, strict=True)))
 
     def _uploaded(self, coded: Sequence[Coded]) -> list[Tensor]:

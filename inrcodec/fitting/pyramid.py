@@ -259,16 +259,14 @@ class PyramidFit:
             return
         flags, coarse = layout.kernel.whole.halved[0], layout.coarser
         means, unit = halved(down(self._first), flags), 2 ** (-sum(flags) / 2)
-        first = layout.levels - coarse.levels
-        context = self.context._replace(level_bias=self.context.level_bias[first:])
-        networks = context, initial_networks(coarse, self._seed)[1]
+        first, fewer = layout.levels - coarse.levels, layout.networks - coarse.networks
+        networks = _without(self.context, first, fewer), initial_networks(coarse, self._seed)[1]
         weights = None if self._first_weights is None else halved(down(self._first_weights), flags)
         half = PyramidFit(means.reshape(coarse.shape), 0.0, unit, coarse, networks, self._seed, self._backend, weights)
         half.run(steps, None, schedule, note)
         for own, found in zip(self._latents[first:], half._latents, strict=True):
             own.values = found.values
-        biases = half.context.level_bias
-        self.set_networks(half.context._replace(level_bias=np.concatenate([biases[:first], biases])), self.synthesis)
+        self.set_networks(_with(half.context, first, fewer), self.synthesis)
 
     def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note, settle: Settle | None = None) -> None:
         """Descend; the step, and later the price of bits, follow the goal, if there is one.
@@ -452,6 +450,18 @@ class PyramidFit:
         # Of a few steps so many change it that `again` may begin before.
         for y in (*self._latents, *self._before[0]):
             y.values *= shrink
+
+
+def _without(context: Context, levels: int, networks: int) -> Context:
+    """A context model without what serves so many of the finest levels alone: their biases, and so many networks."""
+    others = Context(*(values[networks:] for values in context))
+    return others._replace(level_bias=context.level_bias[levels:])
+
+
+def _with(context: Context, levels: int, networks: int) -> Context:
+    """The other way round: the finest levels begin as the next one."""
+    more = Context(*(np.concatenate([values[:1]] * networks + [values]) for values in context))
+    return more._replace(level_bias=np.concatenate([context.level_bias[:levels], context.level_bias]))
 
 
 def _in_steps(samples: np.ndarray, offset: float, step: float) -> Floats:

@@ -1,4 +1,4 @@
-"""Both networks of a pyramid in the making.
+"""The networks of a pyramid in the making.
 
 Layers move by SOAP, each with its bias as one more row of weights: they are so small that factoring their curvature costs
 nothing beside a step's gradients, and it is worth a few times more steps (`docs/pyramid.md`). What is no layer moves by Adam.
@@ -6,8 +6,9 @@ nothing beside a step's gradients, and it is worth a few times more steps (`docs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,14 @@ from .there import zeros
 
 Floats = NDArray[np.float32]
 
-_LAYERS = (
+_OF_CONTEXT = (
     ("context.first", "context.level_bias"), ("context.second", "context.second_bias"), ("context.last", "context.last_bias"),
+)  # fmt: skip
+_OF_SYNTHESIS = (
     ("synthesis.first", "synthesis.first_bias"), ("synthesis.second", "synthesis.second_bias"),
     ("synthesis.last", "synthesis.last_bias"),
 )  # fmt: skip
-"""Weights and biases of every layer."""
+"""Weights and biases of every layer; those of the context model have one more axis, of its networks."""
 _FASTER = 4.0
 """Learning rate of layers, over that of the others."""
 _SLOWER = {"context.skip": 0.1, "synthesis.filters": 0.1, "synthesis.gains": 0.0}
@@ -53,8 +56,36 @@ class Moving:
         adam(self.values.reshape(-1), gradient.reshape(-1), self.moments, self.moved, rate, DECAYS, backend=backend)
 
 
+class _Layer(NamedTuple):
+    """Names of a layer's weights and biases; of the context model, the place of its network's weights and those of its biases."""
+
+    weights: str
+    bias: str
+    network: int | None = None
+    biases: slice = slice(None)
+
+    def parts(self, arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Weights and biases among all arrays, as matrices that share their memory."""
+        weights, bias = arrays[self.weights], np.atleast_1d(arrays[self.bias])[self.biases]
+        weights = weights if self.network is None else weights[self.network]
+        weights = weights.reshape(len(weights), -1)
+        return weights, bias.reshape(-1, weights.shape[1])
+
+    def stacked(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Weights, and under them biases."""
+        return np.concatenate(self.parts(arrays)).astype(np.float64)
+
+
+def _layers(networks: int) -> list[_Layer]:
+    """All layers, of a context model of so many networks."""
+    # Coarser levels share the last network, and have a bias each.
+    places = [(n, slice(n, n + 1 if n + 1 < networks else None)) for n in range(networks)]
+    of_context = [_Layer(*names, *place) for names in _OF_CONTEXT for place in places]
+    return of_context + [_Layer(*names) for names in _OF_SYNTHESIS]
+
+
 class Networks:
-    """Both networks, and what their optimisers know.
+    """The networks of both kinds, and what their optimisers know.
 
     Parameters
     ----------
@@ -64,10 +95,13 @@ class Networks:
     """
 
     def __init__(self, context: Context, synthesis: Synthesis) -> None:
-        layers = {name for pair in _LAYERS for name in pair}
         self._arrays = {name: np.array(p, np.float32) for name, p in _named(context, synthesis).items()}
-        self._others = {name: Moving(a) for name, a in self._arrays.items() if name not in layers}
-        self._layers = [SmallSoap(_stacked(self._arrays, pair), momentum=_MOMENTUM, every=_EVERY) for pair in _LAYERS]
+        layered = {name for names in _OF_CONTEXT + _OF_SYNTHESIS for name in names}
+        self._others = {name: Moving(a) for name, a in self._arrays.items() if name not in layered}
+        self._layers = [
+            (layer, SmallSoap(layer.stacked(self._arrays), momentum=_MOMENTUM, every=_EVERY))
+            for layer in _layers(context.networks)
+        ]
 
     @property
     def context(self) -> Context:
@@ -84,21 +118,14 @@ class Networks:
         gradients = _named(of_context, of_synthesis)
         for name, other in self._others.items():
             other.move(np.asarray(gradients[name], np.float32), _SLOWER.get(name, 1.0) * rate, backend)
-        for layer, (weights, bias) in zip(self._layers, _LAYERS, strict=True):
-            layer.move(_stacked(gradients, (weights, bias)), _FASTER * rate)
-            rows = layer.values.astype(np.float32)
-            count = self._arrays[weights].shape[0]
-            for name, part in ((weights, rows[:count]), (bias, rows[count:])):
-                self._arrays[name] = part.reshape(self._arrays[name].shape)
+        # Layers that were given out stay as they are.
+        self._arrays = {name: a if name in self._others else a.copy() for name, a in self._arrays.items()}
+        for layer, soap in self._layers:
+            soap.move(layer.stacked(gradients), _FASTER * rate)
+            weights, biases = layer.parts(self._arrays)
+            weights[...], biases[...] = np.split(soap.values, [len(weights)])
 
 
 def _named(context: Context, synthesis: Synthesis) -> dict[str, Any]:
     found = {f"context.{name}": values for name, values in context._asdict().items()}
     return found | {f"synthesis.{name}": values for name, values in synthesis._asdict().items()}
-
-
-def _stacked(arrays: dict[str, Any], layer: tuple[str, str]) -> NDArray[np.float64]:
-    """A layer's weights, and under them its biases."""
-    weights, bias = (np.asarray(arrays[name], np.float64) for name in layer)
-    weights = weights.reshape(len(weights), -1)
-    return np.concatenate([weights, bias.reshape(-1, weights.shape[1])])

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inrcodec_kernels.pyramid import CUBIC, Context, IntegerContext, Layout, Synthesis
+from inrcodec_kernels.pyramid import CUBIC, Context, IntegerContext, Layout, Synthesis, network_of
 
 AXES = 4
 """Kernels see every signal with so many axes."""
@@ -107,6 +107,8 @@ class PyramidLayout:
         Widths of the synthesis's hidden layers.
     above : tuple of tuple of bool
         For each lattice between the signal and the finest level: the axes along which it, or that level, has half of what is above it.
+    networks : int
+        Of the context model, 1 to the number of levels: the first ones serve a level each, the last one all coarser levels too.
     """
 
     shape: tuple[int, ...]
@@ -114,6 +116,7 @@ class PyramidLayout:
     context: int = 24
     synthesis: tuple[int, int] = (16, 16)
     above: tuple[Flags, ...] = ()
+    networks: int = 1
 
     @property
     def ndim(self) -> int:
@@ -136,13 +139,15 @@ class PyramidLayout:
     def coarser(self) -> PyramidLayout:
         """That of the signal at half its resolution, with all levels that are left there."""
         shape = self.kernel.whole.shapes[1][AXES - self.ndim :]
-        above, halved = (self.above[1:], self.halved) if self.above else ((), self.halved[1:])
-        return replace(self, shape=shape, halved=halved, above=above)
+        if self.above:
+            return replace(self, shape=shape, above=self.above[1:])
+        return replace(self, shape=shape, halved=self.halved[1:], networks=max(self.networks - 1, 1))
 
     @property
     def without_finest(self) -> PyramidLayout:
         """That of the same signal with one level less: the finest lattice holds no latents."""
-        return replace(self, halved=self.halved[1:], above=self.above + self.halved[:1])
+        networks = min(self.networks, self.levels - 1)
+        return replace(self, halved=self.halved[1:], above=self.above + self.halved[:1], networks=networks)
 
     @property
     def lattices(self) -> tuple[tuple[int, ...], ...]:
@@ -165,10 +170,10 @@ class PyramidLayout:
     @property
     def context_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the context model's parameters, in stream order."""
-        n, h = self.kernel.context_inputs, self.context
+        g, n, h = self.networks, self.kernel.context_inputs, self.context
         return {
-            "first": (n, h), "level_bias": (self.levels, h), "second": (h, h), "second_bias": (h,),
-            "last": (h, 2), "last_bias": (2,), "skip": (n, 2),
+            "first": (g, n, h), "level_bias": (self.levels, h), "second": (g, h, h), "second_bias": (g, h),
+            "last": (g, h, 2), "last_bias": (g, 2), "skip": (g, n, 2),
         }  # fmt: skip
 
     @property
@@ -203,8 +208,10 @@ def initial_networks(layout: PyramidLayout, seed: int) -> tuple[Context, Synthes
         Nearly linear: the sum of the upsampled levels. Coarser latents are worth less each, as many samples profit.
     """
     draw = np.random.default_rng(seed)
-    parts = {name: _drawn(shape, draw) for name, shape in layout.context_shapes.items()}
+    # All networks of the context model begin as one.
+    parts = {name: _drawn(shape if name == "level_bias" else shape[1:], draw) for name, shape in layout.context_shapes.items()}
     parts.update({name: np.zeros_like(parts[name]) for name in ("skip", "level_bias")}, last=np.float32(0.1) * parts["last"])
+    parts = {name: p if name == "level_bias" else np.repeat(p[None], layout.networks, 0) for name, p in parts.items()}
     shapes = layout.synthesis_shapes
     whole = {name: _drawn(shape, draw) for name, shape in shapes.items()}
     gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
@@ -248,14 +255,19 @@ def parted(parameters: Mapping[str, NDArray[np.float32]]) -> tuple[Context, Synt
     return Context(**plain), Synthesis(**of["synthesis."])
 
 
-def integer_context(stored: Mapping[str, NDArray[np.float32]], precision: Precision) -> IntegerContext:
-    """The context model in whole numbers.
+def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision) -> tuple[IntegerContext, ...]:
+    """The context model's networks in whole numbers: that of every level, the finest first.
 
     Parameters
     ----------
     stored : mapping of str to ndarray
         As `joined` gives them, without ``context.``, rounded to multiples of ``2 ** -precision.places[name]``.
     precision : Precision
+
+    Returns
+    -------
+    tuple of K IntegerContext
+        Levels that share a network have the same object.
 
     Notes
     -----
@@ -268,4 +280,11 @@ def integer_context(stored: Mapping[str, NDArray[np.float32]], precision: Precis
     whole["level_bias"] += half[0]
     whole["second_bias"] += half[1]
     whole["last_bias"] += np.array(half[2:])
-    return IntegerContext(**whole, shifts=shifts, unit_bits=inputs, hidden_bits=precision.hidden_bits)
+    count, biases = len(whole["first"]), whole.pop("level_bias")
+    number = np.array([network_of(level, count) for level in range(len(biases))])
+    found = []
+    for own in range(count):
+        # Biases of levels that others serve would count in the largest sums.
+        parts = {name: values[own] for name, values in whole.items()} | {"level_bias": np.where((number == own)[:, None], biases, 0)}
+        found.append(IntegerContext(**parts, shifts=shifts, unit_bits=inputs, hidden_bits=precision.hidden_bits))
+    return tuple(found[own] for own in number)

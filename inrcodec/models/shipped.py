@@ -49,6 +49,9 @@ class ShippedNetworks:
         for name, shape in shapes.items():
             values = self.parameters[name]
             found[name] = values[: shape[0]] if name in PER_LEVEL else values
+            if name.startswith("context.") and name not in PER_LEVEL:
+                # All networks of a context model begin as the one that was trained.
+                found[name] = np.repeat(values[None], layout.networks, 0)
             if found[name].shape != shape:
                 return None
         return found

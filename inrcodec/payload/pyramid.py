@@ -16,13 +16,13 @@ from inrcodec_kernels.pyramid import IntegerContext, Synthesis, check_context
 
 from ..coding.lanes import MAX_LANES
 from ..coding.parameters import QuantisedTensor, read_parameters, write_parameters
-from ..models.pyramid import COARSE, FINE, MOST_ABOVE, Precision, PyramidLayout, integer_context
+from ..models.pyramid import COARSE, FINE, MOST_ABOVE, Precision, PyramidLayout, integer_contexts
 from ..models.shipped import shipped
 from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
 
-VERSIONS = range(3)
-"""Of TREE: 2 of what is written now; before it 0, or 1 where the finest level is coarser than the signal."""
+VERSIONS = range(4)
+"""Of TREE: 3 where the context model has several networks, else 2; before it 0, or 1 where the finest level is coarser than the signal."""
 MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
 MAX_TILE = 1 << 24
 """Most latents of a tile: a single sample takes a few whole tiles to decode."""
@@ -79,6 +79,9 @@ class PyramidStream:
         version, further = (0, b"") if not absent else (1, bytes([absent]))
         if self.precision != COARSE:
             version, further = 2, bytes([absent, self.precision.hidden_bits])
+        if layout.networks > 1:
+            assert self.precision in FINE, "older streams have one network"
+            version, further = 3, bytes([absent, self.precision.hidden_bits, layout.networks])
         fixed = _FIXED.pack(
             version, layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
         )
@@ -104,16 +107,17 @@ class PyramidStream:
         known, rest = data[_FIXED.size : _FIXED.size + version].ljust(version, b"\xff"), data[_FIXED.size + version :]
         absent = known[0] if version else 0
         precision = COARSE if version < 2 else FINE[0]._replace(hidden_bits=known[1])
+        count = 1 if version < 3 else known[2]
         flags, further = rest[: absent + levels - 1], rest[absent + levels - 1 :]
         sound = 1 <= levels <= MAX_LEVELS - absent and absent <= MOST_ABOVE and (version != 1 or absent > 0)
         sound = sound and precision in (COARSE, *FINE) and len(flags) == absent + levels - 1 and all(b < 1 << len(shape) for b in flags)
-        sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0)
+        sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0) and (version < 3 or 1 < count <= levels)
         if not sound or any(w % 4 or not 4 <= w <= MAX_WIDTH for w in (context, s1, s2)):
             raise ContainerError("expected a known kind of pyramid, found impossible values in TREE; get a fresh copy of the file")
         if not 0 < step <= MAX_STEP or low > high:
             raise ContainerError("expected a step and a range of samples, found impossible ones; get a fresh copy of the file")
         halved = tuple(tuple(bool(b >> axis & 1) for axis in range(len(shape))) for b in flags)
-        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent])
+        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent], count)
         offsets = struct.unpack(f"<{len(further) // 4}i", further)
         stream = cls(layout, edge + 1, step, offset, low, high, offsets, precision)
         found = sum(math.prod(stream.tiles.grid(level)) for level in range(levels))
@@ -125,12 +129,12 @@ class PyramidStream:
 
 
 def network_section(parameters: Mapping[str, QuantisedTensor], base: str) -> bytes:
-    """Pack the parameters of both networks, as differences to the shipped ones called `base`; "" stands for none."""
+    """Pack the parameters of all networks, as differences to the shipped ones called `base`; "" stands for none."""
     return bytes.fromhex(base or "00000000") + write_parameters(list(parameters.values()))
 
 
-def networks_from_section(data: bytes, layout: PyramidLayout, precision: Precision) -> tuple[IntegerContext, Synthesis]:
-    """Inverse of `network_section`, for a context model of such whole numbers.
+def networks_from_section(data: bytes, layout: PyramidLayout, precision: Precision) -> tuple[tuple[IntegerContext, ...], Synthesis]:
+    """Inverse of `network_section`, for a context model of such whole numbers, which is given as the network of every level.
 
     Raises
     ------
@@ -152,12 +156,13 @@ def networks_from_section(data: bytes, layout: PyramidLayout, precision: Precisi
         raise ContainerError(
             f"expected parameters of at most {LARGEST_PARAMETER:g} in NETW, found larger ones; get a fresh copy of the file"
         )
-    network = integer_context({name: values[f"context.{name}"] for name in of_context}, precision)
+    context = integer_contexts({name: values[f"context.{name}"] for name in of_context}, precision)
     try:
-        check_context(network)
+        for network in context:
+            check_context(network)
     except ValueError as error:
         raise ContainerError("expected a context model of small sums, found large ones; get a fresh copy of the file") from error
-    return network, Synthesis(**{name: values[f"synthesis.{name}"] for name in of_synthesis})
+    return context, Synthesis(**{name: values[f"synthesis.{name}"] for name in of_synthesis})
 
 
 def _base(name: bytes, layout: PyramidLayout) -> Mapping[str, NDArray[np.float32]]:

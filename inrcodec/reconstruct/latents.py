@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,12 @@ class Latents:
     Parameters
     ----------
     stream : PyramidStream
-    context : IntegerContext
+    context : sequence of K IntegerContext
+        The network of every level.
     backend : Backend
     """
 
-    def __init__(self, stream: PyramidStream, context: IntegerContext, backend: Backend) -> None:
+    def __init__(self, stream: PyramidStream, context: Sequence[IntegerContext], backend: Backend) -> None:
         self.tree, self.levels = stream.tiles, stream.layout.levels
         self._coder = LatentCoder(stream.layout.kernel, context, backend)
         self._missing = AXES - stream.layout.ndim
@@ -115,7 +117,7 @@ class Latents:
 class DeviceLatents(Latents):
     """Decoded tiles in the memory of a CUDA device; all of a level are decoded at once."""
 
-    def __init__(self, stream: PyramidStream, context: IntegerContext, backend: Backend) -> None:
+    def __init__(self, stream: PyramidStream, context: Sequence[IntegerContext], backend: Backend) -> None:
         super().__init__(stream, context, backend)
         self._there = DeviceLatentCoder(stream.layout.kernel, context, backend.device)
 

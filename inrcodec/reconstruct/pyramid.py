@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -35,14 +36,15 @@ class PyramidReconstruction:
     Parameters
     ----------
     stream : PyramidStream
-    context : IntegerContext
+    context : sequence of K IntegerContext
+        The network of every level.
     synthesis : Synthesis
     backend : Backend
     """
 
     on_device: ClassVar[None] = None
 
-    def __init__(self, stream: PyramidStream, context: IntegerContext, synthesis: Synthesis, backend: Backend) -> None:
+    def __init__(self, stream: PyramidStream, context: Sequence[IntegerContext], synthesis: Synthesis, backend: Backend) -> None:
         self.backend = backend
         self.stream, self.context, self.synthesis = stream, context, synthesis
         self.tree, self.step, self.low, self.high = stream.tiles, stream.step, stream.low, stream.high
@@ -88,6 +90,7 @@ class PyramidReconstruction:
             "tile_edge": self.stream.edge,
             "step": self.step,
             "context_width": layout.context,
+            "context_networks": layout.networks,
             "synthesis_widths": "-".join(map(str, layout.synthesis)),
         }
 

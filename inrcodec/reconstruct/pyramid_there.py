@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,14 @@ class PyramidBoxes:
     Parameters
     ----------
     stream : PyramidStream
-    context : IntegerContext
+    context : sequence of K IntegerContext
+        The network of every level.
     synthesis : Synthesis
     backend : Backend
         ``"triton"``.
     """
 
-    def __init__(self, stream: PyramidStream, context: IntegerContext, synthesis: Synthesis, backend: Backend) -> None:
+    def __init__(self, stream: PyramidStream, context: Sequence[IntegerContext], synthesis: Synthesis, backend: Backend) -> None:
         self.stream, self.latents, self.device = stream, DeviceLatents(stream, context, backend), backend.device
         self._layout, self._kernels = stream.layout.kernel, device_pyramid()
         self._synthesis = self._kernels.DeviceSynthesis.of(synthesis, self._layout, backend.device)

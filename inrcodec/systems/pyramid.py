@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -30,7 +31,7 @@ from ..models.pyramid import (
     Precision,
     PyramidLayout,
     initial_networks,
-    integer_context,
+    integer_contexts,
     joined,
     parted,
     stored_places,
@@ -40,10 +41,11 @@ from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section,
 from ..payload.sections import MAX_STEP
 from .base import SIZE_WINDOW, Draft, Task
 
-_WIDTHS: tuple[tuple[int, int, tuple[int, int]], ...] = (
-    (20_000, 24, (16, 16)), (5_000, 16, (8, 8)), (2_500, 8, (8, 4)), (0, 8, (4, 4)),
+_SIZES: tuple[tuple[int, tuple[int, int, tuple[int, int]]], ...] = (
+    (30_000, (3, 24, (16, 16))), (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))), (2_500, (1, 8, (8, 4))), (0, (1, 8, (4, 4))),
 )  # fmt: skip
-"""Least bytes of a stream for a width of the context model and widths of the synthesis: networks take a twentieth or so."""
+"""Least bytes of a stream for so many networks of the context model, their width, and widths of the synthesis: all take a
+twentieth or so."""
 Parameters = dict[str, NDArray[np.float32]]
 
 _LARGE, _LARGE_SIZE_WINDOW = 1 << 20, 0.97
@@ -131,7 +133,7 @@ class PyramidSystem:
     def _guessed(self, halved: tuple[Flags, ...], goal: Goal) -> Guess:
         """Where to begin."""
         known = pyramid_start.Differences(self.volume, self.offset, PyramidLayout(self.volume.shape, halved), self._weights)
-        full, options = PyramidLayout(self.volume.shape, halved, *self._widths(known, goal)), self.task.options
+        full, options = self._sized(PyramidLayout(self.volume.shape, halved), known, goal), self.task.options
         trials = Trials(
             self.volume, self.offset, known, full, self._first_networks, self._stored_bits,
             lambda layout: self._first_goal(goal, layout), options.pyramid_steps, options.seed, self.backend, self._weights,
@@ -142,7 +144,7 @@ class PyramidSystem:
     @property
     def measures(self) -> Measures:
         """What the samples say of bits and errors, before anything is fitted, and what the smallest networks take."""
-        volume, weights, (_, context, synthesis) = self.volume, self._weights, _WIDTHS[-1]
+        volume, weights, (_, (_, context, synthesis)) = self.volume, self._weights, _SIZES[-1]
         halved = pyramid_start.choose_halvings(volume, self.options.levels, channels=self.task.channels)
         layout = PyramidLayout(volume.shape, halved, self.options.context or context, self.options.synthesis or synthesis)
         inside = volume.size if weights is None else int(np.count_nonzero(weights >= 1)) * (volume.size // weights.size)
@@ -202,13 +204,16 @@ class PyramidSystem:
         counted = pyramid_start.level_weights(self._weights, self.layout)
         return [bent * w for bent, w in zip(curvature, counted, strict=False)]
 
-    def _widths(self, known: pyramid_start.Differences, goal: Goal) -> tuple[int, tuple[int, int]]:
-        """Widths of both networks: those asked for, or those that the stream's size can feed."""
-        bits = goal.bits
+    def _sized(self, layout: PyramidLayout, known: pyramid_start.Differences, goal: Goal) -> PyramidLayout:
+        """A layout with networks as are asked for, or as the stream's size can feed."""
+        bits, wish = goal.bits, self.options
         if bits is None:
             bits = GUESS * known.bits(known.step(goal, 1.0))
-        context, synthesis = next((context, widths) for least, context, widths in _WIDTHS if bits / 8 >= least)
-        return self.options.context or context, self.options.synthesis or synthesis
+        networks, context, synthesis = next(sizes for least, sizes in _SIZES if bits / 8 >= least)
+        return replace(
+            layout, networks=min(wish.networks or networks, layout.levels),
+            context=wish.context or context, synthesis=wish.synthesis or synthesis,
+        )  # fmt: skip
 
     def _first_goal(self, goal: Goal, layout: PyramidLayout) -> Goal:
         """What is left for the latents before networks are known."""
@@ -244,7 +249,7 @@ class PyramidSystem:
         """The same of a trial's networks: the bits that a stream takes for them."""
         return 8 * len(network_section(self._stored(fit)[0], self._shipped(fit.layout)[0]))
 
-    def _stored(self, fit: pyramid.PyramidFit) -> tuple[dict[str, QuantisedTensor], Precision, IntegerContext]:
+    def _stored(self, fit: pyramid.PyramidFit) -> tuple[dict[str, QuantisedTensor], Precision, tuple[IntegerContext, ...]]:
         """Round the networks of a fit as finely as is worth its bits: what a stream holds of them, and its context model."""
         exact, latents, (_, base) = (fit.context, fit.synthesis), fit.rounded, self._shipped(fit.layout)
         # What is done to a sample is done to all of the signal.
@@ -255,7 +260,8 @@ class PyramidSystem:
             parameters, held, *_ = _rounded(*exact, base, tried)
             fit.set_networks(*parted(held))
             own = sum(t.bits for name, t in parameters.items() if name.startswith(kind))
-            return own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
+            # Latents that follow the rounded networks make up for half of it.
+            return 2 * own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
 
         places = stored_places(self.task.volume.size)
         for kind, groups in GROUPS.items():
@@ -377,7 +383,7 @@ class PyramidSystem:
 
 def _rounded(
     context: Context, synthesis: Synthesis, base: Parameters, places: dict[str, int]
-) -> tuple[dict[str, QuantisedTensor], Parameters, Precision, IntegerContext]:
+) -> tuple[dict[str, QuantisedTensor], Parameters, Precision, tuple[IntegerContext, ...]]:
     """What a stream holds of networks with so many binary places, differences to `base`; all parameters as a decoder has them; its context model."""
     exact, limit = joined(context, synthesis), LARGEST_PARAMETER
     first = {name: base.get(name, np.float32(0)) for name in exact}
@@ -393,13 +399,14 @@ def _rounded(
         limit /= 2
 
 
-def _finest(stored: Parameters) -> tuple[Precision, IntegerContext] | None:
+def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
     """A context model in the finest whole numbers whose sums stay small enough, if there are such."""
     for precision in FINE:
-        network = integer_context(stored, precision)
+        context = integer_contexts(stored, precision)
         with suppress(ValueError):
-            check_context(network)
-            return precision, network
+            for network in context:
+                check_context(network)
+            return precision, context
     return None
 
 

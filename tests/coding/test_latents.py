@@ -48,7 +48,7 @@ def test_windows_of_parents_are_those_of_the_whole_lattice(name: str, edge: int)
     for level in reversed(range(layout.levels - 1)):
         coarser = wholes[level + 1][0]
         wholes[level] = context.parents(
-            of.latents[level + 1], coarser, layout.halved[level], layout.shapes[level], coder.network.units
+            of.latents[level + 1], coarser, layout.halved[level], layout.shapes[level], coder.context[level].units
         )
     for number in some(of.stream.tiles.count):
         level, start, stop = of.box(number)
@@ -97,7 +97,7 @@ def test_both_backends_write_the_same_bytes(name: str) -> None:
 )
 def test_any_pyramid_comes_back(shape: list[int], levels: int, edge: int, seed: int, data: st.DataObject) -> None:
     halved = tuple(tuple(data.draw(st.booleans()) for _ in shape) for _ in range(levels - 1))
-    of = made(tuple(shape), halved, edge, seed)
+    of = made(tuple(shape), halved, edge, seed, networks=data.draw(st.integers(1, levels)))
     coder = of.coder()
     for number in some(of.stream.tiles.count):
         level, start, stop = of.box(number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,26 @@ def test_networks_go_where_their_gradients_lead() -> None:
         assert after[name] < 0.05 * before[name], name
     assert [p.shape for p in networks.synthesis] == [p.shape for p in start[1]]
     assert [p.shape for p in networks.context] == [p.shape for p in start[0]]
+
+
+def test_each_network_of_a_context_model_has_its_own_gradients() -> None:
+    """The second of two, which two of three levels share, moves as it would alone; the first one has no gradients and keeps still."""
+    start = initial_networks(replace(LAYOUT, networks=2), 0)
+    both, alone = Networks(*start), Networks(*initial_networks(LAYOUT, 0))
+    of_synthesis = Synthesis(*(np.zeros_like(p) for p in start[1]))
+    pushed = Context(*(np.sin(np.arange(p.size, dtype=np.float32)).reshape(p.shape) for p in alone.context))
+    of_second = Context(*(np.concatenate([np.zeros_like(p), p]) for p in pushed))
+    of_second = of_second._replace(level_bias=np.where([[False], [True], [True]], pushed.level_bias, np.float32(0)))
+    for _ in range(4):
+        alone.move(pushed, of_synthesis, 0.1, choose("cpu"))
+        both.move(of_second, of_synthesis, 0.1, choose("cpu"))
+    for name in ("second", "second_bias", "last", "last_bias", "skip"):
+        first, second = getattr(both.context, name)
+        assert np.array_equal(first, getattr(start[0], name)[0]) and not np.array_equal(second, getattr(start[0], name)[1])
+        np.testing.assert_allclose(second, getattr(alone.context, name)[0], rtol=1e-5, atol=1e-6)
+    for name, still in (("level_bias", [True, False, False]), ("first", [True, False])):
+        kept = getattr(both.context, name) == getattr(start[0], name)
+        assert [bool(rows.all()) for rows in kept] == still
 
 
 def test_gains_keep_still() -> None:

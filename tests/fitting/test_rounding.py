@@ -15,7 +15,7 @@ from inrcodec.models.pyramid import (
     STORED_PLACES,
     PyramidLayout,
     initial_networks,
-    integer_context,
+    integer_contexts,
     joined,
     parted,
 )
@@ -37,8 +37,7 @@ class Fitted:
         held = {n: QuantisedTensor.of(v, -STORED_PLACES[n]).dequantised() for n, v in exact.items()}
         self.fit.set_networks(*parted(held))
         of_context = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
-        network = integer_context(of_context, FINE[-1])
-        self.coder = LatentCoder(layout.kernel, network, backend)
+        self.coder = LatentCoder(layout.kernel, integer_contexts(of_context, FINE[-1]), backend)
         self.tiles = TilePyramid(layout.shape, layout.lattices, layout.strides, 8)
         self.curvature = curvatures(layout.kernel, self.fit.synthesis, backend)
         self.disturbed = disturbances(self.fit.rounded, self.tiles, self.coder, self.fit.slopes, self.fit.bits, 0)

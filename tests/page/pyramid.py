@@ -33,6 +33,7 @@ class Pyramid:
     bare: int
     g: int  # units of a latent
     bits: int  # of a hidden number
+    networks: int  # of the context model
 
     @property
     def lattices(self) -> list[Index]:
@@ -56,11 +57,12 @@ class Pyramid:
 def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     fields = Bytes(body)
     version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
-    assert version in (0, 1, 2)
+    assert version in range(4)
     bare, missing = fields.take(1)[0] if version else 0, 4 - len(shape)
     assert bare <= 2 and (bare or version != 1)
-    g, bits = (16, fields.take(1)[0]) if version == 2 else (8, 11)
-    assert 11 <= bits <= 14
+    g, bits = (16, fields.take(1)[0]) if version >= 2 else (8, 11)
+    networks = fields.take(1)[0] if version == 3 else 1
+    assert 11 <= bits <= 14 and (version < 3 or 2 <= networks <= levels)
     halved = [
         (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape)))
         for b in fields.fields(f"{bare + levels - 1}B")
@@ -71,7 +73,7 @@ def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     grids = [(1,) * missing + shape]
     for axes in halved:
         grids.append(tuple(-(-n // 2) if half else n for n, half in zip(grids[-1], axes, strict=True)))
-    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits)
+    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits, networks)
 
 
 def unit(axis: int, step: int) -> Index:
@@ -111,10 +113,10 @@ def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], di
     """The context model in integers, and the synthesis."""
     fields = Bytes(body)
     assert fields.take(4) == bytes(4), "named networks are not read here"
-    k, h, (s1, s2) = len(tree.lattices), tree.width, tree.synthesis
+    k, h, (s1, s2), net = len(tree.lattices), tree.width, tree.synthesis, tree.networks
     n = len(own_taps(tree.present)) + len(cross_taps(tree.present)) + 1
     m = len(near_taps(tree.present)) * min(k, 2) + max(k - 2, 0)
-    shapes = [(n, h), (k, h), (h, h), (h,), (h, 2), (2,), (n, 2)]
+    shapes = [(net, n, h), (k, h), (net, h, h), (net, h), (net, h, 2), (net, 2), (net, n, 2)]
     coder = RangeDecoder(fields.rest())
     context = {
         name: read_tensor(coder, shape) * 2.0**-e for (name, e), shape in zip(least_exponents(tree.g).items(), shapes, strict=True)
@@ -149,10 +151,10 @@ def half_linear(total: np.ndarray, shift: int, largest: int) -> np.ndarray:
 
 def prediction(x: list[int], level: int, w: dict[str, np.ndarray], tree: Pyramid) -> tuple[int, int]:
     """Mean in units of 1/g, number of the scale."""
-    log_g, largest = tree.g.bit_length() - 1, 2**tree.bits - 1
-    h = half_linear(x @ w["first"] + w["level bias"][level], log_g + 2, largest)
-    h = half_linear(h @ w["second"] + w["second bias"], 7, largest)
-    mean, scale = (h @ w["last"] + x @ w["skip"] + w["last bias"]).tolist()
+    log_g, largest, own = tree.g.bit_length() - 1, 2**tree.bits - 1, min(level, tree.networks - 1)
+    h = half_linear(x @ w["first"][own] + w["level bias"][level], log_g + 2, largest)
+    h = half_linear(h @ w["second"][own] + w["second bias"][own], 7, largest)
+    mean, scale = (h @ w["last"][own] + x @ w["skip"][own] + w["last bias"][own]).tolist()
     return min(max(mean >> (12 - log_g), -127 * tree.g), 127 * tree.g), min(max(scale >> 12, 0), 63)
 
 

@@ -72,11 +72,12 @@ def test_streams_come_back(
     precision: Precision,
     data: st.DataObject,
 ) -> None:
+    networks = data.draw(st.integers(1, levels)) if precision in FINE else 1
     halved = tuple(tuple(data.draw(st.booleans()) for _ in shape) for _ in range(above + levels - 1))
-    layout = PyramidLayout(tuple(shape), halved[above:], widths[0], widths[1:], halved[:above])
+    layout = PyramidLayout(tuple(shape), halved[above:], widths[0], widths[1:], halved[:above], networks)
     stream = PyramidStream(layout, edge, step, offset, min(ends), max(ends), precision=precision)
     section = stream.tree_section()
-    version = 2 if precision in FINE else int(above > 0)
+    version = (2 if networks == 1 else 3) if precision in FINE else int(above > 0)
     assert section[0] == version and len(section) == 22 + version + above + levels - 1
     assert read(section, stream) == stream
 
@@ -95,7 +96,8 @@ def test_channels_have_an_offset_each(offsets: list[int]) -> None:
 
 
 HOSTILE: dict[str, tuple[int, str, float, str]] = {
-    "a version to come": (0, "B", 3, "version 2"),
+    "a version to come": (0, "B", 4, "version 3"),
+    "networks that are not there": (0, "B", 3, "known kind of pyramid"),
     "a precision that is not there": (0, "B", 2, "known kind of pyramid"),
     "lattices without latents that are not there": (0, "B", 1, "known kind of pyramid"),
     "no level": (1, "B", 0, "known kind of pyramid"),
@@ -151,10 +153,22 @@ def test_numbers_of_another_size_are_refused(bits: int) -> None:
     one_line(error)
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 255])
+def test_networks_of_no_level_are_refused(count: int) -> None:
+    """One would be written as version 2 has it."""
+    stream = stream_of(layout=replace(stream_of().layout, networks=3), precision=FINE[0])
+    section = bytearray(stream.tree_section())
+    assert section[0] == 3 and section[22:25] == bytes([0, 14, 3]) and read(bytes(section), stream) == stream
+    section[24] = count
+    with pytest.raises(ContainerError, match="known kind of pyramid") as error:
+        read(bytes(section), stream)
+    one_line(error)
+
+
 @pytest.mark.parametrize("above", [(), ((False, True, True),)])
-@pytest.mark.parametrize("precision", [COARSE, FINE[2]])
-def test_sections_of_another_length_are_refused(above: tuple[tuple[bool, ...], ...], precision: Precision) -> None:
-    stream = stream_of(layout=replace(stream_of().layout, above=above), precision=precision)
+@pytest.mark.parametrize(("precision", "networks"), [(COARSE, 1), (FINE[2], 1), (FINE[2], 2)])
+def test_sections_of_another_length_are_refused(above: tuple[tuple[bool, ...], ...], precision: Precision, networks: int) -> None:
+    stream = stream_of(layout=replace(stream_of().layout, above=above, networks=networks), precision=precision)
     section = stream.tree_section()
     for other in (*(section[:length] for length in range(len(section))), section + b"\0"):
         with pytest.raises(ContainerError) as error:
@@ -188,7 +202,8 @@ def test_giants_are_refused_before_anything_is_made_of_them() -> None:
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_damaged_trees_raise_nothing_else(data: st.DataObject) -> None:
-    stream = stream_of(precision=data.draw(st.sampled_from([COARSE, FINE[1]])))
+    precision, networks = data.draw(st.sampled_from([(COARSE, 1), (FINE[1], 1), (FINE[1], 3)]))
+    stream = stream_of(layout=replace(stream_of().layout, networks=networks), precision=precision)
     section = bytearray(stream.tree_section())
     for _ in range(data.draw(st.integers(1, 3))):
         section[data.draw(st.integers(0, len(section) - 1))] = data.draw(st.integers(0, 255))
@@ -205,26 +220,32 @@ def test_damaged_trees_raise_nothing_else(data: st.DataObject) -> None:
 
 def assert_networks(data: bytes, layout: PyramidLayout, values: dict[str, np.ndarray]) -> None:
     for precision, (skip, bias, half) in ((COARSE, (9, 10, 16)), (FINE[1], (8, 11, 32))):
-        context, synthesis = networks_from_section(data, layout, precision)
+        networks, synthesis = networks_from_section(data, layout, precision)
         for name, found in synthesis._asdict().items():
             assert found.dtype == np.float32 and np.array_equal(found, values[f"synthesis.{name}"])
-        assert np.array_equal(context.first, np.ldexp(values["context.first"], 7))
-        assert np.array_equal(context.skip, np.ldexp(values["context.skip"], skip))
-        assert np.array_equal(context.level_bias, np.ldexp(values["context.level_bias"], bias) + half)
-        assert (context.unit_bits, context.hidden_bits) == (precision.input_places, precision.hidden_bits)
+        assert len(networks) == layout.levels
+        for level, network in enumerate(networks):
+            own = min(level, layout.networks - 1)
+            assert np.array_equal(network.first, np.ldexp(values["context.first"][own], 7))
+            assert np.array_equal(network.skip, np.ldexp(values["context.skip"][own], skip))
+            assert np.array_equal(network.level_bias[level], np.ldexp(values["context.level_bias"][level], bias) + half)
+            assert (network.unit_bits, network.hidden_bits) == (precision.input_places, precision.hidden_bits)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_networks_come_back(name: str) -> None:
     layout = PyramidLayout(*SHAPES[name], 8, (4, 12))
-    parameters = quantised(layout, 1)
-    assert_networks(network_section(parameters, ""), layout, {n: t.dequantised() for n, t in parameters.items()})
+    for networks in {1, layout.levels}:
+        of = replace(layout, networks=networks)
+        parameters = quantised(of, 1)
+        assert_networks(network_section(parameters, ""), of, {n: t.dequantised() for n, t in parameters.items()})
 
 
 def test_networks_are_counted_from_shipped_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     layout = PyramidLayout((9, 9), flags(2, 3), 8, (4, 12))
     base = {n: t.dequantised() for n, t in quantised(layout, 2).items()}
-    monkeypatch.setattr(module, "shipped", lambda name: ShippedNetworks(name, base))
+    in_file = {n: v[0] if n.startswith("context.") and n != "context.level_bias" else v for n, v in base.items()}
+    monkeypatch.setattr(module, "shipped", lambda name: ShippedNetworks(name, in_file))
     differences = quantised(layout, 3, 0.1)
     values = {n: t.dequantised() + base[n] for n, t in differences.items()}
     section = network_section(differences, "01ab00ff")
@@ -311,7 +332,7 @@ def test_damaged_networks_raise_nothing_else(data: st.DataObject) -> None:
         assert "\n" not in str(error)
     else:
         assert all(np.abs(p).max(initial=0) <= 1024 for p in synthesis)
-        assert context.first.shape == of.stream.layout.context_shapes["first"]
+        assert context[0].first.shape == of.stream.layout.context_shapes["first"][1:]
 
 
 def test_encoders_keep_all_places_that_sums_allow() -> None:

@@ -33,7 +33,8 @@ def stream(name: str, edge: int = 4) -> Made:
     if name in ABOVE:
         shape, halved, above = ABOVE[name]
         return made(shape, halved, edge, above=above)
-    return made(*SHAPES[name], edge)
+    shape, halved = SHAPES[name]
+    return made(shape, halved, edge, networks=min(2, len(halved) + 1))
 
 
 def whole_of(image: Image) -> np.ndarray:

@@ -20,7 +20,7 @@ from .context import IntegerContext, Tile, check_tile
 from .context import check as check_context
 from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
-from .layout import AXES, CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed
+from .layout import AXES, CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed, network_of
 from .reference import CUBIC, LINEAR
 from .workspace import Workspace
 
@@ -42,6 +42,7 @@ __all__ = [
     "distortion",
     "needed",
     "neighbouring_bits",
+    "network_of",
     "rate",
     "soften",
     "synthesise",
@@ -417,9 +418,10 @@ def _check_weights(weights: Floats | None, layout: Layout) -> None:
 
 
 def _check_context(context: Context, layout: Layout) -> None:
-    n, width = layout.context_inputs, context.first.shape[1]
-    shapes = [(n, width), (layout.levels, width), (width, width), (width,), (width, 2), (2,), (n, 2)]
-    _check_parameters(context, shapes, (width,))
+    n, width, networks = layout.context_inputs, context.first.shape[-1], min(context.networks, layout.levels)
+    of_one = [(n, width), (width, width), (width,), (width, 2), (2,), (n, 2)]
+    first, *others = [(networks, *shape) for shape in of_one]
+    _check_parameters(context, [first, (layout.levels, width), *others], (width,))
 
 
 def _check_synthesis(synthesis: Synthesis, layout: Layout) -> None:

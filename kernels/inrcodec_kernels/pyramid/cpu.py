@@ -45,17 +45,15 @@ def rate(
 
     found = _over_slabs(work, [slabs(frame, (CENTRE, frame.extents)) for frame in frames])
     levels = [_totals([part for _, part in level]) for level in found]
-    first, _, second, second_bias, last, last_bias, skip = _totals(levels)
-    biases = np.stack([level[1] for level in levels])
-    of_context = Context(*map(_single, (first, biases, second, second_bias, last, last_bias, skip)))
+    of_context = Context(*map(_single, Context.of_levels(levels, context.networks, np.stack)))
     bits = np.array([sum(bits for bits, _ in level) for level in found])
     return bits, _context_adjoint(gradients, latents, layout, frames), of_context
 
 
 def _of_context(context: Context, level: int, layout: Layout, frame: Frame) -> Net:
     ins = [*_shifts(frame, layout.causal, 0), *_shifts(frame, layout.cross, 1), 2 * frame.size]
-    first, level_bias, *others, skip = context
-    return Net.of((first, level_bias[level], *others), skip, ins, ins)
+    *layers, skip = context.of_level(level)
+    return Net.of(layers, skip, ins, ins)
 
 
 @lru_cache(maxsize=64)

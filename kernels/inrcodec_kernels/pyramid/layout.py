@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,20 +122,22 @@ class Layout:
 
 
 class Context(NamedTuple):
-    """Float parameters of the context model; n inputs, two hidden layers of H.
+    """Float parameters of the context model: G networks of n inputs and two hidden layers of H.
+
+    The first ones serve a level each, the finest first; the last one serves all coarser levels too.
 
     Attributes
     ----------
-    first : shape (n, H)
+    first : shape (G, n, H)
     level_bias : shape (K, H)
         Bias of the first layer on every level.
-    second : shape (H, H)
+    second : shape (G, H, H)
         Channel in, channel out.
-    second_bias : shape (H,)
-    last : shape (H, 2)
+    second_bias : shape (G, H)
+    last : shape (G, H, 2)
         Of location and log2 scale.
-    last_bias : shape (2,)
-    skip : shape (n, 2)
+    last_bias : shape (G, 2)
+    skip : shape (G, n, 2)
         From the inputs to both outputs.
     """
 
@@ -146,6 +148,30 @@ class Context(NamedTuple):
     last: Floats
     last_bias: Floats
     skip: Floats
+
+    @property
+    def networks(self) -> int:
+        """Number of networks, G."""
+        return len(self.first)
+
+    def of_level(self, level: int) -> tuple[Floats, ...]:
+        """Parameters of the network of a level, with that level's bias."""
+        first, level_bias, *others = self
+        number = network_of(level, self.networks)
+        return first[number], level_bias[level], *(each[number] for each in others)
+
+    @classmethod
+    def of_levels(cls, levels: Sequence[Sequence[Any]], networks: int, stack: Callable[[Sequence[Any]], Any]) -> Context:
+        """Add up what is given for the parameters of every level, as `of_level` orders them, where levels share a network."""
+        shared = networks - 1
+        _, biases, *_ = per_parameter = list(zip(*levels, strict=True))
+        found = [stack([*parts[:shared], sum(parts[shared + 1 :], parts[shared])]) for parts in per_parameter]
+        return cls(*found)._replace(level_bias=stack(biases))
+
+
+def network_of(level: int, networks: int) -> int:
+    """Which of the context model's networks a level has."""
+    return min(level, networks - 1)
 
 
 class Synthesis(NamedTuple):

@@ -118,8 +118,9 @@ def bits(latents: Sequence[Tensor], context: Any, layout: Layout, least: float) 
         inputs = [seen(here[0], wholes[k], tap, False) for tap in layout.causal]
         inputs += [seen(here[1], wholes[k], tap, True) for tap in layout.cross]
         x = torch.stack([*inputs, second], -1)
-        hidden = leaky(leaky(x @ context.first + context.level_bias[k]) @ context.second + context.second_bias)
-        location, log_scale = (hidden @ context.last + context.last_bias + x @ context.skip).unbind(-1)
+        first, first_bias, second, second_bias, last, last_bias, skip = context.of_level(k)
+        hidden = leaky(leaky(x @ first + first_bias) @ second + second_bias)
+        location, log_scale = (hidden @ last + last_bias + x @ skip).unbind(-1)
         found.append(laplace_bits(own, location, log_scale, least).sum())
     return torch.stack(found)
 

@@ -61,16 +61,14 @@ def rate(
     """
     linear = constant(LINEAR, torch.float32, latents[0].device)
     inputs = _context_inputs(latents, linear, layout)
-    first, level_bias, *others = context
     places = [*((0, tap) for tap in layout.causal), *((1, tap) for tap in layout.cross), (2, CENTRE)]
     found = []
     for k, (own, seen) in enumerate(zip(latents, inputs, strict=True)):
-        net = Net(first, level_bias[k], *others)  # type: ignore[arg-type]
+        net = Net(*context.of_level(k))  # type: ignore[arg-type]
         found.append(differentiated(seen, own.contiguous(), net, places, layout, least))
     bits, gradients, sums = zip(*found, strict=True)
-    whole = [sum(parts[1:], parts[0]) for parts in zip(*sums, strict=True)]
-    whole[1] = torch.stack([parts[1] for parts in sums])
-    of_context = Context(*(part.float() for part in whole))
+    whole = Context.of_levels(sums, context.networks, torch.stack)  # type: ignore[arg-type]
+    of_context = Context(*(part.float() for part in whole))  # type: ignore[attr-defined]
     return torch.stack(bits), _context_adjoint(gradients, linear, layout), of_context
 
 

@@ -14,7 +14,18 @@ from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Layout, needed, reference, triton, triton_upsampling
 from inrcodec_kernels.pyramid.reference import Window, upsample
 
-from ..test_pyramid import SMALL, assert_near, double, fresh, latents, name, single, slow_where_large, synthesis
+from ..test_pyramid import (
+    SMALL,
+    assert_near,
+    clear_case,
+    double,
+    fresh,
+    latents,
+    name,
+    single,
+    slow_where_large,
+    synthesis,
+)
 from .device import DEVICE
 
 TRITON = Backend("triton", DEVICE)
@@ -87,20 +98,25 @@ def test_upsampling_and_its_adjoint(
     monkeypatch.setattr(triton_upsampling, "BLOCK", block)
     monkeypatch.setattr(triton_upsampling, "PROGRAMS", 3)
     random, layout = fresh(), Layout(shape, ((True, True, True, True),))
-    coarse, fine = (single(random.normal(size=(2, *s))) for s in layout.shapes[::-1])
-    taps = single(random.normal(size=4))
-    leaves = [torch.from_numpy(a.astype(np.float64)).requires_grad_() for a in (coarse, taps)]
     start, full = (0, 0, 0, 0), ((0, 0, 0, 0), shape)
-    expected = torch.stack(
-        [upsample(Window(c, start, layout.shapes[1]), leaves[1], layout.halved[0], full) for c in leaves[0]]
-    )
-    source, weights, given = up([coarse, taps, fine])
+
+    def drawn() -> list[Any]:
+        coarse, fine = (single(random.normal(size=(2, *s))) for s in layout.shapes[::-1])
+        return [coarse, single(random.normal(size=4)), fine]
+
+    def defined(case: list[Any]) -> list[Any]:
+        *leaves, fine = (torch.from_numpy(a.astype(np.float64)).requires_grad_() for a in case)
+        windows = [Window(c, start, layout.shapes[1]) for c in leaves[0]]
+        finer = torch.stack([upsample(window, leaves[1], layout.halved[0], full) for window in windows])
+        gradients = torch.autograd.grad((finer * fine).sum(), leaves)
+        return [each.detach().numpy() for each in (finer, *gradients)]
+
+    case, expected = clear_case(drawn, defined)
+    source, weights, given = up(case)
     found = triton_upsampling.upsampled(source, 0, weights, layout, start, full)
-    assert_near([found.cpu().numpy()], [expected.detach().numpy()])
-    gradients = torch.autograd.grad((expected * torch.from_numpy(fine.astype(np.float64))).sum(), leaves)
     by_source, by_taps = triton_upsampling.downsampled(given, 0, weights, layout, source)
     assert by_taps is not None
-    assert_near([by_source.cpu().numpy(), by_taps.cpu().numpy()], [g.numpy() for g in gradients])
+    assert_near([each.cpu().numpy() for each in (found, by_source, by_taps)], expected)
 
 
 def test_compile_cases_name_every_argument() -> None:
