@@ -67,7 +67,7 @@ def psnr_of(network: Network, readouts: dict[int, np.ndarray], data_range: float
 def rows_for(path: Path, ratio: float, effort: int, tinc: TincOptions) -> list[tuple[Any, ...]]:
     """Encode one volume and store its weights in three ways."""
     signal = read_signal(path, None)
-    encoder = Encoder(signal, EncodeOptions(one_target(ratio=ratio), effort=effort, tinc=tinc), lambda s, f, n="": None)
+    encoder = Encoder(signal, EncodeOptions(one_target(ratio=ratio), effort=effort, method="tinc", tinc=tinc), lambda s, f, n="": None)
     blob, report = encoder.run()
     network, quantised = encoder.system.network, encoder.result.draft.detail
     spread, voxels = own_range(signal.samples), signal.header.voxels

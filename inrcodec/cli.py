@@ -63,8 +63,11 @@ def encode(
     ratio: Annotated[float | None, typer.Option(help="Target: raw bytes over compressed bytes.")] = None,
     bits_per_voxel: Annotated[float | None, typer.Option(help="Target: compressed bits per voxel.")] = None,
     psnr_db: Annotated[float | None, typer.Option(help="Target: PSNR over the data's own range, in dB.")] = None,
-    method: Annotated[str, typer.Option(help="tinc, sci, pyramid or auto.")] = "tinc",
-    effort: Annotated[int, typer.Option(help="1 (seconds) to 9 (long).")] = 5,
+    method: Annotated[
+        str | None,
+        typer.Option(help="pyramid (smallest, minutes), tinc (seconds), sci or auto. The pyramid where nothing is said; of clips tinc.", show_default=False),
+    ] = None,
+    effort: Annotated[int, typer.Option(help="1 (fast) to 9 (long).")] = 5,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the fit; the same seed gives the same file.")] = 0,
     quantise_step: Annotated[

@@ -28,7 +28,7 @@ from .fitting.restoration import choose_restoration, price_db
 from .fitting.search import Trial, search_step
 from .image import Image
 from .metrics import ErrorStatistics, SplitErrors, error_statistics, own_range, split_errors
-from .options import EncodeOptions
+from .options import EncodeOptions, Method
 from .payload import restoration
 from .region import Region
 from .reports import EncodeReport
@@ -39,6 +39,10 @@ from .systems.auto import trial_part, verdict
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
 
+USUAL: Method = "pyramid"
+"""The method where none is asked for."""
+IN_RESERVE = "tinc"
+"""The method where that one cannot reach the target."""
 PSNR_WINDOW_DB = 0.08
 _LOSSLESS_DB = 160.0
 """More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
@@ -87,7 +91,19 @@ class Encoder:
 
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
-        name = self._timed("trial", self.chosen_method) if self.options.method == "auto" else self.options.method
+        wish = self.options.method_or(USUAL)
+        name = self._timed("trial", self.chosen_method) if wish == "auto" else wish
+        try:
+            return self._encoded(name)
+        except TargetError as error:
+            if name != USUAL or self.options.method is not None:
+                raise
+            self.choices = {"method_reason": f"{name}: {error}"}
+            return self._encoded(IN_RESERVE)
+
+    def _encoded(self, name: str) -> tuple[bytes, EncodeReport]:
+        """Encode by one method."""
+        self.extra = []
         self.system = system_for(name, self._task())
         self._timed("partition", lambda: self.system.prepare(self._first_goal()))
         result = self._timed("code", lambda: self._reach_target(self.system.step))

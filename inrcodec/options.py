@@ -243,8 +243,9 @@ class EncodeOptions:
     ----------
     target : Quality
         Exactly one of ratio, bits per voxel, PSNR in dB.
-    method : {"tinc", "sci", "pyramid", "auto"}
-        Auto tries all of them on a part of the signal.
+    method : {"tinc", "sci", "pyramid", "auto"} or None
+        Auto tries all of them on a part of the signal. None takes the one whose options are given; otherwise the pyramid, or TINC
+        where a pyramid cannot reach the target; of clips TINC.
     effort : int
         1 (fast) to 9 (thorough): counts steps, not seconds.
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -263,7 +264,7 @@ class EncodeOptions:
     """
 
     target: Quality
-    method: Method = "tinc"
+    method: Method | None = None
     effort: int = 5
     device: str = "auto"
     seed: int = 0
@@ -275,7 +276,8 @@ class EncodeOptions:
     pyramid: PyramidOptions = field(default_factory=PyramidOptions)
 
     def __post_init__(self) -> None:
-        _choice("method", self.method, get_args(Method))
+        if self.method is not None:
+            _choice("method", self.method, get_args(Method))
         _whole("effort", self.effort, 1, 9)
         check_device(self.device)
         if not isinstance(self.restoration, bool):
@@ -291,6 +293,14 @@ class EncodeOptions:
             raise OptionError(f"expected pyramid to be PyramidOptions, found {self.pyramid!r}")
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**63:
             raise OptionError(f"expected seed to be a whole number from 0 to 2**63 - 1, found {self.seed!r}")
+
+    def method_or(self, usual: Method) -> Method:
+        """The method that is asked for, or the one whose options are given; otherwise the usual one."""
+        if self.method is not None:
+            return self.method
+        plain: dict[Method, object] = {"tinc": TincOptions(), "sci": SciOptions(), "pyramid": PyramidOptions()}
+        given = [name for name, options in plain.items() if getattr(self, name) != options]
+        return given[0] if len(given) == 1 else usual
 
     def to_dict(self) -> dict[str, Any]:
         """Return the choices as a plain dictionary."""

@@ -28,7 +28,7 @@ def test_a_missing_device_is_an_option_error() -> None:
     with pytest.raises(inrcodec.OptionError, match="expected a CUDA device and Triton for device='cuda', found no CUDA device"):
         inrcodec.decode(b"", device="cuda")
     with pytest.raises(inrcodec.OptionError, match="found no CUDA device"):
-        inrcodec.encode(np.zeros((4, 4, 4), dtype=np.uint8), ratio=2, device="cuda:0")
+        inrcodec.encode(np.zeros((4, 4, 4), dtype=np.uint8), ratio=2, device="cuda:0", method="tinc")
 
 
 def test_a_variable_that_names_nothing_is_an_option_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_other_errors_pass() -> None:
 
 def test_a_device_that_goes_away_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = scan((12, 20, 20))
-    blob = inrcodec.encode(volume, ratio=8, effort=1)
+    blob = inrcodec.encode(volume, ratio=8, effort=1, method="tinc")
     plain, calls = Image.read_box, []
 
     def failing(image: Image, start: np.ndarray, stop: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ LARGEST_HEAP = 64 << 20
 
 @pytest.fixture(scope="module")
 def stream() -> bytes:
-    return inrcodec.encode(scan((9, 10, 11)), ratio=4, effort=1)
+    return inrcodec.encode(scan((9, 10, 11)), ratio=4, effort=1, method="tinc")
 
 
 def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
@@ -71,7 +71,7 @@ BAD_SIGNALS = {
 @pytest.mark.parametrize("name", BAD_SIGNALS)
 def test_signals_that_cannot_be_coded(name: str, tmp_path: Path) -> None:
     with pytest.raises(SignalError) as error:
-        inrcodec.encode(BAD_SIGNALS[name], tmp_path / "o.inrc", ratio=8, effort=1)
+        inrcodec.encode(BAD_SIGNALS[name], tmp_path / "o.inrc", ratio=8, effort=1, method="tinc")
     assert "expected" in one_line(error)
     assert list(tmp_path.iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_files_that_cannot_be_coded(name: str, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1), (1, 1, 1, 1), (2,), (1, 3, 1), (2, 2, 2, 2)])
 def test_smallest_signals(shape: tuple[int, ...]) -> None:
     volume = scan(shape)
-    decoded = inrcodec.decode(inrcodec.encode(volume, psnr_db=30, effort=1)).samples
+    decoded = inrcodec.decode(inrcodec.encode(volume, psnr_db=30, effort=1, method="tinc")).samples
     assert decoded.shape == shape
     assert psnr_db(volume, decoded) >= 30
 
@@ -94,7 +94,7 @@ def test_smallest_signals(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("value", [-32768, 0, 77, 32767])
 @pytest.mark.parametrize("shape", [(50,), (7, 9), (9, 8, 7), (2, 3, 4, 5)])
 def test_constant_signals(shape: tuple[int, ...], value: int) -> None:
-    blob = inrcodec.encode(np.full(shape, value, "int16"), psnr_db=60, effort=1)
+    blob = inrcodec.encode(np.full(shape, value, "int16"), psnr_db=60, effort=1, method="tinc")
     assert (inrcodec.decode(blob).samples == value).all()
     assert len(blob) < 220
 
@@ -102,7 +102,7 @@ def test_constant_signals(shape: tuple[int, ...], value: int) -> None:
 def test_one_outlier_does_not_spoil_the_rest() -> None:
     volume = scan((12, 12, 12))
     volume[3, 4, 5] = 32767
-    decoded = inrcodec.decode(inrcodec.encode(volume, psnr_db=60, effort=1)).samples
+    decoded = inrcodec.decode(inrcodec.encode(volume, psnr_db=60, effort=1, method="tinc")).samples
     assert psnr_db(volume, decoded) >= 60
 
 
@@ -131,18 +131,18 @@ def test_one_outlier_does_not_spoil_the_rest() -> None:
 )
 def test_options_out_of_range(choices: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(OptionError) as error:
-        inrcodec.encode(scan((4, 4)), tmp_path / "o.inrc", **choices)
+        inrcodec.encode(scan((4, 4)), tmp_path / "o.inrc", **{"method": "tinc", **choices})
     assert "expected" in one_line(error)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_step_for_integers_is_refused() -> None:
     with pytest.raises(SignalError, match="real values"):
-        inrcodec.encode(scan((4, 4)), ratio=8, quantise_step=0.5)
+        inrcodec.encode(scan((4, 4)), ratio=8, quantise_step=0.5, method="tinc")
 
 
 def test_numpy_numbers_are_numbers() -> None:
-    assert inrcodec.encode(scan((9, 9)), psnr_db=np.float32(30), effort=1)
+    assert inrcodec.encode(scan((9, 9)), psnr_db=np.float32(30), effort=1, method="tinc")
 
 
 # Targets
@@ -151,11 +151,11 @@ def test_numpy_numbers_are_numbers() -> None:
 def test_a_ratio_beyond_the_header_says_what_can_be_had(tmp_path: Path) -> None:
     volume = scan((10, 10, 10))
     with pytest.raises(TargetError) as error:
-        inrcodec.encode(volume, tmp_path / "o.inrc", ratio=1e6, effort=1)
+        inrcodec.encode(volume, tmp_path / "o.inrc", ratio=1e6, effort=1, method="tinc")
     words = one_line(error).split()
     least = int(words[words.index("least") + 1])
     assert list(tmp_path.iterdir()) == []
-    assert len(inrcodec.encode(volume, bits_per_voxel=8 * least / volume.size, effort=1)) <= least
+    assert len(inrcodec.encode(volume, bits_per_voxel=8 * least / volume.size, effort=1, method="tinc")) <= least
 
 
 def test_a_ratio_beyond_the_header_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,13 +167,13 @@ def test_a_ratio_beyond_the_header_on_the_command_line(tmp_path: Path, capsys: p
 @pytest.mark.parametrize("goal", [500.0, 5000.0])
 def test_beyond_every_psnr_is_lossless(goal: float) -> None:
     volume = scan((8, 9, 10))
-    assert (inrcodec.decode(inrcodec.encode(volume, psnr_db=goal, effort=1)).samples == volume).all()
+    assert (inrcodec.decode(inrcodec.encode(volume, psnr_db=goal, effort=1, method="tinc")).samples == volume).all()
 
 
 def test_a_psnr_that_networks_cannot_reach_says_what_can_be_had(tmp_path: Path) -> None:
     options = TincOptions(root="dense", features=2, starts=1)
     with pytest.raises(TargetError) as error:
-        inrcodec.encode(scan((8, 9, 10)), tmp_path / "o.inrc", psnr_db=70, effort=1, tinc=options)
+        inrcodec.encode(scan((8, 9, 10)), tmp_path / "o.inrc", psnr_db=70, effort=1, tinc=options, method="tinc")
     assert "at most" in one_line(error)
     assert list(tmp_path.iterdir()) == []
 
@@ -181,7 +181,7 @@ def test_a_psnr_that_networks_cannot_reach_says_what_can_be_had(tmp_path: Path) 
 @pytest.mark.parametrize("choices", [{"ratio": 1e-3}, {"bits_per_voxel": 1e3}])
 def test_more_room_than_needed_is_not_filled(choices: dict[str, float]) -> None:
     volume = scan((6, 7, 8))
-    blob = inrcodec.encode(volume, effort=1, **choices)
+    blob = inrcodec.encode(volume, effort=1, **choices, method="tinc")
     assert len(blob) < 4 * volume.nbytes
     assert (inrcodec.decode(blob).samples == volume).all()
 
@@ -195,12 +195,12 @@ def test_encode_refuses_outputs_before_the_work(tmp_path: Path) -> None:
 
     volume = scan((6, 6))
     with pytest.raises(OptionError, match=r"\.inrc"):
-        inrcodec.encode(volume, tmp_path / "o.nii.gz", ratio=2, progress=no_work)
+        inrcodec.encode(volume, tmp_path / "o.nii.gz", ratio=2, progress=no_work, method="tinc")
     with pytest.raises(OutputError, match="folder"):
-        inrcodec.encode(volume, tmp_path / "no" / "o.inrc", ratio=2, progress=no_work)
+        inrcodec.encode(volume, tmp_path / "no" / "o.inrc", ratio=2, progress=no_work, method="tinc")
     (tmp_path / "folder.inrc").mkdir()
     with pytest.raises(OutputError, match="folder"):
-        inrcodec.encode(volume, tmp_path / "folder.inrc", ratio=2, progress=no_work)
+        inrcodec.encode(volume, tmp_path / "folder.inrc", ratio=2, progress=no_work, method="tinc")
 
 
 def test_decode_refuses_outputs(stream: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +239,7 @@ def test_interrupted_encode_leaves_nothing(stage: str, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        inrcodec.encode(scan((6, 6, 6)), tmp_path / "o.inrc", bits_per_voxel=8, effort=1, progress=interrupt)
+        inrcodec.encode(scan((6, 6, 6)), tmp_path / "o.inrc", bits_per_voxel=8, effort=1, progress=interrupt, method="tinc")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,13 +21,13 @@ from samples import scan
 
 @pytest.fixture(scope="module")
 def stream() -> bytes:
-    return inrcodec.encode(scan((9, 10, 11)), ratio=4, effort=1)
+    return inrcodec.encode(scan((9, 10, 11)), ratio=4, effort=1, method="tinc")
 
 
 @pytest.fixture(scope="module")
 def dense_stream() -> bytes:
     options = TincOptions(root="dense", network_share=0.3, starts=1)
-    return inrcodec.encode(scan((9, 10, 11)), ratio=3, effort=1, tinc=options)
+    return inrcodec.encode(scan((9, 10, 11)), ratio=3, effort=1, tinc=options, method="tinc")
 
 
 def all_refuse(data: bytes) -> None:

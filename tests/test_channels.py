@@ -73,7 +73,7 @@ def test_any_region_of_any_shape(data: st.DataObject) -> None:
     axes = data.draw(st.sampled_from(["yxc", "cyx", "zyxc", "zcyx", "xc"]))
     shape = tuple(data.draw(st.integers(1, 5 if axis == "c" else 12)) for axis in axes)
     source = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
-    blob = inrcodec.encode(source, axes=axes, psnr_db=20, effort=1)
+    blob = inrcodec.encode(source, axes=axes, psnr_db=20, effort=1, method="tinc")
     start = [data.draw(st.integers(0, n - 1)) for n in shape]
     box = tuple(slice(a, data.draw(st.integers(a + 1, n))) for a, n in zip(start, shape, strict=True))
     with inrcodec.open(blob) as image:
@@ -96,10 +96,10 @@ def test_orders_put_channels_first_and_back(axes: str) -> None:
 
 def test_shared_structures_are_paid_for_once() -> None:
     source = colours((8, 24, 24))
-    together = inrcodec.encode(source, axes="zyxc", psnr_db=32, effort=1)
+    together = inrcodec.encode(source, axes="zyxc", psnr_db=32, effort=1, method="tinc")
     data_range = float(np.ptp(source))
     alone = [
-        inrcodec.encode(channel, psnr_db=32 + 20 * np.log10(np.ptp(channel) / data_range), effort=1)
+        inrcodec.encode(channel, psnr_db=32 + 20 * np.log10(np.ptp(channel) / data_range), effort=1, method="tinc")
         for channel in np.moveaxis(source, -1, 0)
     ]
     assert len(together) < 0.8 * sum(map(len, alone))
@@ -176,19 +176,19 @@ def test_axes_name_those_of_an_array_file(tmp_path: Path) -> None:
 )
 def test_axes_that_a_signal_cannot_have(shape: tuple[int, ...], axes: str, words: str) -> None:
     with pytest.raises(SignalError, match=words) as error:
-        inrcodec.encode(np.zeros(shape, np.uint8), ratio=4, axes=axes)
+        inrcodec.encode(np.zeros(shape, np.uint8), ratio=4, axes=axes, method="tinc")
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_names_its_axes_keeps_them(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", of_axes("yxc"), photometric="rgb")
     with pytest.raises(OptionError, match=r"an array or a \.npy file only, found 'zyx' for one of tiff"):
-        inrcodec.encode(tmp_path / "a.tif", ratio=4, axes="zyx")
+        inrcodec.encode(tmp_path / "a.tif", ratio=4, axes="zyx", method="tinc")
 
 
 def test_many_channels(tmp_path: Path) -> None:
     source = np.random.default_rng(0).integers(0, 99, (4, 6, 65)).astype(np.uint16)
-    with Image(inrcodec.encode(source, axes="yxc", psnr_db=30, effort=1)) as image:
+    with Image(inrcodec.encode(source, axes="yxc", psnr_db=30, effort=1, method="tinc")) as image:
         assert image.sample(np.zeros((2, 2))).shape == (2, 65) and psnr_db(source, image[...]) >= 30
 
 
@@ -198,7 +198,7 @@ def test_a_region_of_space_serves_all_channels() -> None:
     inside = (slice(6, 18), slice(8, 24))
     errors = []
     for region in (None, inside):
-        blob = inrcodec.encode(picture, axes="yxc", bits_per_voxel=2.0, effort=1, region=region, emphasis=region and 32.0)
+        blob = inrcodec.encode(picture, axes="yxc", bits_per_voxel=2.0, effort=1, region=region, emphasis=region and 32.0, method="tinc")
         error = inrcodec.decode(blob).samples.astype(float) - picture
         errors.append(float(np.square(error[inside]).mean()))
     assert errors[1] < 0.8 * errors[0]

@@ -26,7 +26,7 @@ def half_noisy() -> np.ndarray:
 
 @cache
 def stream() -> bytes:
-    return inrcodec.encode(half_noisy(), bits_per_voxel=1.5, effort=1)
+    return inrcodec.encode(half_noisy(), bits_per_voxel=1.5, effort=1, method="tinc")
 
 
 def one_block(shape: tuple[int, ...], constant: bool = False) -> Blocks:
@@ -58,7 +58,7 @@ def test_block_bits_add_up_to_the_chunks_exactly() -> None:
 def test_blocks_tile_the_signal_and_constants_are_those_of_info() -> None:
     volume = scan((15, 17, 40))
     volume[:, :, 16:] = 0
-    blob = inrcodec.encode(volume, psnr_db=35, effort=1)
+    blob = inrcodec.encode(volume, psnr_db=35, effort=1, method="tinc")
     with inrcodec.open(blob) as image:
         blocks = blocks_of(image)
         assert blocks.extent.prod(axis=1).sum() == np.prod(image.shape)
@@ -80,7 +80,7 @@ def test_noise_costs_more() -> None:
 
 
 def test_a_signal_of_one_value() -> None:
-    blob = inrcodec.encode(np.full((5, 6, 7), 3, np.uint8), psnr_db=40, effort=1)
+    blob = inrcodec.encode(np.full((5, 6, 7), 3, np.uint8), psnr_db=40, effort=1, method="tinc")
     with inrcodec.open(blob) as image:
         blocks = blocks_of(image)
         assert blocks.constant.all()
@@ -94,7 +94,7 @@ def test_a_signal_of_one_value() -> None:
     "shape", [(1,), (3000,), (40, 30), (1, 1, 1), (1, 40, 30), (2, 40, 90), (12, 20, 30), (3, 5, 9, 8), (2, 1, 300)]
 )
 def test_every_dimension_gives_a_picture(shape: tuple[int, ...], tmp_path: Path) -> None:
-    blob = inrcodec.encode(scan(shape), psnr_db=30, effort=1)
+    blob = inrcodec.encode(scan(shape), psnr_db=30, effort=1, method="tinc")
     report = inrcodec.info(blob, picture=tmp_path / "out.png")
     assert report.picture == str(tmp_path / "out.png")
     width, height = size_of(tmp_path / "out.png")

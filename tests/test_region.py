@@ -112,7 +112,7 @@ def test_regions_that_do_not_fit_are_refused(inside: Any, words: str) -> None:
         with pytest.raises(OptionError, match=words):
             ask((5, 6, 7))
     with pytest.raises(OptionError, match=words):
-        inrcodec.encode(scan((5, 6, 7)), ratio=4, region=inside)
+        inrcodec.encode(scan((5, 6, 7)), ratio=4, region=inside, method="tinc")
 
 
 def test_what_a_caller_gives() -> None:
@@ -193,7 +193,7 @@ def test_the_region_gains_in_as_many_bytes(volume: np.ndarray, least: float) -> 
     h, w = mask.shape
     mask[h // 4 : 3 * h // 4, w // 8 : 5 * w // 8] = True
     plain, region, alone = (
-        inrcodec.encode(volume, ratio=16, effort=3, **kind)
+        inrcodec.encode(volume, ratio=16, effort=3, **kind, method="tinc")
         for kind in ({}, {"region": mask}, {"region": mask, "emphasis": math.inf})
     )
     assert max(map(len, (plain, region, alone))) <= 2 * volume.size / 16
@@ -203,7 +203,7 @@ def test_the_region_gains_in_as_many_bytes(volume: np.ndarray, least: float) -> 
     assert inside_and_outside(alone, volume, mask)[0] > inside + 1.5
 
 
-@pytest.mark.parametrize("choices", [{}, {"method": "sci", "effort": 1}], ids=["tinc", "sci"])
+@pytest.mark.parametrize("choices", [{"method": "tinc"}, {"method": "sci", "effort": 1}], ids=["tinc", "sci"])
 def test_no_emphasis_and_a_region_of_all_change_nothing(choices: dict[str, Any]) -> None:
     volume = scan((8, 20, 24))
     plain = inrcodec.encode(volume, ratio=10, **choices)
@@ -214,7 +214,7 @@ def test_no_emphasis_and_a_region_of_all_change_nothing(choices: dict[str, Any])
 def test_slices_are_a_mask() -> None:
     volume, mask = scan((8, 20, 24)), np.zeros((20, 24), np.uint8)
     mask[5:15, :9] = 200
-    assert inrcodec.encode(volume, ratio=10, region=mask) == inrcodec.encode(volume, ratio=10, region=[slice(5, 15), slice(0, 9)])
+    assert inrcodec.encode(volume, ratio=10, region=mask, method="tinc") == inrcodec.encode(volume, ratio=10, region=[slice(5, 15), slice(0, 9)], method="tinc")
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_a_psnr_is_that_of_the_region(method: str, target: str, tmp_path: Path) 
 
 def test_reports_tell_of_a_region_only_where_there_is_one(tmp_path: Path) -> None:
     volume = scan((6, 12, 12))
-    plain = inrcodec.encode(volume, tmp_path / "v.inrc", ratio=6)
+    plain = inrcodec.encode(volume, tmp_path / "v.inrc", ratio=6, method="tinc")
     assert plain.psnr_inside_db is None and plain.psnr_outside_db is None
-    everything = inrcodec.encode(volume, tmp_path / "v.inrc", ratio=6, region=np.ones((12, 12)))
+    everything = inrcodec.encode(volume, tmp_path / "v.inrc", ratio=6, region=np.ones((12, 12)), method="tinc")
     assert everything.psnr_inside_db == everything.psnr_db and everything.psnr_outside_db is None
 
 

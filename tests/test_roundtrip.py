@@ -38,7 +38,7 @@ VOLUME = scan((10, 14, 12))
 
 @cache
 def variant_stream(variant: str) -> bytes:
-    return inrcodec.encode(VOLUME, ratio=4, effort=1, tinc=VARIANTS[variant])
+    return inrcodec.encode(VOLUME, ratio=4, effort=1, tinc=VARIANTS[variant], method="tinc")
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))
@@ -55,7 +55,7 @@ def coded(request: pytest.FixtureRequest) -> Iterator[tuple[Image, np.ndarray]]:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sizes_are_met_for_every_shape(shape: tuple[int, ...]) -> None:
     volume = scan(shape)
-    blob = inrcodec.encode(volume, ratio=6, effort=1)
+    blob = inrcodec.encode(volume, ratio=6, effort=1, method="tinc")
     assert 0.98 * volume.nbytes / 6 <= len(blob) <= volume.nbytes / 6
     assert inrcodec.decode(blob).samples.shape == shape
 
@@ -63,7 +63,7 @@ def test_sizes_are_met_for_every_shape(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dtype", CODED_DTYPES)
 def test_bits_per_voxel_are_met_for_every_dtype(dtype: str, tmp_path: Path) -> None:
     volume = scan((16, 24, 20), dtype)
-    report = inrcodec.encode(volume, tmp_path / "a.inrc", bits_per_voxel=1.0, effort=1)
+    report = inrcodec.encode(volume, tmp_path / "a.inrc", bits_per_voxel=1.0, effort=1, method="tinc")
     assert 0.98 * volume.size / 8 <= report.bytes <= volume.size / 8
     assert report.bytes == (tmp_path / "a.inrc").stat().st_size
     decoded = inrcodec.decode(tmp_path / "a.inrc").samples
@@ -76,21 +76,21 @@ def test_bits_per_voxel_are_met_for_every_dtype(dtype: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(("shape", "goal"), [((9000,), 30), ((70, 61), 35), ((20, 19, 21), 33), ((20, 19, 21), 50), ((3, 10, 9, 11), 35)])
 def test_psnr_is_reached_and_hardly_exceeded(shape: tuple[int, ...], goal: float) -> None:
     volume = scan(shape)
-    reached = psnr_db(volume, inrcodec.decode(inrcodec.encode(volume, psnr_db=goal, effort=1)).samples)
+    reached = psnr_db(volume, inrcodec.decode(inrcodec.encode(volume, psnr_db=goal, effort=1, method="tinc")).samples)
     assert goal <= reached <= goal + 0.1
 
 
 def test_smaller_files_are_worse_and_more_effort_is_not() -> None:
     volume = scan((20, 20, 20))
-    quality = [psnr_db(volume, inrcodec.decode(inrcodec.encode(volume, ratio=r, effort=1)).samples) for r in (25, 12, 5)]
+    quality = [psnr_db(volume, inrcodec.decode(inrcodec.encode(volume, ratio=r, effort=1, method="tinc")).samples) for r in (25, 12, 5)]
     assert quality == sorted(quality)
-    thorough = psnr_db(volume, inrcodec.decode(inrcodec.encode(volume, ratio=12, effort=3)).samples)
+    thorough = psnr_db(volume, inrcodec.decode(inrcodec.encode(volume, ratio=12, effort=3, method="tinc")).samples)
     assert thorough > quality[1] - 0.1
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_same_seed_same_bytes_and_every_variant_keeps_its_word(variant: str, tmp_path: Path) -> None:
-    report = inrcodec.encode(VOLUME, tmp_path / "a.inrc", ratio=4, effort=1, tinc=VARIANTS[variant])
+    report = inrcodec.encode(VOLUME, tmp_path / "a.inrc", ratio=4, effort=1, tinc=VARIANTS[variant], method="tinc")
     blob = variant_stream(variant)
     assert (tmp_path / "a.inrc").read_bytes() == blob
     assert report.bytes <= VOLUME.nbytes / 4
@@ -104,7 +104,7 @@ def test_same_seed_same_bytes_and_every_variant_keeps_its_word(variant: str, tmp
 def test_allocations_spend_their_budget(allocation: str, tmp_path: Path) -> None:
     volume = scan((16, 16, 20))
     options = TincOptions(allocation=allocation)
-    report = inrcodec.encode(volume, tmp_path / "a.inrc", ratio=8, effort=1, tinc=options)
+    report = inrcodec.encode(volume, tmp_path / "a.inrc", ratio=8, effort=1, tinc=options, method="tinc")
     assert 0.98 <= report.choices["spent_weights"] / report.choices["budget_weights"] <= 1.0
     assert report.bytes <= volume.nbytes / 8
     assert report.psnr_db == pytest.approx(psnr_db(volume, inrcodec.decode(tmp_path / "a.inrc").samples))
@@ -112,7 +112,7 @@ def test_allocations_spend_their_budget(allocation: str, tmp_path: Path) -> None
 
 def test_fractions_with_a_step() -> None:
     volume = scan((16, 17, 18)).astype("float32") * np.float32(0.25)
-    signal = inrcodec.decode(inrcodec.encode(volume, psnr_db=40, quantise_step=0.25, effort=1))
+    signal = inrcodec.decode(inrcodec.encode(volume, psnr_db=40, quantise_step=0.25, effort=1, method="tinc"))
     assert signal.values.dtype == np.float32
     assert 40 <= psnr_db(volume, signal.values) <= 40.1
 
@@ -121,7 +121,7 @@ def test_fractions_with_a_step() -> None:
 
 
 def test_decode_takes_paths_bytes_and_file_objects(tmp_path: Path) -> None:
-    blob = inrcodec.encode(scan((20, 21)), psnr_db=30, effort=1)
+    blob = inrcodec.encode(scan((20, 21)), psnr_db=30, effort=1, method="tinc")
     (tmp_path / "a.inrc").write_bytes(blob)
     expected = inrcodec.decode(blob).samples
     with open(tmp_path / "a.inrc", "rb") as file:
@@ -135,7 +135,7 @@ def test_every_format_gets_its_header_back(suffix: str, tmp_path: Path) -> None:
     source, stream, back = tmp_path / f"a{suffix}", tmp_path / "a.inrc", tmp_path / f"b{suffix}"
     signal = Signal.from_array(volume).with_header(spacing=(2.0, 0.5, 0.75), units=("mm",) * 3)
     registry.write_signal(source, signal)
-    inrcodec.encode(source, stream, ratio=5, effort=1)
+    inrcodec.encode(source, stream, ratio=5, effort=1, method="tinc")
     report = inrcodec.decode(stream, back)
     assert report.voxels == volume.size
     expected = inrcodec.decode(stream)
@@ -154,7 +154,7 @@ def test_a_nifti_header_comes_back_to_the_byte(tmp_path: Path) -> None:
     image.header["descrip"] = b"kept as it is"
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"and this"))
     nib.save(image, tmp_path / "a.nii")
-    inrcodec.encode(tmp_path / "a.nii", tmp_path / "a.inrc", bits_per_voxel=4, effort=1)
+    inrcodec.encode(tmp_path / "a.nii", tmp_path / "a.inrc", bits_per_voxel=4, effort=1, method="tinc")
     inrcodec.decode(tmp_path / "a.inrc", tmp_path / "b.nii")
     before, after = (tmp_path / "a.nii").read_bytes(), (tmp_path / "b.nii").read_bytes()
     start = int(nib.load(tmp_path / "a.nii").dataobj.offset)
@@ -268,7 +268,7 @@ def assert_cheap_region(blob: bytes | Path, size: int) -> None:
 
 
 def test_a_region_of_one_64th_is_cheap() -> None:
-    blob = inrcodec.encode(scan((64, 64, 64)), ratio=4, effort=1)
+    blob = inrcodec.encode(scan((64, 64, 64)), ratio=4, effort=1, method="tinc")
     assert_cheap_region(blob, len(blob))
 
 
@@ -276,5 +276,5 @@ def test_a_region_of_one_64th_is_cheap() -> None:
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"expected {DATA.name} beside the checkout, found no {DATA}")
 def test_a_region_of_a_real_scan_is_cheap(tmp_path: Path) -> None:
-    inrcodec.encode(DATA / "ct_chest_hu.nii.gz", tmp_path / "a.inrc", ratio=64)
+    inrcodec.encode(DATA / "ct_chest_hu.nii.gz", tmp_path / "a.inrc", ratio=64, method="tinc")
     assert_cheap_region(tmp_path / "a.inrc", (tmp_path / "a.inrc").stat().st_size)

@@ -30,14 +30,14 @@ def face_steps(samples: np.ndarray, blob: bytes) -> float:
 
 def excess(volume: np.ndarray, **choices: object) -> tuple[float, float]:
     """How much steps across faces stand out beyond those of the signal at the same places, and the PSNR."""
-    blob = inrcodec.encode(volume, ratio=256, **choices)  # type: ignore[call-overload]
+    blob = inrcodec.encode(volume, ratio=256, **{"method": "tinc", **choices})  # type: ignore[call-overload]
     decoded = inrcodec.decode(blob).samples
     return face_steps(decoded, blob) / face_steps(volume, blob) - 1, inrcodec.compare(volume, decoded).psnr_db
 
 
 def test_the_measure_sees_a_grid_and_only_a_grid() -> None:
     volume = tissue((32, 64, 64))
-    blob = inrcodec.encode(volume, ratio=64, effort=1, restoration=False)
+    blob = inrcodec.encode(volume, ratio=64, effort=1, restoration=False, method="tinc")
     with inrcodec.open(blob) as image:
         tree = image.blocks.tree
     raised = volume.copy()
@@ -78,7 +78,7 @@ def test_a_target_that_restoration_spoils_is_reached_without_it(monkeypatch: pyt
     from inrcodec import encoder
 
     volume = tissue((32, 64, 64))
-    plain = inrcodec.encode(volume, ratio=100, effort=1, restoration=False)
+    plain = inrcodec.encode(volume, ratio=100, effort=1, restoration=False, method="tinc")
     reach = encoder.Encoder._reach_target
 
     def spoilt(self: encoder.Encoder, first: float) -> encoder.Result:
@@ -88,4 +88,4 @@ def test_a_target_that_restoration_spoils_is_reached_without_it(monkeypatch: pyt
 
     monkeypatch.setattr(encoder.Encoder, "_fit_restoration", lambda self, result: bool(self.extra.append(None)) or True)
     monkeypatch.setattr(encoder.Encoder, "_reach_target", spoilt)
-    assert inrcodec.encode(volume, ratio=100, effort=1) == plain
+    assert inrcodec.encode(volume, ratio=100, effort=1, method="tinc") == plain

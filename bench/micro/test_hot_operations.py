@@ -31,7 +31,7 @@ def volume() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def image(volume: np.ndarray) -> Image:
-    return Image(inrcodec.encode(volume, ratio=64, effort=1))
+    return Image(inrcodec.encode(volume, ratio=64, effort=1, method="tinc"))
 
 
 def test_fit_step(benchmark, volume: np.ndarray) -> None:

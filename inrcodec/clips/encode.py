@@ -22,7 +22,7 @@ from ..encoder import Encoder
 from ..fitting.displacements import Found
 from ..fitting.spread import Spread
 from ..metrics import SplitErrors, own_range
-from ..options import EncodeOptions
+from ..options import EncodeOptions, Method
 from ..region import Region
 from ..reports import ClipEncodeReport, EncodeReport
 from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
@@ -41,6 +41,8 @@ T = TypeVar("T")
 _INDEX_ROW_BYTES = 9
 """Most that the index takes for a group."""
 _LEAST_PSNR_DB = 1.0
+_USUAL: Method = "tinc"
+"""The method where none is asked for: a pyramid takes half an hour for three seconds of 640 x 360."""
 _REACHED = 0.99
 """Of the size that a stream needs at least, where its share is too small."""
 
@@ -91,7 +93,8 @@ class ClipEncoder:
     """
 
     def __init__(self, source: Frames, options: EncodeOptions, audio: bool, progress: Progress) -> None:
-        self.source, self.options, self.progress = source, options, progress
+        self.source, self.progress = source, progress
+        self.options = replace(options, method=options.method_or(_USUAL))
         self.header = source.header
         self._regions = self._resampled()
         others = source.others()
@@ -122,6 +125,11 @@ class ClipEncoder:
         return value
 
     @property
+    def method(self) -> Method:
+        """Of all groups."""
+        return self.options.method_or(_USUAL)
+
+    @property
     def _frame_samples(self) -> int:
         return sum(math.prod(shape) for shape in self.header.plane_shapes)
 
@@ -138,7 +146,7 @@ class ClipEncoder:
     def _most_samples(self) -> int:
         """Of a group of large frames: where it may be a pyramid's, one that is not cut into parts, which have no motion."""
         options = self.options
-        return min(MOST_SAMPLES, options.pyramid.part_samples) if options.method in ("pyramid", "auto") else MOST_SAMPLES
+        return min(MOST_SAMPLES, options.pyramid.part_samples) if self.method in ("pyramid", "auto") else MOST_SAMPLES
 
     @property
     def _target_bytes(self) -> float | None:
@@ -161,7 +169,7 @@ class ClipEncoder:
             inside = self.header.frames * sum(map(self._inside, self.header.plane_shapes))
             return error_ledger(inside * peak**2 / 10 ** (self.options.target.value / 10), spreads)
         fixed = self._fixed_bytes(len(starts))
-        of_stream = LEAST_STREAM_BYTES[self.options.method]
+        of_stream = LEAST_STREAM_BYTES[self.method]
         least = fixed + of_stream * len(spreads)
         if size < least:
             carried = sum(len(section.data) for section in self.sections[1:])
@@ -186,7 +194,7 @@ class ClipEncoder:
             spacing=(frame_seconds(header), 1.0, float(header.sample_aspect) or 1.0),
             units=("s", "", ""),
             file_dtype=header.dtype.str,
-            method=self.options.method,
+            method=self.method,
             quality=Quality(self.options.target.kind, self.options.target.value),
             # A group decoded, its planes as floats while they are, and what a batch of blocks takes.
             memory_bytes=6 * group + (256 << 20),
@@ -195,7 +203,7 @@ class ClipEncoder:
 
     def _choose_method(self, starts: list[int]) -> None:
         """Decide once for all groups: on luma, or RGB, of the middle one."""
-        if self.options.method != "auto":
+        if self.method != "auto":
             return
         middle, edges = len(starts) // 2, [*starts, self.header.frames]
         frames = self.source.frames(edges[middle], edges[middle + 1])
@@ -312,7 +320,7 @@ class ClipEncoder:
             ssim=None,
             max_abs_error=max(report.max_abs_error for report in reports),
             target={self.options.target.kind: self.options.target.value},
-            method=self.options.method,
+            method=self.method,
             blocks=sum(report.blocks for report in reports),
             weights=weights,
             bits_per_weight=8 * size / max(weights, 1),

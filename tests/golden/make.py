@@ -104,7 +104,7 @@ def _integers(chunk: BlockNetworks | dict[int, np.ndarray]) -> list[np.ndarray]:
 def main() -> None:
     for name in sys.argv[1:]:
         signal, choices = CASES[name]
-        blob = inrcodec.encode(signal, **{"effort": 1, **choices})
+        blob = inrcodec.encode(signal, **{"effort": 1, "method": "tinc", **choices})
         (HERE / f"{name}.inrc").write_bytes(blob)
         with inrcodec.open(blob) as image:
             np.savez_compressed(HERE / f"{name}.npz", samples=decoded_samples(image), integers=stored_integers(image))

@@ -28,7 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS.keys())
 def stream(request: pytest.FixtureRequest) -> bytes:
     options = TincOptions(root="dense", network_share=0.3, starts=1, **request.param)
-    return inrcodec.encode(scan((17, 21, 19)), ratio=4, effort=1, restoration=False, tinc=options, device="cpu")
+    return inrcodec.encode(scan((17, 21, 19)), ratio=4, effort=1, restoration=False, tinc=options, device="cpu", method="tinc")
 
 
 def test_samples_are_those_of_torch(stream: bytes) -> None:
@@ -58,7 +58,7 @@ def test_networks_that_are_not_finite_are_the_file_s_fault(stream: bytes, backen
 def test_a_report_says_what_evaluated(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     options = TincOptions(root="dense", network_share=0.3, starts=1, leaf_levels=1)
     report = inrcodec.encode(
-        scan((9, 10, 11)), tmp_path / "out.inrc", ratio=4, effort=1, restoration=False, tinc=options, device="cpu"
+        scan((9, 10, 11)), tmp_path / "out.inrc", ratio=4, effort=1, restoration=False, tinc=options, device="cpu", method="tinc"
     )
     assert isinstance(report, EncodeReport) and report.backend.startswith(("Numba", "torch"))
     monkeypatch.setattr("inrcodec_kernels.chains.reference.WIDEST", 1)

@@ -1,4 +1,4 @@
-"""`method="auto"`: a short trial of every system, and what is said of it."""
+"""Which method is taken: by a short trial of every system (`method="auto"`), or where nothing is said."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 import inrcodec
+from inrcodec import TargetError
+from inrcodec.options import EncodeOptions, PyramidOptions, SciOptions, TincOptions
 from inrcodec.region import Region
 from inrcodec.systems.auto import TRIAL_SAMPLES, trial_part, verdict
-from samples import scan
+from inrcodec_formats.container.header import Quality
+from samples import psnr_db, scan
 
 
 @pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 40, 50), (300, 200, 100), (2, 90, 300, 300), (3_000_000,)])
@@ -60,3 +63,40 @@ def test_the_command_line_tells_of_the_trial(tmp_path, capsys) -> None:
     np.save(tmp_path / "v.npy", scan((12, 20, 18)))
     main(["encode", str(tmp_path / "v.npy"), str(tmp_path / "v.inrc"), "--ratio", "12", "--method", "auto", "--effort", "1"])
     assert "trial" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("choices", "method"),
+    [
+        ({}, "usual"),
+        ({"tinc": TincOptions(starts=1)}, "tinc"),
+        ({"sci": SciOptions(blocks=3)}, "sci"),
+        ({"pyramid": PyramidOptions(levels=3)}, "pyramid"),
+        ({"tinc": TincOptions()}, "usual"),
+        ({"tinc": TincOptions(starts=1), "sci": SciOptions(blocks=3)}, "usual"),
+        ({"tinc": TincOptions(starts=1), "method": "auto"}, "auto"),
+    ],
+    ids=str,
+)
+def test_without_a_method_it_is_that_of_the_options(choices: dict[str, object], method: str) -> None:
+    options = EncodeOptions(Quality("ratio", 8.0), **choices)  # type: ignore[arg-type]
+    assert options.method_or("usual") == method  # type: ignore[arg-type]
+
+
+def test_without_a_method_it_is_the_pyramid() -> None:
+    blob = inrcodec.encode(scan((12, 14, 13)), bits_per_voxel=4, effort=1)
+    assert inrcodec.info(blob).method == "pyramid"
+
+
+def test_where_a_pyramid_cannot_reach_the_target_it_is_tinc_and_the_report_says_why(tmp_path) -> None:
+    volume = scan((40,))
+    report = inrcodec.encode(volume, tmp_path / "a.inrc", psnr_db=90, effort=1)
+    assert report.method == "tinc" and psnr_db(volume, inrcodec.decode(tmp_path / "a.inrc").samples) >= 90
+    assert "pyramid: expected a PSNR that this signal can reach" in report.choices["method_reason"]
+    assert (tmp_path / "a.inrc").read_bytes() == inrcodec.encode(volume, psnr_db=90, effort=1, method="tinc")
+
+
+def test_what_no_method_reaches_is_refused() -> None:
+    with pytest.raises(TargetError, match="expected a target of at least") as error:
+        inrcodec.encode(scan((8, 9, 10)), ratio=1e6, effort=1)
+    assert "\n" not in str(error.value)

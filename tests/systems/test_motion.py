@@ -69,7 +69,7 @@ def test_still_frames_are_coded_by_every_method(method: str) -> None:
 
 def test_a_psnr_is_that_of_frames() -> None:
     clip = panned((6, 48, 64), 3.4)
-    report = inrcodec.encode(clip, psnr_db=38, axes="tyx", effort=3)
+    report = inrcodec.encode(clip, psnr_db=38, axes="tyx", effort=3, method="tinc")
     assert moving(report) and 38 <= psnr_db(clip, inrcodec.decode(report).samples) <= 38.3
 
 

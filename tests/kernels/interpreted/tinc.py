@@ -27,7 +27,7 @@ GPU, CPU = Backend("triton", DEVICE), Backend("numba")
 
 @pytest.fixture(scope="module")
 def stream() -> bytes:
-    return inrcodec.encode(scan((6, 11, 9)), ratio=5, effort=1, restoration=False, device="cpu")
+    return inrcodec.encode(scan((6, 11, 9)), ratio=5, effort=1, restoration=False, device="cpu", method="tinc")
 
 
 def pair(stream: bytes, restored: bool) -> tuple[Image, Image]:
@@ -62,7 +62,7 @@ def test_samples_are_those_of_the_cpu(stream: bytes, restored: bool) -> None:
 @pytest.mark.parametrize("restored", [pytest.param(False, id="plain", marks=pytest.mark.slow), pytest.param(True, id="restored")])
 def test_displaced_frames_are_those_of_the_cpu(restored: bool) -> None:
     clip = np.stack([scan((1, 9, 12), "uint8")[0, t : t + 6, 2 * t : 2 * t + 6] for t in range(2)])
-    there, here = pair(inrcodec.encode(clip, bits_per_voxel=40, effort=1, restoration=False, device="cpu", axes="tyx", motion=True), restored)
+    there, here = pair(inrcodec.encode(clip, bits_per_voxel=40, effort=1, restoration=False, device="cpu", axes="tyx", motion=True, method="tinc"), restored)
     assert "still_frames" in there.blocks.details()
     check_samples(there, here, [1, 2, 3], [2, 5, 6])
 
@@ -107,7 +107,7 @@ DENSE: dict[str, dict[str, Any]] = {
 )
 def test_dense_roots_are_evaluated_on_the_device(kind: dict[str, Any]) -> None:
     options = TincOptions(root="dense", network_share=0.3, starts=1, leaf_edge=4, leaf_levels=1, **kind)
-    dense = inrcodec.encode(scan((6, 8, 7)), ratio=2, effort=1, restoration=False, device="cpu", tinc=options)
+    dense = inrcodec.encode(scan((6, 8, 7)), ratio=2, effort=1, restoration=False, device="cpu", tinc=options, method="tinc")
     with Image(dense, GPU) as there, Image(dense, CPU) as here:
         assert there.backend == GPU
         found, expected = there[...].astype(int), here[...].astype(int)
@@ -138,7 +138,7 @@ def test_a_dense_root_is_fitted_on_the_device() -> None:
 
 def test_a_dense_root_too_wide_for_kernels_stays_on_the_cpu_and_says_why() -> None:
     options = TincOptions(root="dense", layers=(8,), level_ratios=(1.0,), leaf_levels=1, starts=1)
-    dense = inrcodec.encode(scan((6, 8, 7)), ratio=2, effort=1, restoration=False, device="cpu", tinc=options)
+    dense = inrcodec.encode(scan((6, 8, 7)), ratio=2, effort=1, restoration=False, device="cpu", tinc=options, method="tinc")
     with Image(dense, GPU) as image:
         assert image.backend.name == "numba" and "Triton: expected 1 to 6 sine layers" in image.backend.reason
         assert np.array_equal(image[...], Image(dense, CPU)[...])
