@@ -40,9 +40,10 @@ Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
 
 USUAL: Method = "pyramid"
-"""The method where none is asked for."""
-IN_RESERVE = "tinc"
-"""The method where that one cannot reach the target."""
+IN_RESERVE: Method = "tinc"
+"""Methods where none is asked for: the second one of signals of fewer samples, and where the first cannot reach the target."""
+LEAST_USUAL = 1 << 13
+"""A pyramid's networks are too much of a stream of a kilobyte."""
 PSNR_WINDOW_DB = 0.08
 _LOSSLESS_DB = 160.0
 """More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
@@ -91,7 +92,7 @@ class Encoder:
 
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
-        wish = self.options.method_or(USUAL)
+        wish = self.options.method_or(USUAL if self.volume.size >= LEAST_USUAL else IN_RESERVE)
         name = self._timed("trial", self.chosen_method) if wish == "auto" else wish
         try:
             return self._encoded(name)

@@ -245,7 +245,7 @@ class EncodeOptions:
         Exactly one of ratio, bits per voxel, PSNR in dB.
     method : {"tinc", "sci", "pyramid", "auto"} or None
         Auto tries all of them on a part of the signal. None takes the one whose options are given; otherwise the pyramid, or TINC
-        where a pyramid cannot reach the target; of clips TINC.
+        where a pyramid cannot reach the target; TINC of clips, and of signals of fewer than 8,192 samples.
     effort : int
         1 (fast) to 9 (thorough): counts steps, not seconds.
     device : {"auto", "cpu", "cuda", "cuda:N"}

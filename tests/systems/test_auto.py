@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import inrcodec
-from inrcodec import TargetError
+from inrcodec import TargetError, encoder
 from inrcodec.options import EncodeOptions, PyramidOptions, SciOptions, TincOptions
 from inrcodec.region import Region
 from inrcodec.systems.auto import TRIAL_SAMPLES, trial_part, verdict
@@ -83,13 +83,17 @@ def test_without_a_method_it_is_that_of_the_options(choices: dict[str, object], 
     assert options.method_or("usual") == method  # type: ignore[arg-type]
 
 
-def test_without_a_method_it_is_the_pyramid() -> None:
-    blob = inrcodec.encode(scan((12, 14, 13)), bits_per_voxel=4, effort=1)
-    assert inrcodec.info(blob).method == "pyramid"
+def test_without_a_method_it_is_the_pyramid_unless_the_signal_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert encoder.LEAST_USUAL == 8192
+    monkeypatch.setattr(encoder, "LEAST_USUAL", 300)
+    for shape, method in (((300,), "pyramid"), ((299,), "tinc")):
+        blob = inrcodec.encode(scan(shape), bits_per_voxel=20, effort=1)
+        assert inrcodec.info(blob).method == method
 
 
-def test_where_a_pyramid_cannot_reach_the_target_it_is_tinc_and_the_report_says_why(tmp_path) -> None:
+def test_where_a_pyramid_cannot_reach_the_target_it_is_tinc_and_the_report_says_why(tmp_path, monkeypatch) -> None:
     volume = scan((40,))
+    monkeypatch.setattr(encoder, "LEAST_USUAL", 40)
     report = inrcodec.encode(volume, tmp_path / "a.inrc", psnr_db=90, effort=1)
     assert report.method == "tinc" and psnr_db(volume, inrcodec.decode(tmp_path / "a.inrc").samples) >= 90
     assert "pyramid: expected a PSNR that this signal can reach" in report.choices["method_reason"]
