@@ -6,7 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .entropy import MagnitudeTable, SymbolReader, SymbolWriter, read_signed, read_table, write_signed, write_table
+from .entropy import (
+    ESCAPE,
+    MagnitudeTable,
+    SymbolReader,
+    SymbolWriter,
+    read_signed,
+    read_table,
+    write_signed,
+    write_table,
+)
+
+_HEAD_BITS, _LENGTH_BITS = 5 + 16 + 8 + 8, 5
+"""Of a tensor's exponent and table; of the length of an escape."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +47,13 @@ class QuantisedTensor:
 
     @property
     def bits(self) -> float:
-        """Estimated size when coded."""
-        n = np.minimum(np.abs(self.values), 255).ravel()
-        return float(_table(n).cost[n].sum()) + 40
+        """Size when coded, but for what a range coder adds at its end."""
+        n = np.abs(self.values).ravel()
+        weights = _table(np.minimum(n, ESCAPE)).weights
+        symbols = np.log2(weights.sum() / weights)[np.minimum(n, ESCAPE)]
+        # frexp gives the length of a whole number in bits.
+        escapes = _LENGTH_BITS + np.frexp(n[n >= ESCAPE] - ESCAPE)[1]
+        return float(symbols.sum()) + np.count_nonzero(n) + int(escapes.sum()) + _HEAD_BITS
 
 
 def write_parameters(tensors: list[QuantisedTensor]) -> bytes:
@@ -48,7 +64,7 @@ def write_parameters(tensors: list[QuantisedTensor]) -> bytes:
     writer = SymbolWriter()
     for tensor in tensors:
         flat = tensor.values.ravel()
-        table = _table(np.minimum(np.abs(flat), 255))
+        table = _table(np.minimum(np.abs(flat), ESCAPE))
         writer.digits(np.array([tensor.exponent + 24]), 5)
         write_table(writer, table)
         write_signed(writer, flat, np.zeros(len(flat), dtype=np.int64), [table])
