@@ -21,6 +21,8 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     for kind, groups in (("context", _OF_CONTEXT), ("synthesis", _OF_SYNTHESIS))
 }
 """Parameters of each network whose places change together, in the order in which that is tried: all of it first."""
+_FINER, _CONTEXT_FINER = 6, 2
+"""Places more than by the formula that a search begins with, of the synthesis and of the context model."""
 
 
 def worth(groups: Sequence[Sequence[str]], first: Places, cost: Callable[[Places], float]) -> Places:
@@ -48,6 +50,11 @@ def worth(groups: Sequence[Sequence[str]], first: Places, cost: Callable[[Places
             if found != start:
                 break
     return found
+
+
+def generous(places: Places) -> Places:
+    """Places from which it goes down: where rounding does much, one place less may do less, and a search from there goes astray."""
+    return {name: min(p + (_FINER if name.startswith("synthesis.") else _CONTEXT_FINER), STORED_PLACES[name]) for name, p in places.items()}
 
 
 def _moved(places: Places, group: Sequence[str], more: int) -> Places:

@@ -19,7 +19,7 @@ from ..coding.latents import LatentCoder, Place
 from ..coding.parameters import QuantisedTensor
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
-from ..fitting.pyramid_places import GROUPS, worth
+from ..fitting.pyramid_places import GROUPS, generous, worth
 from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Trials, teaches
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
@@ -75,6 +75,8 @@ _JUST_TRIMMED = 1.004
 _BEYOND, _TRIES = 1.015, 3
 """Factor by which another price is to go beyond the bits that are wanted, the first time, and how often it is tried."""
 _TRIMS = 4
+_SUMMED, _CUT = ("context.first", "context.second", "context.last", "context.skip"), 0.9
+"""Parameters of the context model that make its sums large, and how far they are cut, again and again, until sums are whole numbers."""
 
 
 class PyramidSystem:
@@ -263,7 +265,7 @@ class PyramidSystem:
             # Latents that follow the rounded networks make up for half of it.
             return 2 * own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
 
-        places = stored_places(self.task.volume.size)
+        places = generous(stored_places(self.task.volume.size))
         for kind, groups in GROUPS.items():
             places = worth(groups, places, partial(cost, kind))
         parameters, held, precision, integers = _rounded(*exact, base, places)
@@ -385,18 +387,18 @@ def _rounded(
     context: Context, synthesis: Synthesis, base: Parameters, places: dict[str, int]
 ) -> tuple[dict[str, QuantisedTensor], Parameters, Precision, tuple[IntegerContext, ...]]:
     """What a stream holds of networks with so many binary places, differences to `base`; all parameters as a decoder has them; its context model."""
-    exact, limit = joined(context, synthesis), LARGEST_PARAMETER
+    exact = {name: np.clip(v, -LARGEST_PARAMETER, LARGEST_PARAMETER) for name, v in joined(context, synthesis).items()}
     first = {name: base.get(name, np.float32(0)) for name in exact}
     while True:
-        differences = {
-            name: QuantisedTensor.of(np.clip(v, -limit, limit) - first[name], -places[name]) for name, v in exact.items()
-        }
+        differences = {name: QuantisedTensor.of(v - first[name], -places[name]) for name, v in exact.items()}
         held = {name: t.dequantised() + first[name] for name, t in differences.items()}
         of_context = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
         if found := _finest(of_context):
             return differences, held, *found
-        # Weights so large have never been seen; but what is written must be readable.
-        limit /= 2
+        # Some weights of short fits at fine steps are so large; but what is written must be readable.
+        for name in _SUMMED:
+            most = _CUT * np.abs(exact[name]).max(initial=0)
+            exact[name] = np.clip(exact[name], -most, most)
 
 
 def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
