@@ -42,7 +42,7 @@ from ..payload.sections import MAX_STEP
 from .base import SIZE_WINDOW, Draft, Task
 
 _SIZES: tuple[tuple[int, tuple[int, int, tuple[int, int]]], ...] = (
-    (50_000, (3, 24, (16, 16))), (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))), (2_500, (1, 8, (8, 4))), (0, (1, 8, (4, 4))),
+    (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))), (2_500, (1, 8, (8, 4))), (0, (1, 8, (4, 4))),
 )  # fmt: skip
 """Least bytes of a stream for so many networks of the context model, their width, and widths of the synthesis: all take a
 twentieth or so."""
