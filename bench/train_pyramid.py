@@ -19,7 +19,7 @@ from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings
 from inrcodec.fitting.start import typical_value
 from inrcodec.models.pyramid import SHIPPED_PLACES, PyramidLayout, initial_networks, joined
-from inrcodec.models.shipped import PER_LEVEL, write_networks
+from inrcodec.models.shipped import PER_LEVEL, PER_NETWORK, write_networks
 from inrcodec_formats import registry
 from inrcodec_kernels.backend import choose
 
@@ -62,7 +62,7 @@ def written(fit: PyramidFit, folder: Path) -> str:
     """Write a fit's networks, with rows for further levels."""
     parameters = {}
     for name, values in joined(fit.context, fit.synthesis).items():
-        if name.startswith("context.") and name not in PER_LEVEL:
+        if name in PER_NETWORK:
             (values,) = values
         if name in PER_LEVEL:
             missing = MOST - LEVELS

@@ -65,8 +65,7 @@ def run_demo(folder: str | os.PathLike[str] = "demo", *, progress: Progress | No
     if not example.is_file():
         raise FormatError("expected nibabel's example4d.nii.gz, found nibabel without its test data; reinstall it")
     with resources.as_file(example) as source:
-        # A first run is to take seconds; at so little effort a pyramid takes 20 times as long and is no better.
-        encoded = inrcodec.encode(source, compressed, ratio=RATIO, method="tinc", effort=EFFORT, progress=progress)
+        encoded = inrcodec.encode(source, compressed, ratio=RATIO, effort=EFFORT, progress=progress)
         restored = inrcodec.decode(compressed, decoded, progress=progress)
         compared = compare(
             source, decoded, compressed_bytes=compressed.stat().st_size, picture=picture, progress=progress

@@ -28,22 +28,17 @@ from .fitting.restoration import choose_restoration, price_db
 from .fitting.search import Trial, search_step
 from .image import Image
 from .metrics import ErrorStatistics, SplitErrors, error_statistics, own_range, split_errors
-from .options import EncodeOptions, Method
+from .options import EncodeOptions
 from .payload import restoration
 from .region import Region
 from .reports import EncodeReport
 from .sources import SignalSource, read_signal
 from .systems import SYSTEMS, Draft, Task, system_for
-from .systems.auto import trial_part, verdict
+from .systems.auto import trial_part, usual, verdict
 
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
 
-USUAL: Method = "pyramid"
-IN_RESERVE: Method = "tinc"
-"""Methods where none is asked for: the second one of signals of fewer samples, and where the first cannot reach the target."""
-LEAST_USUAL = 1 << 13
-"""A pyramid's networks are too much of a stream of a kilobyte."""
 PSNR_WINDOW_DB = 0.08
 _LOSSLESS_DB = 160.0
 """More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
@@ -92,19 +87,19 @@ class Encoder:
 
     def run(self) -> tuple[bytes, EncodeReport]:
         """Encode; returns the stream and the report (its `output` not set)."""
-        wish = self.options.method_or(USUAL if self.volume.size >= LEAST_USUAL else IN_RESERVE)
-        name = self._timed("trial", self.chosen_method) if wish == "auto" else wish
-        try:
-            return self._encoded(name)
-        except TargetError as error:
-            if name != USUAL or self.options.method is not None:
-                raise
-            self.choices = {"method_reason": f"{name}: {error}"}
-            return self._encoded(IN_RESERVE)
+        asked = self.options.asked
+        if asked is not None:
+            return self._encoded(self._timed("trial", self.chosen_method) if asked == "auto" else asked)
+        *first, reserve = usual(self.volume, self.options.effort)
+        for name in first:
+            try:
+                return self._encoded(name)
+            except TargetError as error:
+                self.choices = {"method_reason": f"{name}: {error}"}
+        return self._encoded(reserve)
 
     def _encoded(self, name: str) -> tuple[bytes, EncodeReport]:
         """Encode by one method."""
-        self.extra = []
         self.system = system_for(name, self._task())
         self._timed("partition", lambda: self.system.prepare(self._first_goal()))
         result = self._timed("code", lambda: self._reach_target(self.system.step))

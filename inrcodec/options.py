@@ -244,8 +244,8 @@ class EncodeOptions:
     target : Quality
         Exactly one of ratio, bits per voxel, PSNR in dB.
     method : {"tinc", "sci", "pyramid", "auto"} or None
-        Auto tries all of them on a part of the signal. None takes the one whose options are given; otherwise the pyramid, or TINC
-        where a pyramid cannot reach the target; TINC of clips, and of signals of fewer than 8,192 samples.
+        Auto tries all of them on a part of the signal. None takes the one whose options are given, otherwise what suits the
+        signal (`systems.auto.usual`); of clips TINC.
     effort : int
         1 (fast) to 9 (thorough): counts steps, not seconds.
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -294,13 +294,12 @@ class EncodeOptions:
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**63:
             raise OptionError(f"expected seed to be a whole number from 0 to 2**63 - 1, found {self.seed!r}")
 
-    def method_or(self, usual: Method) -> Method:
-        """The method that is asked for, or the one whose options are given; otherwise the usual one."""
-        if self.method is not None:
-            return self.method
+    @property
+    def asked(self) -> Method | None:
+        """The method that is asked for, or the one whose options are given, if there is one."""
         plain: dict[Method, object] = {"tinc": TincOptions(), "sci": SciOptions(), "pyramid": PyramidOptions()}
         given = [name for name, options in plain.items() if getattr(self, name) != options]
-        return given[0] if len(given) == 1 else usual
+        return self.method or (given[0] if len(given) == 1 else None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the choices as a plain dictionary."""

@@ -22,7 +22,7 @@ from ..encoder import Encoder
 from ..fitting.displacements import Found
 from ..fitting.spread import Spread
 from ..metrics import SplitErrors, own_range
-from ..options import EncodeOptions, Method
+from ..options import EncodeOptions
 from ..region import Region
 from ..reports import ClipEncodeReport, EncodeReport
 from .budget import LEAST_STREAM_BYTES, Ledger, error_ledger, size_ledger
@@ -41,7 +41,7 @@ T = TypeVar("T")
 _INDEX_ROW_BYTES = 9
 """Most that the index takes for a group."""
 _LEAST_PSNR_DB = 1.0
-_USUAL: Method = "tinc"
+_USUAL = "tinc"
 """The method where none is asked for: a pyramid takes half an hour for three seconds of 640 x 360."""
 _REACHED = 0.99
 """Of the size that a stream needs at least, where its share is too small."""
@@ -93,8 +93,8 @@ class ClipEncoder:
     """
 
     def __init__(self, source: Frames, options: EncodeOptions, audio: bool, progress: Progress) -> None:
-        self.source, self.progress = source, progress
-        self.options = replace(options, method=options.method_or(_USUAL))
+        self.source, self.options, self.progress = source, options, progress
+        self.method: str = options.asked or _USUAL
         self.header = source.header
         self._regions = self._resampled()
         others = source.others()
@@ -123,11 +123,6 @@ class ClipEncoder:
         self.progress(stage, 1.0, "")
         self.seconds[stage] = time.perf_counter() - began
         return value
-
-    @property
-    def method(self) -> Method:
-        """Of all groups."""
-        return self.options.method_or(_USUAL)
 
     @property
     def _frame_samples(self) -> int:
@@ -212,8 +207,7 @@ class ClipEncoder:
         if size is not None:
             target = Quality("bits_per_voxel", 8 * size / self._samples)
         trial = Encoder(_signal(first), replace(self.options, target=target), self.progress)
-        name = self._timed("trial", trial.chosen_method)
-        self.options = replace(self.options, method=name)  # type: ignore[arg-type]
+        self.method = self._timed("trial", trial.chosen_method)
         self.choices.update(trial.choices)
 
     def _chunks(self) -> Iterator[tuple[int, bytes]]:
@@ -263,7 +257,8 @@ class ClipEncoder:
         # Of planes coded as channels beside another one nothing is displaced, and what was looked for in vain is not looked for again.
         if found is None and (motion == "auto" or len(self.parts) > 1):
             motion = False
-        options = replace(self.options, target=target, region=self._regions.get(samples.shape[1:3]), motion=motion)
+        region = self._regions.get(samples.shape[1:3])
+        options = replace(self.options, target=target, method=self.method, region=region, motion=motion)  # type: ignore[arg-type]
         encoder = Encoder(_signal(samples), options, note, found)
         return *encoder.run(), encoder.errors
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inrcodec_kernels.pyramid import CUBIC, Context, IntegerContext, Layout, Synthesis, network_of
+from inrcodec_kernels.pyramid import CUBIC, Context, IntegerContext, Layout, Synthesis, check_context, network_of
 
 AXES = 4
 """Kernels see every signal with so many axes."""
@@ -253,6 +253,20 @@ def parted(parameters: Mapping[str, NDArray[np.float32]]) -> tuple[Context, Synt
     plain.update({name: plain[name] / _OF_SCALE for name in ("last", "skip")})
     plain["last_bias"] = (plain["last_bias"] - _FIRST_SCALE) / _OF_SCALE
     return Context(**plain), Synthesis(**of["synthesis."])
+
+
+def checked_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision) -> tuple[IntegerContext, ...]:
+    """As `integer_contexts`.
+
+    Raises
+    ------
+    ValueError
+        If sums of one of the networks might be too large for float32.
+    """
+    found = integer_contexts(stored, precision)
+    for network in {id(network): network for network in found}.values():
+        check_context(network)
+    return found
 
 
 def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision) -> tuple[IntegerContext, ...]:

@@ -22,6 +22,8 @@ NAMES: tuple[str, ...] = ("3053a4f6",)
 """Hashes of the files, the newest first."""
 PER_LEVEL = ("context.level_bias", "synthesis.gains", "synthesis.filters", "synthesis.first", "synthesis.skips")
 """Parameters with a row for each level, the coarsest last: a signal with fewer levels takes the first ones."""
+PER_NETWORK = tuple(f"context.{name}" for name in ("first", "second", "second_bias", "last", "last_bias", "skip"))
+"""Parameters of each network of a context model. Files hold those of one, as which all begin."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,7 @@ class ShippedNetworks:
         for name, shape in shapes.items():
             values = self.parameters[name]
             found[name] = values[: shape[0]] if name in PER_LEVEL else values
-            if name.startswith("context.") and name not in PER_LEVEL:
-                # All networks of a context model begin as the one that was trained.
+            if name in PER_NETWORK:
                 found[name] = np.repeat(values[None], layout.networks, 0)
             if found[name].shape != shape:
                 return None

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_formats.errors import ContainerError
-from inrcodec_kernels.pyramid import IntegerContext, Synthesis, check_context
+from inrcodec_kernels.pyramid import IntegerContext, Synthesis
 
 from ..coding.lanes import MAX_LANES
 from ..coding.parameters import QuantisedTensor, read_parameters, write_parameters
-from ..models.pyramid import COARSE, FINE, MOST_ABOVE, Precision, PyramidLayout, integer_contexts
+from ..models.pyramid import COARSE, FINE, MOST_ABOVE, Precision, PyramidLayout, checked_contexts
 from ..models.shipped import shipped
 from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
@@ -156,10 +156,8 @@ def networks_from_section(data: bytes, layout: PyramidLayout, precision: Precisi
         raise ContainerError(
             f"expected parameters of at most {LARGEST_PARAMETER:g} in NETW, found larger ones; get a fresh copy of the file"
         )
-    context = integer_contexts({name: values[f"context.{name}"] for name in of_context}, precision)
     try:
-        for network in context:
-            check_context(network)
+        context = checked_contexts({name: values[f"context.{name}"] for name in of_context}, precision)
     except ValueError as error:
         raise ContainerError("expected a context model of small sums, found large ones; get a fresh copy of the file") from error
     return context, Synthesis(**{name: values[f"synthesis.{name}"] for name in of_synthesis})

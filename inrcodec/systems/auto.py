@@ -1,4 +1,4 @@
-"""Which system suits a signal: a short trial of each on a part of it."""
+"""Which system suits a signal: by its shape alone, or by a short trial of each on a part of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import numpy as np
 
 from ..region import Region, box_around, sample_inside
 
+LEAST_SAMPLES, LEAST_EFFORT, MOST_AXES = 1 << 13, 3, 3
+"""Of what becomes a pyramid by itself: networks are too much of a stream of a kilobyte, and learn too little in few steps; series gain nothing."""
 TRIAL_SAMPLES = 1 << 20
 """Most samples of the part that systems are tried on."""
+
+
+def usual(volume: np.ndarray, effort: int) -> tuple[str, ...]:
+    """Methods to try one after the other where none is asked for: each where the one before cannot reach the target.
+
+    Parameters
+    ----------
+    volume : ndarray
+    effort : int
+    """
+    suits = volume.size >= LEAST_SAMPLES and effort >= LEAST_EFFORT and volume.ndim <= MOST_AXES
+    return ("pyramid", "tinc") if suits else ("tinc",)
 
 
 def trial_part(volume: np.ndarray, region: Region | None = None) -> tuple[np.ndarray, Region | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
 from inrcodec_kernels.backend import best_on_cpu, in_threads, on_device
-from inrcodec_kernels.pyramid import Context, IntegerContext, Synthesis, check_context
+from inrcodec_kernels.pyramid import Context, Synthesis
 
 from ..coding.latents import LatentCoder, Place
-from ..coding.parameters import QuantisedTensor
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
 from ..fitting.pyramid_places import GROUPS, generous, worth
@@ -26,20 +24,17 @@ from ..fitting.shares import Measures
 from ..fitting.splicing import spliced
 from ..models.pyramid import (
     AXES,
-    FINE,
     Flags,
-    Precision,
     PyramidLayout,
     initial_networks,
-    integer_contexts,
-    joined,
     parted,
     stored_places,
 )
 from ..models.shipped import first_shipped
-from ..payload.pyramid import LARGEST_PARAMETER, PyramidStream, network_section, write_chunk
+from ..payload.pyramid import PyramidStream, network_section, write_chunk
 from ..payload.sections import MAX_STEP
 from .base import SIZE_WINDOW, Draft, Task
+from .pyramid_networks import StoredNetworks
 
 _SIZES: tuple[tuple[int, tuple[int, int, tuple[int, int]]], ...] = (
     (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))), (2_500, (1, 8, (8, 4))), (0, (1, 8, (4, 4))),
@@ -75,8 +70,6 @@ _JUST_TRIMMED = 1.004
 _BEYOND, _TRIES = 1.015, 3
 """Factor by which another price is to go beyond the bits that are wanted, the first time, and how often it is tried."""
 _TRIMS = 4
-_SUMMED, _CUT = ("context.first", "context.second", "context.last", "context.skip"), 0.9
-"""Parameters of the context model that make its sums large, and how far they are cut, again and again, until sums are whole numbers."""
 
 
 class PyramidSystem:
@@ -193,7 +186,7 @@ class PyramidSystem:
         self._known = {1.0: self.fit.rounded}
         # Another fit of the same signal knows better than a sample what comes.
         self._course, self._network_bits = pyramid.Course.of(self.fit), 8 * len(self._network_section())
-        self._coder = LatentCoder(self.layout.kernel, self._integers, backend)
+        self._coder = LatentCoder(self.layout.kernel, self._rounded.context, backend)
         self._curvature = self._weighted(curvatures(self.layout.kernel, self.fit.synthesis, backend))
         self._disturbed = disturbances(
             self.fit.rounded, self._stream.tiles, self._coder, self.fit.slopes, self.fit.bits, seed
@@ -245,35 +238,35 @@ class PyramidSystem:
 
     def _round_networks(self) -> None:
         """Round both networks to what a stream holds, and go on with those."""
-        self._parameters, self._precision, self._integers = self._stored(self.fit)
+        self._rounded = self._stored(self.fit)
 
     def _stored_bits(self, fit: pyramid.PyramidFit) -> float:
         """The same of a trial's networks: the bits that a stream takes for them."""
-        return 8 * len(network_section(self._stored(fit)[0], self._shipped(fit.layout)[0]))
+        return 8 * len(network_section(self._stored(fit).differences, self._shipped(fit.layout)[0]))
 
-    def _stored(self, fit: pyramid.PyramidFit) -> tuple[dict[str, QuantisedTensor], Precision, tuple[IntegerContext, ...]]:
-        """Round the networks of a fit as finely as is worth its bits: what a stream holds of them, and its context model."""
+    def _stored(self, fit: pyramid.PyramidFit) -> StoredNetworks:
+        """Round the networks of a fit as finely as is worth its bits."""
         exact, latents, (_, base) = (fit.context, fit.synthesis), fit.rounded, self._shipped(fit.layout)
         # What is done to a sample is done to all of the signal.
         whole, price = self.task.volume.size / math.prod(fit.layout.shape), pyramid.FAIR * fit.pressure
 
         def cost(kind: str, tried: dict[str, int]) -> float:
             """What a network takes, and does to the latents or to the samples, in bits."""
-            parameters, held, *_ = _rounded(*exact, base, tried)
-            fit.set_networks(*parted(held))
-            own = sum(t.bits for name, t in parameters.items() if name.startswith(kind))
+            stored = StoredNetworks.of(*exact, base, tried)
+            fit.set_networks(*stored.networks)
+            own = sum(t.bits for name, t in stored.differences.items() if name.startswith(kind))
             # Latents that follow the rounded networks make up for half of it.
             return 2 * own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
 
         places = generous(stored_places(self.task.volume.size))
         for kind, groups in GROUPS.items():
             places = worth(groups, places, partial(cost, kind))
-        parameters, held, precision, integers = _rounded(*exact, base, places)
-        fit.set_networks(*parted(held))
-        return parameters, precision, integers
+        found = StoredNetworks.of(*exact, base, places)
+        fit.set_networks(*found.networks)
+        return found
 
     def _network_section(self) -> bytes:
-        return network_section(self._parameters, self._base_name)
+        return network_section(self._rounded.differences, self._base_name)
 
     @property
     def blocks(self) -> int:
@@ -299,7 +292,7 @@ class PyramidSystem:
     def _stream(self) -> PyramidStream:
         step = float(np.float32(self.fit.step))
         first, *further = self.offsets
-        return PyramidStream(self.layout, self._edge, step, first, self.task.low, self.task.high, tuple(further), self._precision)
+        return PyramidStream(self.layout, self._edge, step, first, self.task.low, self.task.high, tuple(further), self._rounded.precision)
 
     def draft(self, step: float, pressure: float) -> Draft:
         """Change the latents until the stream takes the fit's bytes over the step, about, and code them."""
@@ -381,35 +374,6 @@ class PyramidSystem:
         if price not in self._known:
             self._known[price] = self.task.timed("fit", lambda: self.fit.again(price, self.task.note("fit")))
         return self._known[price]
-
-
-def _rounded(
-    context: Context, synthesis: Synthesis, base: Parameters, places: dict[str, int]
-) -> tuple[dict[str, QuantisedTensor], Parameters, Precision, tuple[IntegerContext, ...]]:
-    """What a stream holds of networks with so many binary places, differences to `base`; all parameters as a decoder has them; its context model."""
-    exact = {name: np.clip(v, -LARGEST_PARAMETER, LARGEST_PARAMETER) for name, v in joined(context, synthesis).items()}
-    first = {name: base.get(name, np.float32(0)) for name in exact}
-    while True:
-        differences = {name: QuantisedTensor.of(v - first[name], -places[name]) for name, v in exact.items()}
-        held = {name: t.dequantised() + first[name] for name, t in differences.items()}
-        of_context = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
-        if found := _finest(of_context):
-            return differences, held, *found
-        # Some weights of short fits at fine steps are so large; but what is written must be readable.
-        for name in _SUMMED:
-            most = _CUT * np.abs(exact[name]).max(initial=0)
-            exact[name] = np.clip(exact[name], -most, most)
-
-
-def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
-    """A context model in the finest whole numbers whose sums stay small enough, if there are such."""
-    for precision in FINE:
-        context = integer_contexts(stored, precision)
-        with suppress(ValueError):
-            for network in context:
-                check_context(network)
-            return precision, context
-    return None
 
 
 def size_window(samples: int) -> float:

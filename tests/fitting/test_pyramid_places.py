@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inrcodec.fitting.pyramid_places import GROUPS, worth
+from inrcodec.fitting.pyramid_places import GROUPS, generous, worth
 from inrcodec.models.pyramid import STORED_PLACES, stored_places
 
 
@@ -51,3 +51,17 @@ def test_places_stay_within_what_can_be_stored_and_nothing_is_tried_in_vain() ->
 def test_places_that_cost_less_nowhere_stay() -> None:
     start = stored_places(1 << 20)
     assert worth(GROUPS["context"], start, lambda places: 1.0) == start
+
+
+def test_a_search_from_finer_places_is_not_misled_where_rounding_does_much() -> None:
+    """Errors of weights that are rounded to nothing like themselves: two places less make less of it than one."""
+    first = {name: 3 for name in STORED_PLACES}
+
+    def cost(places: dict[str, int]) -> float:
+        place = places["synthesis.first"]
+        return 10.0 * place + (5000.0 + 100 * place if place < 5 else 4.0 ** (8 - place))
+
+    group = (("synthesis.first",),)
+    assert worth(group, first, cost)["synthesis.first"] == 0, "the case would show nothing"
+    assert worth(group, generous(first), cost)["synthesis.first"] == 7
+    assert all(first[name] < place <= STORED_PLACES[name] for name, place in generous(first).items())

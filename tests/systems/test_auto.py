@@ -9,7 +9,7 @@ import inrcodec
 from inrcodec import TargetError, encoder
 from inrcodec.options import EncodeOptions, PyramidOptions, SciOptions, TincOptions
 from inrcodec.region import Region
-from inrcodec.systems.auto import TRIAL_SAMPLES, trial_part, verdict
+from inrcodec.systems.auto import TRIAL_SAMPLES, trial_part, usual, verdict
 from inrcodec_formats.container.header import Quality
 from samples import psnr_db, scan
 
@@ -68,36 +68,47 @@ def test_the_command_line_tells_of_the_trial(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("choices", "method"),
     [
-        ({}, "usual"),
+        ({}, None),
         ({"tinc": TincOptions(starts=1)}, "tinc"),
         ({"sci": SciOptions(blocks=3)}, "sci"),
         ({"pyramid": PyramidOptions(levels=3)}, "pyramid"),
-        ({"tinc": TincOptions()}, "usual"),
-        ({"tinc": TincOptions(starts=1), "sci": SciOptions(blocks=3)}, "usual"),
+        ({"tinc": TincOptions()}, None),
+        ({"tinc": TincOptions(starts=1), "sci": SciOptions(blocks=3)}, None),
         ({"tinc": TincOptions(starts=1), "method": "auto"}, "auto"),
     ],
     ids=str,
 )
-def test_without_a_method_it_is_that_of_the_options(choices: dict[str, object], method: str) -> None:
-    options = EncodeOptions(Quality("ratio", 8.0), **choices)  # type: ignore[arg-type]
-    assert options.method_or("usual") == method  # type: ignore[arg-type]
+def test_options_of_a_method_ask_for_it(choices: dict[str, object], method: str | None) -> None:
+    assert EncodeOptions(Quality("ratio", 8.0), **choices).asked == method  # type: ignore[arg-type]
 
 
-def test_without_a_method_it_is_the_pyramid_unless_the_signal_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert encoder.LEAST_USUAL == 8192
-    monkeypatch.setattr(encoder, "LEAST_USUAL", 300)
-    for shape, method in (((300,), "pyramid"), ((299,), "tinc")):
-        blob = inrcodec.encode(scan(shape), bits_per_voxel=20, effort=1)
-        assert inrcodec.info(blob).method == method
+@pytest.mark.parametrize(
+    ("shape", "effort", "first"),
+    [
+        ((8192,), 5, "pyramid"), ((20, 20, 30), 3, "pyramid"), ((8191,), 5, "tinc"),
+        ((20, 20, 30), 2, "tinc"), ((2, 20, 20, 30), 5, "tinc"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_nobody_asked_for_depends_on_the_signal_and_on_the_effort(shape: tuple[int, ...], effort: int, first: str) -> None:
+    found = usual(np.broadcast_to(np.int16(1), shape), effort)
+    assert found[0] == first and found[-1] == "tinc"
 
 
 def test_where_a_pyramid_cannot_reach_the_target_it_is_tinc_and_the_report_says_why(tmp_path, monkeypatch) -> None:
     volume = scan((40,))
-    monkeypatch.setattr(encoder, "LEAST_USUAL", 40)
+    monkeypatch.setattr(encoder, "usual", lambda volume, effort: ("pyramid", "tinc"))
     report = inrcodec.encode(volume, tmp_path / "a.inrc", psnr_db=90, effort=1)
     assert report.method == "tinc" and psnr_db(volume, inrcodec.decode(tmp_path / "a.inrc").samples) >= 90
     assert "pyramid: expected a PSNR that this signal can reach" in report.choices["method_reason"]
     assert (tmp_path / "a.inrc").read_bytes() == inrcodec.encode(volume, psnr_db=90, effort=1, method="tinc")
+    blob = inrcodec.encode(volume, bits_per_voxel=100, effort=1)
+    assert inrcodec.info(blob).method == "pyramid"
+
+
+def test_a_pyramid_that_was_asked_for_by_its_options_is_not_replaced() -> None:
+    with pytest.raises(TargetError, match="at most"):
+        inrcodec.encode(scan((12,)), psnr_db=90, effort=1, pyramid=PyramidOptions(levels=2))
 
 
 def test_what_no_method_reaches_is_refused() -> None:

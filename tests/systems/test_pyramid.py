@@ -224,7 +224,7 @@ def test_networks_take_what_they_are_worth(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setattr(module, "GROUPS", tried)
             fit.set_networks(*exact)
             taken = stored(self, fit)
-            own = sum(tensor.bits for tensor in taken[0].values())
+            own = sum(tensor.bits for tensor in taken.differences.values())
             found.append((own, fit.bits(fit.rounded) + fit.squares(fit.rounded) / (FAIR * fit.pressure)))
         return taken
 

@@ -14,7 +14,7 @@ from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Layout, needed, reference, triton, triton_upsampling
 from inrcodec_kernels.pyramid.reference import Window, upsample
 
-from ..test_pyramid import (
+from ..pyramid_cases import (
     SMALL,
     assert_near,
     clear_case,

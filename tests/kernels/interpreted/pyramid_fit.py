@@ -13,7 +13,7 @@ from inrcodec_kernels import pyramid
 from inrcodec_kernels.backend import Backend, interpreted
 from inrcodec_kernels.pyramid import Context, Layout, Synthesis, reference, triton_gradients
 
-from ..test_pyramid import (
+from ..pyramid_cases import (
     LEAST,
     SAME,
     SMALL,

@@ -1,0 +1,76 @@
+"""The networks of a pyramid as a stream holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrcodec_kernels.pyramid import Context, IntegerContext, Synthesis
+
+from ..coding.parameters import QuantisedTensor
+from ..models.pyramid import FINE, Precision, checked_contexts, joined, parted
+from ..payload.pyramid import LARGEST_PARAMETER
+
+Parameters = Mapping[str, NDArray[np.float32]]
+
+_SUMMED = ("context.first", "context.second", "context.last", "context.skip")
+"""Parameters of the context model that make its sums large."""
+_CUT = 0.9
+"""What is left of their largest magnitude each time that sums are too large."""
+
+
+@dataclass(frozen=True)
+class StoredNetworks:
+    """Rounded networks.
+
+    Attributes
+    ----------
+    differences : dict of str to QuantisedTensor
+        What a stream holds, in its order.
+    networks : tuple of Context and Synthesis
+        As a decoder has them.
+    precision : Precision
+        Of the context model's whole numbers.
+    context : tuple of K IntegerContext
+        The context model in these.
+    """
+
+    differences: dict[str, QuantisedTensor]
+    networks: tuple[Context, Synthesis]
+    precision: Precision
+    context: tuple[IntegerContext, ...]
+
+    @classmethod
+    def of(cls, context: Context, synthesis: Synthesis, base: Parameters, places: Mapping[str, int]) -> StoredNetworks:
+        """Round networks to so many binary places, as differences to others.
+
+        Parameters
+        ----------
+        context, synthesis
+        base : mapping of str to ndarray
+            Parameters that differences are counted from; what is not there is 0.
+        places : mapping of str to int
+        """
+        exact = {name: np.clip(v, -LARGEST_PARAMETER, LARGEST_PARAMETER) for name, v in joined(context, synthesis).items()}
+        first = {name: base.get(name, np.float32(0)) for name in exact}
+        while True:
+            differences = {name: QuantisedTensor.of(v - first[name], -places[name]) for name, v in exact.items()}
+            held = {name: t.dequantised() + first[name] for name, t in differences.items()}
+            if found := _finest({n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}):
+                return cls(differences, parted(held), *found)
+            # Some weights of short fits at fine steps are so large; but what is written must be readable.
+            for name in _SUMMED:
+                most = _CUT * np.abs(exact[name]).max(initial=0)
+                exact[name] = np.clip(exact[name], -most, most)
+
+
+def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
+    """A context model in the finest whole numbers whose sums stay small enough, if there are such."""
+    for precision in FINE:
+        with suppress(ValueError):
+            return precision, checked_contexts(stored, precision)
+    return None
