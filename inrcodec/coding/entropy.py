@@ -65,6 +65,16 @@ class MagnitudeTable:
         weights[ESCAPE] = max(rest, 1)
         return weights.astype(np.float64)
 
+    def bits(self, symbols: NDArray[np.int64]) -> float:
+        """Bits of symbols by the distribution itself, of which `weights` are the whole numbers."""
+        nonzero, beyond, decay = self.nonzero / 65536, self.beyond / 256, self.decay / 256
+        # No weight is below 1.
+        logs = np.maximum(np.log2([1 - nonzero, nonzero * (1 - beyond), nonzero * beyond * (1 - decay), nonzero * beyond, decay]), -40)
+        zeros, ones, escapes = (np.count_nonzero(symbols == n) for n in (0, 1, ESCAPE))
+        larger = symbols[(symbols > 1) & (symbols < ESCAPE)]
+        of_larger = np.maximum(logs[2] + logs[4] * (larger - 2), -40).sum()
+        return -float(zeros * logs[0] + ones * logs[1] + of_larger + escapes * max(logs[3] + (ESCAPE - 2) * logs[4], -40))
+
     @cached_property
     def model(self) -> object:
         """The distribution as `constriction` takes it."""

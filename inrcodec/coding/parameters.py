@@ -47,13 +47,12 @@ class QuantisedTensor:
 
     @property
     def bits(self) -> float:
-        """Size when coded, but for what a range coder adds at its end."""
+        """Size when coded, but for what whole weights and a range coder add."""
         n = np.abs(self.values).ravel()
-        weights = _table(np.minimum(n, ESCAPE)).weights
-        symbols = np.log2(weights.sum() / weights)[np.minimum(n, ESCAPE)]
         # frexp gives the length of a whole number in bits.
         escapes = _LENGTH_BITS + np.frexp(n[n >= ESCAPE] - ESCAPE)[1]
-        return float(symbols.sum()) + np.count_nonzero(n) + int(escapes.sum()) + _HEAD_BITS
+        symbols = np.minimum(n, ESCAPE)
+        return _table(symbols).bits(symbols) + np.count_nonzero(n) + int(escapes.sum()) + _HEAD_BITS
 
 
 def write_parameters(tensors: list[QuantisedTensor]) -> bytes:

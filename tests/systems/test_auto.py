@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import inrcodec
 from inrcodec import TargetError, encoder
+from inrcodec.fitting.goal import Goal
 from inrcodec.options import EncodeOptions, PyramidOptions, SciOptions, TincOptions
 from inrcodec.region import Region
+from inrcodec.systems import auto
 from inrcodec.systems.auto import TRIAL_SAMPLES, trial_part, usual, verdict
+from inrcodec.systems.pyramid import PyramidSystem
 from inrcodec_formats.container.header import Quality
 from samples import psnr_db, scan
 
@@ -95,20 +100,38 @@ def test_what_nobody_asked_for_depends_on_the_signal_and_on_the_effort(shape: tu
     assert found[0] == first and found[-1] == "tinc"
 
 
-def test_where_a_pyramid_cannot_reach_the_target_it_is_tinc_and_the_report_says_why(tmp_path, monkeypatch) -> None:
-    volume = scan((40,))
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pyramids are tried first, of small signals too, and refuse, as `test_pyramid.py` has them do by themselves after minutes of search."""
+
+    def refuse(self: PyramidSystem, goal: Goal) -> None:
+        raise TargetError("expected a PSNR that this signal can reach, at most 44 dB, found 90; ask for less")
+
+    monkeypatch.setattr(PyramidSystem, "prepare", refuse)
     monkeypatch.setattr(encoder, "usual", lambda volume, effort: ("pyramid", "tinc"))
-    report = inrcodec.encode(volume, tmp_path / "a.inrc", psnr_db=90, effort=1)
-    assert report.method == "tinc" and psnr_db(volume, inrcodec.decode(tmp_path / "a.inrc").samples) >= 90
-    assert "pyramid: expected a PSNR that this signal can reach" in report.choices["method_reason"]
-    assert (tmp_path / "a.inrc").read_bytes() == inrcodec.encode(volume, psnr_db=90, effort=1, method="tinc")
-    blob = inrcodec.encode(volume, bits_per_voxel=100, effort=1)
+
+
+@pytest.mark.usefixtures("refusing")
+def test_where_a_pyramid_cannot_reach_the_target_it_is_tinc_and_the_report_says_why(tmp_path) -> None:
+    volume = scan((8, 9, 10))
+    report = inrcodec.encode(volume, tmp_path / "a.inrc", psnr_db=40, effort=1)
+    assert report.method == "tinc" and psnr_db(volume, inrcodec.decode(tmp_path / "a.inrc").samples) >= 40
+    assert report.choices["method_reason"].startswith("pyramid: expected a PSNR that this signal can reach")
+    assert (tmp_path / "a.inrc").read_bytes() == inrcodec.encode(volume, psnr_db=40, effort=1, method="tinc")
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize("asked", [{"method": "pyramid"}, {"pyramid": PyramidOptions(levels=2)}], ids=str)
+def test_a_pyramid_that_was_asked_for_is_not_replaced(asked: dict[str, Any]) -> None:
+    with pytest.raises(TargetError, match="at most 44 dB"):
+        inrcodec.encode(scan((8, 9, 10)), psnr_db=40, effort=1, **asked)
+
+
+def test_signals_become_pyramids_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "LEAST_SAMPLES", 300)
+    monkeypatch.setattr(auto, "LEAST_EFFORT", 1)
+    blob = inrcodec.encode(scan((300,)), bits_per_voxel=20, effort=1)
     assert inrcodec.info(blob).method == "pyramid"
-
-
-def test_a_pyramid_that_was_asked_for_by_its_options_is_not_replaced() -> None:
-    with pytest.raises(TargetError, match="at most"):
-        inrcodec.encode(scan((12,)), psnr_db=90, effort=1, pyramid=PyramidOptions(levels=2))
 
 
 def test_what_no_method_reaches_is_refused() -> None:
