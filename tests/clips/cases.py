@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def squares(planes: tuple[np.ndarray, ...], others: tuple[np.ndarray, ...]) -> f
 
 
 def psnr_of(planes: tuple[np.ndarray, ...], others: tuple[np.ndarray, ...]) -> float:
-    """Over the range of all planes together."""
+    """Over the range of all planes together, infinite where nothing differs."""
     peak = max(int(p.max()) for p in planes) - min(int(p.min()) for p in planes)
-    return 10 * np.log10(peak**2 * sum(p.size for p in planes) / squares(planes, others))
+    error = squares(planes, others)
+    return 10 * math.log10(peak**2 * sum(p.size for p in planes) / error) if error else math.inf

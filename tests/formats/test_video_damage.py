@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,8 +13,10 @@ from formats.clips import equal, header, moving, noise, raw_frame, write_raw
 from formats.conformance import one_line
 from inrcodec_formats.errors import FormatError
 from inrcodec_formats.video import ClipReader, probe, write_clip
+from inrcodec_formats.video.length import room_after, room_inside, stated_length
 
 NAMES = (("a.mp4", "h264"), ("a.mkv", "h264"), ("a.mkv", "ffv1"), ("a.y4m", None))
+SIMPLE_BLOCK, VOID = 0xA3, 0xEC
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,57 @@ def test_what_could_be_read_is_counted(tmp_path: Path) -> None:
     (tmp_path / "f.mp4").write_bytes(data[: len(data) - 3000])
     with pytest.raises(FormatError, match=r"f\.mp4: .* (\d|10) frames could be read"):
         probe(tmp_path / "f.mp4")
+
+
+def test_frames_that_a_container_hides_are_missed(tmp_path: Path, clips: dict) -> None:
+    """Where a Matroska block is passed over, nothing is wrong with those that are found."""
+    data = clips["a.mkv", "ffv1"]
+    blocks = [at for at in range(len(data)) if data[at] == SIMPLE_BLOCK and data[at + 2 : at + 6] and _is_block(data, at)]
+    assert len(blocks) == 12
+    for hidden, words in ((blocks[5:6], ("room for 1 frame,",)), (blocks[4:7], ("room for 3 frames,",)), (blocks[9:], ("0.12 s before",))):
+        hurt = bytearray(data)
+        for at in hidden:
+            hurt[at] = VOID
+        (tmp_path / "a.mkv").write_bytes(hurt)
+        with ClipReader(tmp_path / "a.mkv") as reader:
+            assert reader.header.frames == 12 - len(hidden)
+            assert len(reader.notes) == 1 and all(word in reader.notes[0] for word in words)
+
+
+def _is_block(data: bytes, at: int) -> bool:
+    """Whether an element of the first track, at a time below half a second, begins there and another one after it."""
+    length = 9 - data[at + 1].bit_length() if data[at + 1] else 0
+    if not 1 <= length <= 3:
+        return False
+    size = int.from_bytes(data[at + 1 : at + 1 + length], "big") & (1 << 7 * length) - 1
+    body = at + 1 + length
+    return data[body] == 0x81 and int.from_bytes(data[body + 1 : body + 3], "big") in range(0, 480, 40) and size > 8
+
+
+@pytest.mark.parametrize(
+    ("times", "frames"),
+    [
+        ([], 0), ([0], 0), ([0, 40, 80], 0), ([0, 40, 80, 120, 160, 200, 240, 280, 320, 360, 400, 480], 1),
+        ([*range(0, 400, 33), 462, 495], 1), ([0, 33, 67, 100, 133, 167, 200], 0),
+        ([0, 40, 90, 170, 180, 400], 0),  # whatever its rate is, it varies
+    ],
+)  # fmt: skip
+def test_room_for_frames_is_that_between_steady_ones(times: list[int], frames: int) -> None:
+    assert room_inside(times) == frames
+
+
+@pytest.mark.parametrize(
+    ("stated", "room"), [(None, 0), (Fraction(12, 100), 0), (Fraction(14, 100), 0), (Fraction(16, 100), Fraction(4, 100)), (Fraction(1, 100), 0)]
+)  # fmt: skip
+def test_room_at_the_end_is_what_the_file_states(stated: Fraction | None, room: Fraction) -> None:
+    assert room_after([0, 40, 80], 40, Fraction(1, 1000), stated) == room
+
+
+@pytest.mark.parametrize(
+    ("tag", "seconds"), [("01:00:02.500000000", Fraction(36025, 10)), ("00:00:00.480", Fraction(48, 100)), ("2 s", None), ("", None)]
+)
+def test_a_stated_length_is_read_exactly(tag: str, seconds: Fraction | None) -> None:
+    assert stated_length({"DURATION": tag} if tag else {}) == seconds
 
 
 @pytest.mark.parametrize("which", NAMES)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
+
+import numpy as np
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _HEAD_BYTES = 4096
+_LENGTH = re.compile(r"(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?)")
+_STEADY = 0.75
+"""Least part of equal distances between frames of a clip whose other distances are gaps."""
+_ROOM = 0.75
+"""Of a distance: what is longer by that has room for a frame."""
 
 
 def shortfall(path: Path, demuxer: str, *, claimed: int, packets: int, last_byte: int) -> str:
@@ -32,6 +42,34 @@ def shortfall(path: Path, demuxer: str, *, claimed: int, packets: int, last_byte
         if end > size:
             return f"{size} of {end} bytes"
     return ""
+
+
+def stated_length(metadata: Mapping[str, str]) -> Fraction | None:
+    """Seconds that a stream takes by its own tag, which Matroska's writers leave; None where it has none."""
+    found = _LENGTH.fullmatch(metadata.get("DURATION", ""))
+    if found is None:
+        return None
+    hours, minutes, seconds = map(Fraction, found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def room_inside(times: Sequence[int]) -> int:
+    """Frames that fit between those of a clip whose frames are nearly all as far from each other; 0 for any other."""
+    distances = np.diff(np.asarray(times, dtype=np.int64))
+    usual = int(np.median(distances)) if distances.size else 0
+    # Rounded to the container's unit they differ by one.
+    if usual == 0 or np.mean(np.abs(distances - usual) <= 1) < _STEADY:
+        return 0
+    return int(np.floor(distances / usual - 1 + (1 - _ROOM)).clip(min=0).sum())
+
+
+def room_after(times: Sequence[int], last_duration: int, time_base: Fraction, stated: Fraction | None) -> Fraction:
+    """Seconds between a clip's end and what its file states, 0 where that is less than a frame or not stated."""
+    if stated is None or not times:
+        return Fraction(0)
+    step = last_duration or (times[-1] - times[0]) // max(len(times) - 1, 1)
+    short = stated - (times[-1] + last_duration) * time_base
+    return short if short > _ROOM * step * time_base and short > 0 else Fraction(0)
 
 
 def _segment_end(head: bytes) -> int:

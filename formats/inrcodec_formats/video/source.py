@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from .length import shortfall
+from .length import shortfall, stated_length
 from .log import overheard
 from .streams import OtherStream, read_others
 
@@ -84,6 +84,8 @@ class FileSource:
     sample_aspect : Fraction
         Width of a pixel over its height, by the container; 0 when it does not say.
     source_format, codec : str
+    stated : Fraction or None
+        Seconds that the pictures take, as the file says; None where it does not.
     notes : tuple of str
         Lines to show to the user.
 
@@ -101,6 +103,7 @@ class FileSource:
             self.step = max(1, round(1 / (rate * self.time_base))) if rate else 1
             self.field_order = int(stream.codec_context.field_order)
             self.sample_aspect = Fraction(stream.sample_aspect_ratio or 0)
+            self.stated = stated_length(stream.metadata)
             name = container.format.name.split(",")[0]
             self.source_format = _OWN_NAMES.get(path.suffix.lower(), _SOURCE_FORMATS.get(name, name))
             self.codec = stream.codec_context.codec.canonical_name
