@@ -82,8 +82,9 @@ def trimmed(
         lower, raised, own = _changes(latents, level, tiles, coder)
         places = np.flatnonzero(latents[level])
         towards = np.sign(latents[level].ravel()[places])
-        # What a change costs others, whose contexts it changes, is known to the first order and on average.
-        others = more - towards * (rates[level] - own).ravel()[places]
+        # What a change costs others, whose contexts it changes, is known to the first order and on average. That others gain is
+        # not believed: it is foretold where scales are small, and first orders do not reach far there.
+        others = np.maximum(more - towards * (rates[level] - own).ravel()[places], 0)
         saved = -np.where(towards > 0, lower.ravel()[places], raised.ravel()[places]) - others
         error = np.broadcast_to(bent, latents[level].shape).flat[places] / 2 - towards * gradients[level].ravel()[places]
         pays = saved > _LEAST_SAVED

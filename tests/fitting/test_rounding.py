@@ -29,9 +29,9 @@ class Fitted:
     """A fit that has come to its end, with rounded networks, and what trimming takes: before the end, fewer latents may mean less error."""
 
     def __init__(self) -> None:
-        volume, backend = tissue((16, 20, 24)), choose("cpu")
+        volume, backend = tissue((24, 32, 32)), choose("cpu")
         layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
-        self.fit = PyramidFit(volume, 0.0, 20.0, layout, initial_networks(layout, 0), 0, backend)
+        self.fit = PyramidFit(volume, 0.0, 150.0, layout, initial_networks(layout, 0), 0, backend)
         self.fit.run(300, None, Schedule(), lambda fraction, note: None)
         exact = joined(self.fit.context, self.fit.synthesis)
         held = {n: QuantisedTensor.of(v, -STORED_PLACES[n]).dequantised() for n, v in exact.items()}
@@ -55,6 +55,7 @@ def test_trimming_saves_bits_and_costs_error(fitted: Fitted) -> None:
     fit, before = fitted.fit, fitted.fit.rounded
     whole, small, large = fit.bits(before), fitted.trimmed(0.01 * fit.bits(before)), fitted.trimmed(0.05 * fit.bits(before))
     assert whole > fit.bits(small) > fit.bits(large) > 0.85 * whole
+    assert 0.6 < (whole - fit.bits(large)) / (0.05 * whole) < 1.4, "about what was asked for"
     assert fit.squares(large) > fit.squares(small)
     for a, b in zip(before, large, strict=True):
         assert np.all((np.abs(a) - np.abs(b) == (a != b)) & (a * b >= 0)), "one nearer to zero, or as before"

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _HEAD_BYTES = 4096
@@ -55,7 +56,8 @@ def stated_length(metadata: Mapping[str, str]) -> Fraction | None:
 
 def room_inside(times: Sequence[int]) -> int:
     """Frames that fit between those of a clip whose frames are nearly all as far from each other; 0 for any other."""
-    distances = np.diff(np.asarray(times, dtype=np.int64))
+    at: NDArray[np.int64] = np.array(times, dtype=np.int64)
+    distances = at[1:] - at[:-1]
     usual = int(np.median(distances)) if distances.size else 0
     # Rounded to the container's unit they differ by one.
     if usual == 0 or np.mean(np.abs(distances - usual) <= 1) < _STEADY:

@@ -103,7 +103,7 @@ def leaf_costs(
 ) -> NDArray[np.float64]:
     """See `inrcodec_kernels.bands.leaf_costs`."""
     total = np.empty(len(coefficients))
-    logarithms = np.log2(np.maximum(np.arange(256, dtype=np.float32), 1))
+    logarithms = np.log2(np.maximum(np.arange(256.0), 1)).astype(np.float32)
     outside = energy / step**2
 
     def work(part: slice) -> None:
@@ -244,6 +244,6 @@ def _costs(coefficients, outside, step, rounding, head, nonzero_bits, doubling, 
             error += off * off
             if rounded > 0:
                 count += 1
-                logarithm += logarithms[np.int64(rounded)] if rounded < known else np.log2(rounded)
+                logarithm += logarithms[np.int64(rounded)] if rounded < known else np.float32(np.log2(np.float64(rounded)))
         spent = head + nonzero_bits * count + np.float64(doubling * logarithm)
         total[leaf] = max(outside[leaf] - inside, 0.0) + error + price * spent

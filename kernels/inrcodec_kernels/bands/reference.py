@@ -253,7 +253,8 @@ def leaf_costs(
             inside += exact.astype(np.float64) ** 2
             error += (exact - rounded).astype(np.float64) ** 2
             count += rounded > 0
-            logarithm += np.log2(np.maximum(rounded, 1))
+            # In double precision: single ones differ in the last bit from machine to machine, and from vectors to numbers.
+            logarithm += np.log2(np.maximum(rounded, 1), dtype=np.float64).astype(np.float32)
         spent = head + nonzero_bits * count + (np.float32(doubling) * logarithm).astype(np.float64)
         total[part] = np.maximum(energy[part] / step**2 - inside, 0) + error + price * spent
     return total
