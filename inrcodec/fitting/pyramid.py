@@ -249,10 +249,18 @@ class PyramidFit:
         """Move another fit's networks from now on, beside it."""
         self._networks = other._networks
 
-    def start_at_half(self, steps: int, schedule: Schedule, note: Note) -> None:
+    def start_at_half(self, steps: int, schedule: Schedule, note: Note, taught: bool = False) -> None:
         """Take all levels but one as fine as the signal, and the context model, from a fit of the signal at half its resolution.
 
         There a step costs an eighth; and what coarse levels can say need not be said, and then unlearned, by finer ones.
+
+        Parameters
+        ----------
+        steps : int
+        schedule : Schedule
+        note : callable
+        taught : bool
+            Whether networks have learned from such samples: those of the finest level alone are kept then; otherwise they begin as the next one.
         """
         layout = self.layout
         if len(layout.above) + layout.levels < 3:
@@ -266,7 +274,7 @@ class PyramidFit:
         half.run(steps, None, schedule, note)
         for own, found in zip(self._latents[first:], half._latents, strict=True):
             own.values = found.values
-        self.set_networks(_with(half.context, first, fewer), self.synthesis)
+        self.set_networks(_with(half.context, first, fewer, self.context if taught else None), self.synthesis)
 
     def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note, settle: Settle | None = None) -> None:
         """Descend; the step, and later the price of bits, follow the goal, if there is one.
@@ -458,10 +466,12 @@ def _without(context: Context, levels: int, networks: int) -> Context:
     return others._replace(level_bias=context.level_bias[levels:])
 
 
-def _with(context: Context, levels: int, networks: int) -> Context:
-    """The other way round: the finest levels begin as the next one."""
-    more = Context(*(np.concatenate([values[:1]] * networks + [values]) for values in context))
-    return more._replace(level_bias=np.concatenate([context.level_bias[:levels], context.level_bias]))
+def _with(context: Context, levels: int, networks: int, taught: Context | None) -> Context:
+    """The other way round: the finest levels have what has been taught, or begin as the next one."""
+    first = Context(*(values[:1].repeat(networks, axis=0) for values in context)) if taught is None else taught
+    biases = (context if taught is None else taught).level_bias[:levels]
+    more = Context(*(np.concatenate([own[:networks], values]) for own, values in zip(first, context, strict=True)))
+    return more._replace(level_bias=np.concatenate([biases, context.level_bias]))
 
 
 def _in_steps(samples: np.ndarray, offset: float, step: float) -> Floats:

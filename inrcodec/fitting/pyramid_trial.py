@@ -204,7 +204,7 @@ class Trials:
             samples, self._offset, step, replace(layout, shape=samples.shape), networks or self._networks(layout), self._seed,
             self._backend, self._weights,
         )  # fmt: skip
-        fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None)
+        fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None, taught=networks is not None)
         stored: list[float] = []
         fit.run(self._steps, None, Schedule(), self._note, lambda: stored.append(self._stored(fit)))
         (network_bits,), of_levels, cost = stored, fit.level_bits(fit.rounded), fit.cost()

@@ -37,10 +37,11 @@ from .base import SIZE_WINDOW, Draft, Task
 from .pyramid_networks import StoredNetworks
 
 _SIZES: tuple[tuple[int, tuple[int, int, tuple[int, int]]], ...] = (
-    (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))), (2_500, (1, 8, (8, 4))), (0, (1, 8, (4, 4))),
+    (200_000, (3, 32, (32, 16))), (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))), (2_500, (1, 8, (8, 4))),
+    (0, (1, 8, (4, 4))),
 )  # fmt: skip
-"""Least bytes of a stream for so many networks of the context model, their width, and widths of the synthesis: all take a
-twentieth or so."""
+"""Least bytes of a stream for so many networks of the context model, their width, and widths of the synthesis: they take a
+twentieth or so, and of the largest streams a fiftieth."""
 Parameters = dict[str, NDArray[np.float32]]
 
 _LARGE, _LARGE_SIZE_WINDOW = 1 << 20, 0.97
@@ -174,8 +175,8 @@ class PyramidSystem:
             self.volume, self.offset, step, self.layout, self._networks, seed, backend, self._weights, self._frames
         )
         self.fit.course = self._course
-        steps = task.options.pyramid_steps
-        task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half")))
+        steps, taught = task.options.pyramid_steps, teaches(self.volume.size, self._weights is not None)
+        task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half"), taught))
 
         def settle() -> Goal:
             self._round_networks()

@@ -187,6 +187,23 @@ def test_a_start_at_half_resolution_lowers_the_cost() -> None:
     assert b < a
 
 
+@pytest.mark.parametrize("networks", [1, 2])
+def test_what_the_finest_level_has_been_taught_is_kept(networks: int) -> None:
+    """Its half has no such level; untaught, it begins as the next one."""
+    volume = small()
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8), networks=networks)
+    begun, fits = initial_networks(layout, 1), []
+    for taught in (False, True):
+        fits.append(PyramidFit(volume, 0.0, 30.0, layout, begun, 0, choose("cpu")))
+        fits[-1].start_at_half(STEPS, Schedule(), quiet, taught)
+    anew, kept = (fit.context for fit in fits)
+    alone = networks > 1
+    assert all(np.array_equal(a[0], b[0]) == alone for a, b in zip(kept, begun[0], strict=True) if len(a) == networks)
+    assert np.array_equal(kept.level_bias[0], begun[0].level_bias[0]) and not np.array_equal(kept.level_bias[1], begun[0].level_bias[1])
+    assert all(np.array_equal(a[0], a[1]) for a in anew if len(a) >= 2) or not alone
+    assert all(np.array_equal(a[1:], b[1:]) for a, b in zip(kept, anew, strict=True)), "the others are the half's"
+
+
 def test_two_levels_have_no_half_to_start_from() -> None:
     volume = np.arange(6, dtype=np.int16)
     fit = new_fit(volume, step=1.0)

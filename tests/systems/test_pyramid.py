@@ -201,6 +201,23 @@ def test_shipped_networks_serve_signals_without_lessons(wish: bool | str, sample
     assert bool(name) == bool(parameters) == warm
 
 
+@pytest.mark.parametrize(
+    ("wish", "size", "networks", "context", "synthesis"),
+    [
+        ({}, 300_000, 3, 32, (32, 16)), ({}, 199_000, 1, 24, (16, 16)), ({}, 6_000, 1, 16, (8, 8)), ({}, 100, 1, 8, (4, 4)),
+        ({"networks": 8, "context": 12}, 300_000, 5, 12, (32, 16)), ({"networks": 2, "synthesis": (8, 8)}, 100, 2, 8, (8, 8)),
+    ],
+)  # fmt: skip
+def test_large_streams_have_large_networks(
+    wish: dict[str, Any], size: int, networks: int, context: int, synthesis: tuple[int, int]
+) -> None:
+    system = PyramidSystem.__new__(PyramidSystem)
+    system.options = PyramidOptions(**wish)
+    bare = PyramidLayout((40, 40, 40), ((True, True, True),) * 4)
+    found = system._sized(bare, SimpleNamespace(), Goal(bits=8.0 * size))  # type: ignore[arg-type]
+    assert (found.networks, found.context, found.synthesis) == (networks, context, synthesis)
+
+
 @pytest.fixture(scope="module")
 def volume() -> np.ndarray:
     return scan((9, 13, 12))
