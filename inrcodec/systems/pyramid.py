@@ -175,8 +175,8 @@ class PyramidSystem:
             self.volume, self.offset, step, self.layout, self._networks, seed, backend, self._weights, self._frames
         )
         self.fit.course = self._course
-        steps, taught = task.options.pyramid_steps, teaches(self.volume.size, self._weights is not None)
-        task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half"), taught))
+        steps = task.options.pyramid_steps
+        task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half"), self._teaches))
 
         def settle() -> Goal:
             self._round_networks()
@@ -224,11 +224,16 @@ class PyramidSystem:
         assert goal.error is not None
         return Goal(error=_BELOW * goal.error)
 
+    @property
+    def _teaches(self) -> bool:
+        """Whether a guess's networks have learned from parts of the signal."""
+        return teaches(self.volume.size, self._weights is not None)
+
     def _shipped(self, layout: PyramidLayout) -> tuple[str, Parameters]:
         """Name and parameters of the networks that come with the package for such a signal, to which streams hold differences."""
         wish = self.options.warm_start
         if wish == "auto":
-            wish = not teaches(self.volume.size, self._weights is not None)
+            wish = not self._teaches
         found = first_shipped(layout) if wish else None
         return ("", {}) if found is None else (found.name, found.fitted_to(layout) or {})
 
@@ -332,14 +337,17 @@ class PyramidSystem:
         """Latents that take the fit's bits over `fewer`, or less where no price makes so many of them."""
         wanted, latents = self.fit.bits(self._known[1.0]) / fewer, self._nearest(fewer)
         before = self.fit.bits(latents)
-        found, asked = latents, before - wanted
-        for _ in range(_TRIMS if asked > 0 else 0):
-            found = trimmed(latents, asked, self._stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed)
-            saved = before - self.fit.bits(found)
+        found, saved, asked = latents, 0.0, before - wanted
+        for _ in range(_TRIMS):
             if saved >= before - wanted:
                 break
+            tried = trimmed(latents, asked, self._stream.tiles, self._coder, self.fit.slopes, self._curvature, self._disturbed)
+            now = before - self.fit.bits(tried)
+            # Of small signals at fine steps a change may cost others more than it saves.
+            if now > saved:
+                found, saved = tried, now
             # Changes near each other save less than each alone.
-            asked *= min(max((before - wanted) / max(saved, 1e-9), 1.2), 3.0)
+            asked *= min(max((before - wanted) / max(now, 1e-9), 1.2), 3.0)
         return found
 
     def _nearest(self, fewer: float) -> list[NDArray[np.int32]]:

@@ -184,6 +184,32 @@ def test_what_lies_between_two_prices_is_spliced(fewer: float, answers: float, t
 
 
 @pytest.mark.parametrize(
+    ("saved", "fewer", "found", "tries"),
+    [
+        ([12], 1.01, 988, 1), ([4, 12], 1.01, 988, 2),
+        ([-3, 5, -8, 2], 1.01, 995, 4), ([-3, -5, -8, -9], 1.01, 1000, 4), ([], 1.0, 1000, 0), ([], 0.99, 1000, 0),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_latents_that_take_more_bits_when_single_ones_change_stay(
+    saved: list[int], fewer: float, found: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, asked = PyramidSystem.__new__(PyramidSystem), []
+
+    def changed(latents: int, bits: float, *others: Any) -> int:
+        asked.append(bits)
+        return latents - saved[len(asked) - 1]
+
+    monkeypatch.setattr(module, "trimmed", changed)
+    monkeypatch.setattr(PyramidSystem, "_stream", SimpleNamespace(tiles=None))
+    monkeypatch.setattr(PyramidSystem, "_nearest", lambda self, fewer: 1000)
+    system._known, system._coder, system._curvature, system._disturbed = {1.0: 1000}, None, [], []  # type: ignore[assignment, dict-item]
+    system.fit = SimpleNamespace(bits=lambda latents: float(latents), slopes=None)  # type: ignore[assignment]
+    assert system._changed(fewer) == found
+    assert len(asked) == tries and asked == sorted(asked)
+
+
+@pytest.mark.parametrize(
     ("wish", "samples", "weighted", "warm"),
     [
         ("auto", 1 << 16, False, True),

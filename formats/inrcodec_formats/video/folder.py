@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,10 @@ class FolderSource:
             tally.frames += 1
             frame.pts, frame.duration, frame.time_base = time, end - time, self.time_base
             yield frame
+
+    def doubts(self, times: Sequence[int], last_duration: int) -> Iterator[str]:
+        """None: files have numbers, and a gap in these is an error."""
+        return iter(())
 
     def others(self) -> tuple[tuple[OtherStream, ...], tuple[str, ...]]:
         """Nothing lies beside the pictures."""

@@ -16,7 +16,6 @@ import numpy as np
 from ..errors import ContainerError, FormatError
 from .folder import FolderSource, is_folder_of_frames
 from .header import MAX_FRAMES, ClipHeader
-from .length import room_after, room_inside
 from .planes import Planes, frame_planes, has_alpha, planar_twin
 from .source import FileSource, Tally
 from .streams import OtherStream
@@ -212,17 +211,7 @@ class _Scan:
             yield f"assumed: times of {self._mended} frames, which the file lacks or has out of order"
         if 0 < self._interlaced < len(self._times):
             yield f"assumed: one field order for all frames; {self._interlaced} of {len(self._times)} are interlaced"
-        if isinstance(self._source, FileSource):
-            yield from self._room(self._source)
-
-    def _room(self, source: FileSource) -> Iterator[str]:
-        """Say where frames may be missing: damage to a container may hide some, and demuxers go on after them without a word."""
-        inside = room_inside(self._times)
-        if inside:
-            yield f"assumed: nothing is missing where times leave room for {inside} frame{'s' * (inside > 1)}, by the distance of the others"
-        after = room_after(self._times, self._last_duration, source.time_base, source.stated)
-        if after:
-            yield f"assumed: nothing is missing at the end, {float(after):.2f} s before what the file states"
+        yield from self._source.doubts(self._times, self._last_duration)
 
     def _time(self, frame: Any) -> int:
         last = self._times[-1] if self._times else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from .length import shortfall, stated_length
+from .length import room_after, room_inside, shortfall, stated_length
 from .log import overheard
 from .streams import OtherStream, read_others
 
@@ -84,8 +84,6 @@ class FileSource:
     sample_aspect : Fraction
         Width of a pixel over its height, by the container; 0 when it does not say.
     source_format, codec : str
-    stated : Fraction or None
-        Seconds that the pictures take, as the file says; None where it does not.
     notes : tuple of str
         Lines to show to the user.
 
@@ -103,7 +101,7 @@ class FileSource:
             self.step = max(1, round(1 / (rate * self.time_base))) if rate else 1
             self.field_order = int(stream.codec_context.field_order)
             self.sample_aspect = Fraction(stream.sample_aspect_ratio or 0)
-            self.stated = stated_length(stream.metadata)
+            self._stated = stated_length(stream.metadata)
             name = container.format.name.split(",")[0]
             self.source_format = _OWN_NAMES.get(path.suffix.lower(), _SOURCE_FORMATS.get(name, name))
             self.codec = stream.codec_context.codec.canonical_name
@@ -142,6 +140,21 @@ class FileSource:
                 raise FormatError(
                     f"{self._path.name}: expected a complete clip, found {fault}; {tally.frames} frames could be read, repair it or get a fresh copy"
                 )
+
+    def doubts(self, times: Sequence[int], last_duration: int) -> Iterator[str]:
+        """Lines on where frames may be missing: damage may hide some, and demuxers go on after them without a word.
+
+        Parameters
+        ----------
+        times : sequence of int
+            Of all frames that were found, in units of the time base.
+        last_duration : int
+            Of the last one, 0 if it is not known.
+        """
+        if inside := room_inside(times):
+            yield f"assumed: nothing is missing where times leave room for {inside} frame{'s' * (inside > 1)}, by the distance of the others"
+        if after := room_after(times, last_duration, self.time_base, self._stated):
+            yield f"assumed: nothing is missing at the end, {float(after):.2f} s before what the file states"
 
     def others(self) -> tuple[tuple[OtherStream, ...], tuple[str, ...]]:
         """Read everything but the pictures; see `read_others`."""
