@@ -7,8 +7,9 @@ and transforms along an axis are one product, a block of neighbouring n at a tim
     out[i, j]       += sum_n left[lefts[i] + n] right[rights[j] + n]               (dots)
 
 They are written as LLVM vectors, because a compiled loop over n loads again what 12 registers can hold: the sums of
-4 rows by 3 vectors take 7 loads for 12 multiply-adds, and so run at the rate of the multiply-adds. LLVM makes any width
-of vectors from them, whatever the processor. Every sum of a product is taken in the order of k, wherever a block begins.
+4 rows by 3 vectors take 7 loads for 12 multiply-adds, and so run at the rate of the multiply-adds. With AVX-512 registers
+are twice as many, and twice as long. Every sum of a product is taken in the order of k, wherever a block begins: results
+do not depend on the length. Dot products are sums of `LANES` parts, and do.
 """
 
 from __future__ import annotations
@@ -19,11 +20,23 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
-LANES = 8
+
+def _has_avx512() -> bool:
+    named = config.CPU_FEATURES  # type: ignore[attr-defined]
+    features = codegen.get_host_cpu_features() if named is None else named
+    return "+avx512f" in features.split(",")
+
+
+LANES = 16 if _has_avx512() else 8
 """Numbers of a vector."""
+ROWS = 8 if LANES == 16 else 4
+"""Rows whose sums, by 3 vectors, are as many as there are registers for."""
+LINE = 16
+"""Numbers of a line of the cache. A vector that begins on one, or in the middle, is in one line."""
 
 _VECTOR, _INT, _LANE = ir.VectorType(ir.FloatType(), LANES), ir.IntType(64), ir.IntType(32)
 _ZERO = ir.Constant(_VECTOR, [0.0] * LANES)
@@ -37,6 +50,13 @@ def float32_limits(low: int, high: int) -> tuple[np.float32, np.float32]:
     if int(most) > high:
         most = np.nextafter(most, np.float32(-np.inf))
     return least, most
+
+
+def aligned(size: int) -> NDArray[np.float32]:
+    """Zeros that begin on a line of the cache."""
+    room = np.zeros(size + LINE, np.float32)
+    first = -room.ctypes.data % (LINE * room.itemsize) // room.itemsize
+    return room[first : first + size]
 
 
 class _Writer:

@@ -15,24 +15,26 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..vectors import LANES, product
+from ..vectors import LANES, LINE, ROWS, aligned, product
 from .blocks import lane_dots
 from .frames import BLOCK, VECTORS
 from .layout import Floats
 from .reference import SLOPE
 
 CHANNELS, INPUTS = 4, 3
-"""Rows of a hidden layer, and rows of gradients by inputs, that are made together."""
-SPAN = 10 * BLOCK
+"""Rows of a hidden layer, and rows of gradients by inputs, that are made together at least."""
+SPAN = 240 // BLOCK * BLOCK
 """Positions that go forward and back at a time."""
-ROW = SPAN + 3 * LANES
-"""Pitch of the rows of a span: there is room for shifts by one, and no two rows share their places in the cache."""
+ROW = SPAN + 2 * LINE
+"""Pitch of the rows of a span, an odd number of lines: there is room for shifts by one, and no two rows share their places in the cache."""
 
 _hidden, _gated = product(CHANNELS, VECTORS, "hidden", SLOPE), product(CHANNELS, VECTORS, "gated", SLOPE)
+_hidden_rows, _gated_rows = product(ROWS, VECTORS, "hidden", SLOPE), product(ROWS, VECTORS, "gated", SLOPE)
 _to_inputs = product(INPUTS, VECTORS, "plain")
 _two, _two_added = product(2, VECTORS, "plain"), product(2, VECTORS, "added")
 _one, _one_added = product(1, VECTORS, "plain"), product(1, VECTORS, "added")
 _dots, _dots_of_two, _dots_of_one = lane_dots(CHANNELS, INPUTS), lane_dots(CHANNELS, 2), lane_dots(CHANNELS, 1)
+_dots_of_rows = lane_dots(ROWS, INPUTS)
 
 # Sums may be reordered and contracted; NaN and infinity keep their meaning.
 SUMS = {"contract", "reassoc", "nsz"}
@@ -158,7 +160,7 @@ class Scratch(NamedTuple):
             thin * len(net.in_columns) * LANES, thick * padded(thin, INPUTS) * LANES,
             thick * outs * LANES, len(net.skip_rows) * outs * LANES, thin, thick, outs,
         ]  # fmt: skip
-        values = np.zeros((thin + outs + thick + INPUTS) * ROW + LANES, np.float32)
+        values = aligned((thin + outs + thick + INPUTS) * ROW + LINE)
         sums = [np.zeros(size, np.float32) for size in sizes]
         return cls(values, *rows, *sums)  # type: ignore[arg-type]
 
@@ -178,7 +180,7 @@ class Scratch(NamedTuple):
 @lru_cache(maxsize=64)
 def _rows(thin: int, outs: int, thick: int, groups: int) -> tuple[NDArray[np.int64], ...]:
     """Where the rows in a `Scratch` begin, in its order."""
-    every = np.arange(thin + outs + thick + INPUTS) * ROW + LANES
+    every = np.arange(thin + outs + thick + INPUTS) * ROW + LINE
     rows = [part.copy() for part in np.split(every, np.cumsum([thin, outs, thick]))]
     rows[-1] = np.tile(rows[-1], groups)
     return (*rows, every[: thin + outs].copy(), repeated(every[:thin], INPUTS))
@@ -188,16 +190,24 @@ def _rows(thin: int, outs: int, thick: int, groups: int) -> tuple[NDArray[np.int
 def forward(values, thin, thick, outs, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
     """Outputs of a span without their biases, and both hidden layers."""
     for p in range(0, span, BLOCK):
-        for m in range(0, len(thin), CHANNELS):
-            _hidden(values, thin, p, net.first, net.first_bias, m, inputs, net.ins, at + p)
-        for m in range(0, len(thick), CHANNELS):
-            _hidden(values, thick, p, net.second, net.second_bias, m, values, thin, p)
+        _layer(values, thin, p, net.first, net.first_bias, inputs, net.ins, at + p)
+        _layer(values, thick, p, net.second, net.second_bias, values, thin, p)
         if len(outs) == 2:
             _two(values, outs, p, net.last, unused, 0, values, thick, p)
             _two_added(values, outs, p, net.skip, unused, 0, inputs, net.skips, at + p)
         else:
             _one(values, outs, p, net.last, unused, 0, values, thick, p)
             _one_added(values, outs, p, net.skip, unused, 0, inputs, net.skips, at + p)
+
+
+@njit(nogil=True, cache=True)
+def _layer(out, outs, to, matrix, bias, inputs, ins, at):  # type: ignore[no-untyped-def]
+    """A block of a hidden layer."""
+    together = len(outs) // ROWS * ROWS
+    for m in range(0, together, ROWS):
+        _hidden_rows(out, outs, to, matrix, bias, m, inputs, ins, at)
+    for m in range(together, len(outs), CHANNELS):
+        _hidden(out, outs, to, matrix, bias, m, inputs, ins, at)
 
 
 @njit(nogil=True, cache=True)
@@ -222,15 +232,21 @@ def back(scratch, unused, inputs, gradient, at, net, span, count):  # type: igno
 @njit(nogil=True, cache=True)
 def _gate(out, outs, matrix, unused, gradient, ins, span):  # type: ignore[no-untyped-def]
     """Put the gradient of a hidden layer, before its leaky ReLU, in the place of its results."""
+    together = len(outs) // ROWS * ROWS
     for p in range(0, span, BLOCK):
-        for m in range(0, len(outs), CHANNELS):
+        for m in range(0, together, ROWS):
+            _gated_rows(out, outs, p, matrix, unused, m, gradient, ins, p)
+        for m in range(together, len(outs), CHANNELS):
             _gated(out, outs, p, matrix, unused, m, gradient, ins, p)
 
 
 @njit(nogil=True, cache=True)
 def _add_dots(out, left, lefts, right, rights, at, span):  # type: ignore[no-untyped-def]
-    for i in range(0, len(lefts), CHANNELS):
-        for j in range(0, len(rights), INPUTS):
+    together = len(lefts) // ROWS * ROWS
+    for j in range(0, len(rights), INPUTS):
+        for i in range(0, together, ROWS):
+            _dots_of_rows(out, len(rights), left, lefts, i, 0, right, rights, j, at, span)
+        for i in range(together, len(lefts), CHANNELS):
             _dots(out, len(rights), left, lefts, i, 0, right, rights, j, at, span)
 
 
