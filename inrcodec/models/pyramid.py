@@ -109,6 +109,8 @@ class PyramidLayout:
         For each lattice between the signal and the finest level: the axes along which it, or that level, has half of what is above it.
     networks : int
         Of the context model, 1 to the number of levels: the first ones serve a level each, the last one all coarser levels too.
+    apart : bool
+        Whether the synthesis sees samples as far from each other as latents of the finest level are; else, as in older streams, neighbours.
     """
 
     shape: tuple[int, ...]
@@ -117,6 +119,7 @@ class PyramidLayout:
     synthesis: tuple[int, int] = (16, 16)
     above: tuple[Flags, ...] = ()
     networks: int = 1
+    apart: bool = False
 
     @property
     def ndim(self) -> int:
@@ -133,7 +136,8 @@ class PyramidLayout:
         """The layout as the kernels take it: four axes."""
         missing = AXES - self.ndim
         above, halved = (tuple((False,) * missing + flags for flags in steps) for steps in (self.above, self.halved))
-        return Layout((1,) * missing + self.shape, halved, above)  # type: ignore[arg-type]
+        distances = self.strides[0] if self.apart else (1,) * self.ndim
+        return Layout((1,) * missing + self.shape, halved, above, (1,) * missing + distances)  # type: ignore[arg-type]
 
     @property
     def coarser(self) -> PyramidLayout:

@@ -21,8 +21,8 @@ from ..models.shipped import shipped
 from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
 
-VERSIONS = range(4)
-"""Of TREE: 3 where the context model has several networks, else 2; before it 0, or 1 where the finest level is coarser than the signal."""
+VERSIONS = range(5)
+"""Of TREE: 4 where the finest level is coarser than the signal, else 3 where the context model has several networks, else 2; before it 0 and 1."""
 MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
 MAX_TILE = 1 << 24
 """Most latents of a tile: a single sample takes a few whole tiles to decode."""
@@ -31,6 +31,8 @@ LARGEST_PARAMETER = 1024.0
 _NAME = 4
 """Bytes of the name of shipped networks."""
 _FIXED = struct.Struct("<BBBBBBfiii")
+_FURTHER = 3
+"""Most bytes behind those: as many as the version says."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ class PyramidStream:
         version, further = (0, b"") if not absent else (1, bytes([absent]))
         if self.precision != COARSE:
             version, further = 2, bytes([absent, self.precision.hidden_bits])
-        if layout.networks > 1:
-            assert self.precision in FINE, "older streams have one network"
-            version, further = 3, bytes([absent, self.precision.hidden_bits, layout.networks])
+        if layout.networks > 1 or (layout.apart and absent):
+            assert self.precision in FINE, "older streams have one network, whose taps are neighbours"
+            version = 4 if layout.apart and absent else 3
+            further = bytes([absent, self.precision.hidden_bits, layout.networks])
         fixed = _FIXED.pack(
             version, layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
         )
@@ -104,20 +107,21 @@ class PyramidStream:
         if version not in VERSIONS:
             raise ContainerError(f"expected version {VERSIONS[-1]} of TREE or an older one, found {version}; get a newer inrcodec")
         # A byte that is not there stands for one that cannot be.
-        known, rest = data[_FIXED.size : _FIXED.size + version].ljust(version, b"\xff"), data[_FIXED.size + version :]
+        count = min(version, _FURTHER)
+        known, rest = data[_FIXED.size : _FIXED.size + count].ljust(count, b"\xff"), data[_FIXED.size + count :]
         absent = known[0] if version else 0
         precision = COARSE if version < 2 else FINE[0]._replace(hidden_bits=known[1])
-        count = 1 if version < 3 else known[2]
+        networks = 1 if version < 3 else known[2]
         flags, further = rest[: absent + levels - 1], rest[absent + levels - 1 :]
-        sound = 1 <= levels <= MAX_LEVELS - absent and absent <= MOST_ABOVE and (version != 1 or absent > 0)
+        sound = 1 <= levels <= MAX_LEVELS - absent and absent <= MOST_ABOVE and (version not in (1, 4) or absent > 0)
         sound = sound and precision in (COARSE, *FINE) and len(flags) == absent + levels - 1 and all(b < 1 << len(shape) for b in flags)
-        sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0) and (version < 3 or 1 < count <= levels)
+        sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0) and (2 if version == 3 else 1) <= networks <= levels
         if not sound or any(w % 4 or not 4 <= w <= MAX_WIDTH for w in (context, s1, s2)):
             raise ContainerError("expected a known kind of pyramid, found impossible values in TREE; get a fresh copy of the file")
         if not 0 < step <= MAX_STEP or low > high:
             raise ContainerError("expected a step and a range of samples, found impossible ones; get a fresh copy of the file")
         halved = tuple(tuple(bool(b >> axis & 1) for axis in range(len(shape))) for b in flags)
-        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent], count)
+        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent], networks, version == 4)
         offsets = struct.unpack(f"<{len(further) // 4}i", further)
         stream = cls(layout, edge + 1, step, offset, low, high, offsets, precision)
         found = sum(math.prod(stream.tiles.grid(level)) for level in range(levels))

@@ -129,7 +129,7 @@ class PyramidSystem:
     def _guessed(self, halved: tuple[Flags, ...], goal: Goal) -> Guess:
         """Where to begin."""
         known = pyramid_start.Differences(self.volume, self.offset, PyramidLayout(self.volume.shape, halved), self._weights)
-        full, options = self._sized(PyramidLayout(self.volume.shape, halved), known, goal), self.task.options
+        full, options = self._sized(PyramidLayout(self.volume.shape, halved, apart=True), known, goal), self.task.options
         trials = Trials(
             self.volume, self.offset, known, full, self._first_networks, self._stored_bits,
             lambda layout: self._first_goal(goal, layout), options.pyramid_steps, options.seed, self.backend, self._weights,

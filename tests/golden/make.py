@@ -48,6 +48,9 @@ CASES: dict[str, tuple[np.ndarray | Signal, dict[str, object]]] = {
     "pyramid_fine_above": (
         tissue((24, 33, 40)), {"bits_per_voxel": 0.4, "method": "pyramid", "pyramid": replace(SMALL, above=1)},
     ),
+    "pyramid_apart": (
+        tissue((24, 33, 40)), {"bits_per_voxel": 0.4, "method": "pyramid", "pyramid": replace(SMALL, above=1)},
+    ),
     "pyramid_networks": (
         tissue((24, 33, 40)), {"bits_per_voxel": 0.6, "method": "pyramid", "pyramid": replace(SMALL, networks=2)},
     ),

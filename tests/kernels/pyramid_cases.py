@@ -25,7 +25,8 @@ INSENSITIVE = 5e-6
 """Rounding what goes into a case changes what comes out by less than this."""
 YES, NO = True, False
 
-# Odd extents, absent axes, axes of extent 1 on coarse levels, axes that are not halved, no latents on the finest lattices, more slabs than one.
+# Odd extents, absent axes, axes of extent 1 on coarse levels, axes that are not halved, no latents on the finest lattices, more slabs than one,
+# taps that are no neighbours, some farther from each other than the signal is long.
 LAYOUTS = [
     Layout((1, 9, 10, 13), ((NO, YES, YES, YES),) * 2),
     Layout((3, 5, 6, 7), ((YES, YES, YES, YES), (NO, YES, NO, YES))),
@@ -39,6 +40,10 @@ LAYOUTS = [
     Layout((1, 5, 9, 12), ((NO, NO, YES, YES),), ((NO, YES, YES, YES),)),
     Layout((2, 3, 7, 8), (), ((NO, NO, YES, YES), (YES, YES, YES, NO))),
     Layout((1, 1, 13, 11), ((NO, NO, YES, YES),) * 2, ((NO, NO, YES, YES),)),
+    Layout((1, 5, 9, 12), ((NO, NO, YES, YES),), ((NO, YES, YES, YES),), (1, 2, 2, 2)),
+    Layout((2, 3, 7, 8), (), ((NO, NO, YES, YES), (YES, YES, YES, NO)), (2, 2, 4, 2)),
+    Layout((1, 1, 1, 9), ((NO, NO, NO, YES),), (), (1, 1, 1, 3)),
+    Layout((1, 41, 41, 43), ((NO, YES, YES, YES),), ((NO, YES, YES, YES),) * 2, (1, 4, 4, 4)),
 ]
 SMALL = [layout for layout in LAYOUTS if math.prod(layout.shape) < 2000]
 
@@ -49,7 +54,7 @@ def slow_where_large(layouts: Iterable[Layout], samples: int = 800) -> list[Any]
 
 
 def name(layout: Layout) -> str:
-    return "x".join(map(str, layout.shape)) + f"_above{len(layout.above)}" * bool(layout.above)
+    return "x".join(map(str, layout.shape)) + f"_above{len(layout.above)}" * bool(layout.above) + f"_apart{max(layout.apart)}" * (max(layout.apart) > 1)
 
 
 def fresh() -> np.random.Generator:

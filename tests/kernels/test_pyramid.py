@@ -146,12 +146,12 @@ def test_calls_that_share_a_workspace_are_as_those_that_do_not(layout: Layout) -
                 assert all(np.array_equal(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize("layout", [LAYOUTS[7], LAYOUTS[8]], ids=name)
+@pytest.mark.parametrize("layout", [LAYOUTS[7], LAYOUTS[8], LAYOUTS[-1]], ids=name)
 def test_threads_do_not_alter_results(layout: Layout) -> None:
     random, threads = fresh(), torch.get_num_threads()
     ys, p, q = latents(random, layout), context(random, layout), synthesis(random, layout)
     target, found = single(random.normal(size=layout.shape)), []
-    assert len(slabs(Frame.of(layout, layout.shape), ((0, 0, 0, 0), layout.shape))) > 2
+    assert all(len(slabs(Frame.of(layout.shape, ring), ((0, 0, 0, 0), layout.shape))) > 2 for ring in (layout.next, layout.reach))
     for count in (1, 3):
         torch.set_num_threads(count)
         try:

@@ -64,6 +64,15 @@ def test_first_networks_have_the_shapes_and_the_count_of_the_layout(name: str) -
     assert not any(v.any() for n, v in parameters.items() if n.endswith("bias") and n != "context.last_bias")
 
 
+def test_taps_are_as_far_apart_as_latents_of_the_finest_level() -> None:
+    full = PyramidLayout((9, 20, 20), ((False, True, True), (True, True, True), (True, True, True)), apart=True)
+    layouts = full, full.without_finest, full.without_finest.without_finest
+    assert [layout.kernel.apart for layout in layouts] == [(1, 1, 1, 1), (1, 1, 2, 2), (1, 2, 4, 4)]
+    # The same taps, seen at half the resolution.
+    assert layouts[2].coarser.kernel.apart == (1, 2, 2, 2)
+    assert all(replace(layout, apart=False).kernel.apart == (1, 1, 1, 1) for layout in layouts)
+
+
 def test_first_networks_follow_the_seed() -> None:
     layout = PyramidLayout((9, 9), flags(2, 3))
     one, same, other = (joined(*initial_networks(layout, seed)) for seed in (0, 0, 1))

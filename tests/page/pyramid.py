@@ -34,6 +34,7 @@ class Pyramid:
     g: int  # units of a latent
     bits: int  # of a hidden number
     networks: int  # of the context model
+    apart: Index  # taps of the synthesis
 
     @property
     def lattices(self) -> list[Index]:
@@ -57,12 +58,12 @@ class Pyramid:
 def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     fields = Bytes(body)
     version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
-    assert version in range(4)
+    assert version in range(5)
     bare, missing = fields.take(1)[0] if version else 0, 4 - len(shape)
-    assert bare <= 2 and (bare or version != 1)
+    assert bare <= 2 and (bare or version not in (1, 4))
     g, bits = (16, fields.take(1)[0]) if version >= 2 else (8, 11)
-    networks = fields.take(1)[0] if version == 3 else 1
-    assert 11 <= bits <= 14 and (version < 3 or 2 <= networks <= levels)
+    networks = fields.take(1)[0] if version >= 3 else 1
+    assert 11 <= bits <= 14 and (2 if version == 3 else 1) <= networks <= levels
     halved = [
         (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape)))
         for b in fields.fields(f"{bare + levels - 1}B")
@@ -73,7 +74,8 @@ def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     grids = [(1,) * missing + shape]
     for axes in halved:
         grids.append(tuple(-(-n // 2) if half else n for n, half in zip(grids[-1], axes, strict=True)))
-    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits, networks)
+    apart = tuple(2 ** sum(axes[a] for axes in halved[:bare]) if version == 4 else 1 for a in range(4))
+    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits, networks, apart)
 
 
 def unit(axis: int, step: int) -> Index:
@@ -281,9 +283,10 @@ def synthesised(latents: list[np.ndarray], tree: Pyramid, w: dict[str, np.ndarra
         channels.append(c)
     shape, x = tree.grids[0], []
     for k, c in enumerate(channels[:2]):
-        padded = np.pad(c, 1, mode="edge") if tree.bare + k else np.pad(c, 1)
+        rings = [(d, d) for d in tree.apart]
+        padded = np.pad(c, rings, mode="edge") if tree.bare + k else np.pad(c, rings)
         for tap in near_taps(tree.present):
-            x.append(padded[tuple(slice(1 + t, 1 + t + n) for t, n in zip(tap, shape, strict=True))])
+            x.append(padded[tuple(slice(d + d * t, d + d * t + n) for t, d, n in zip(tap, tree.apart, shape, strict=True))])
     x = np.stack([*x, *channels[2:]], axis=-1)
     for layer in ("first", "second"):
         v = x @ w[layer] + w[f"{layer} bias"]

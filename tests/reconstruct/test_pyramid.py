@@ -24,15 +24,16 @@ from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.pyramid import Synthesis, reference
 from pyramid_streams import ABOVE, SHAPES, Made, flags, made, quantised
 
-NAMES = [*SHAPES, *ABOVE]
+TAPS_APART = ", taps apart"
+NAMES = [*SHAPES, *ABOVE, *(name + TAPS_APART for name in ABOVE)]
 every_shape = pytest.mark.parametrize("name", NAMES)
 
 
 @cache
 def stream(name: str, edge: int = 4) -> Made:
-    if name in ABOVE:
-        shape, halved, above = ABOVE[name]
-        return made(shape, halved, edge, above=above)
+    if (alone := name.removesuffix(TAPS_APART)) in ABOVE:
+        shape, halved, above = ABOVE[alone]
+        return made(shape, halved, edge, above=above, apart=alone != name)
     shape, halved = SHAPES[name]
     return made(shape, halved, edge, networks=min(2, len(halved) + 1))
 

@@ -1,4 +1,4 @@
-"""Lattices in memory as the loops want them: flat, with a ring of one sample, so that a tap is a shift."""
+"""Lattices in memory as the loops want them: flat, with a ring as wide as taps reach, so that a tap is a shift."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Frame(NamedTuple):
     extents : tuple of 4 int
         Of the box.
     ring : tuple of 4 int
-        Samples before and after the box along every axis: 1, or 0 where the signal has no such axis.
+        Samples before and after the box along every axis, 0 where the signal has no such axis.
     strides : tuple of 4 int
     first : int
         Where the first sample lies.
@@ -42,14 +42,13 @@ class Frame(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, layout: Layout, extents: Sequence[int]) -> Frame:
-        """The frame of a box."""
+    def of(cls, extents: Sequence[int], ring: Place) -> Frame:
+        """The frame of a box, `Layout.next` or `Layout.reach` around it."""
         t, z, y, x = extents
-        ring = tuple(int(a in layout.present) for a in range(4))
         outer = [n + 2 * r for n, r in zip((t, z, y, x), ring, strict=True)]
         strides = (math.prod(outer[1:]), outer[2] * outer[3], outer[3], 1)
         first = sum(r * s for r, s in zip(ring, strides, strict=True))
-        return cls((t, z, y, x), (ring[0], ring[1], ring[2], ring[3]), strides, first, math.prod(outer) + 2 * BLOCK)
+        return cls((t, z, y, x), ring, strides, first, math.prod(outer) + 2 * BLOCK)
 
     @classmethod
     def bare(cls, extents: Sequence[int]) -> Frame:
@@ -73,19 +72,19 @@ class Frame(NamedTuple):
     def repeat_edge(self, flat: Floats) -> None:
         """Write the ring: every sample of it is that of the edge."""
         ringed = self.ringed(flat)
-        for axis in range(4):
-            if self.ring[axis]:
+        for axis, r in enumerate(self.ring):
+            if r:
                 along = np.moveaxis(ringed, axis, 0)
-                along[0], along[-1] = along[1], along[-2]
+                along[:r], along[-r:] = along[r], along[-r - 1]
 
     def fold_edge(self, flat: Floats) -> None:
         """Adjoint of `repeat_edge`: gradients of the ring are those of the edge."""
         ringed = self.ringed(flat)
-        for axis in range(4):
-            if self.ring[axis]:
-                along = np.moveaxis(ringed, axis, 0)
-                along[1] += along[0]
-                along[-2] += along[-1]
+        for axis, r in enumerate(self.ring):
+            along = np.moveaxis(ringed, axis, 0)
+            for place in range(r):
+                along[r] += along[place]
+                along[-r - 1] += along[-place - 1]
 
 
 class Slab(NamedTuple):
@@ -107,13 +106,13 @@ class Slab(NamedTuple):
 
 
 def slabs(frame: Frame, box: Box) -> list[Slab]:
-    """Cut a box of a frame into slabs of two planes or more, however many threads there are.
+    """Cut a box of a frame into slabs, however many threads there are: what two slabs reach of the one between them does not overlap.
 
     Planes are cut along z with all of t, lines along y where there is one plane, else samples along x.
     """
     (_, *start), extents = box[0], [b - a for a, b in zip(*box, strict=True)]
     axis = next((a for a in (1, 2) if extents[a] > 1), 3)
-    units = max(2, -(-SLAB // (extents[0] * frame.strides[axis])))
+    units = max(2 * frame.ring[axis], -(-SLAB // (extents[0] * frame.strides[axis])), 1)
     found = []
     for low in range(0, extents[axis], units):
         count = min(units, extents[axis] - low)
@@ -158,8 +157,8 @@ class Weights(NamedTuple):
     def of(cls, weights: Floats | None, layout: Layout) -> Weights:
         """Arrange weights of extents 1 or those of the signal."""
         if weights is None:
-            return cls(np.zeros(0, np.float32), Frame.of(layout, layout.shape), (0, 0))
-        frame = Frame.of(layout, (*weights.shape[:2], *layout.shape[2:]))
+            return cls(np.zeros(0, np.float32), Frame.of(layout.shape, layout.reach), (0, 0))
+        frame = Frame.of((*weights.shape[:2], *layout.shape[2:]), layout.reach)
         flat = np.zeros(frame.size, np.float32)
         frame.inside(flat)[...] = weights
         t, z = (0 if n == 1 else s for n, s in zip(weights.shape[:2], frame.strides[:2], strict=True))

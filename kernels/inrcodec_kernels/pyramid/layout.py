@@ -40,22 +40,27 @@ class Layout:
     above : tuple of tuples of 4 bool
         Axes that are halved from the signal to level 0, once for each tuple: lattices that would be finer hold no latents. Without
         any, level 0 is as fine as the signal.
+    apart : tuple of 4 int
+        Samples between the synthesis's neighbouring taps.
 
     Raises
     ------
     ValueError
-        If an extent is not positive, or there are too many levels.
+        If an extent or a distance is not positive, or there are too many levels.
     """
 
     shape: Place
     halved: tuple[Flags, ...]
     above: tuple[Flags, ...] = ()
+    apart: Place = (1, 1, 1, 1)
 
     def __post_init__(self) -> None:
         if len(self.shape) != AXES or min(self.shape) < 1:
             raise ValueError(
                 f"expected {AXES} positive extents, found {self.shape}; give missing leading axes extent 1"
             )
+        if len(self.apart) != AXES or min(self.apart) < 1:
+            raise ValueError(f"expected {AXES} positive distances of taps, found {self.apart}; neighbours are 1 apart")
         steps = self.above + self.halved
         if len(steps) >= MOST_LEVELS or any(len(axes) != AXES for axes in steps):
             raise ValueError(f"expected at most {MOST_LEVELS} levels with {AXES} axes, found {steps}; halve less often")
@@ -68,7 +73,7 @@ class Layout:
     @property
     def whole(self) -> Layout:
         """The same with latents on every lattice from that of the signal on: level k is its level ``k + len(above)``."""
-        return Layout(self.shape, self.above + self.halved)
+        return Layout(self.shape, self.above + self.halved, (), self.apart)
 
     @cached_property
     def shapes(self) -> tuple[Place, ...]:
@@ -96,9 +101,19 @@ class Layout:
 
     @cached_property
     def near(self) -> tuple[Place, ...]:
-        """Taps of the synthesis on channels 0 and 1: the block of 3 x 3 x 3 in raster order, then t - 1 and t + 1."""
+        """Taps of the synthesis on channels 0 and 1: a block of 3 x 3 x 3 in raster order, then before and after along t."""
         along = [(-1, 0, 0, 0), (1, 0, 0, 0)] if 0 in self.present else []
-        return (*self._block, *map(place_of, along))
+        return tuple(place_of(s * d for s, d in zip(tap, self.apart, strict=True)) for tap in (*self._block, *along))
+
+    @property
+    def next(self) -> Place:
+        """How far the context model's taps reach along each axis."""
+        return place_of(int(a in self.present) for a in range(AXES))
+
+    @property
+    def reach(self) -> Place:
+        """How far the synthesis's taps reach along each axis."""
+        return place_of(d * one for d, one in zip(self.apart, self.next, strict=True))
 
     @property
     def context_inputs(self) -> int:
@@ -233,8 +248,8 @@ def needed_of_all(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> 
         raise ValueError(
             f"expected a box of samples within {layout.shape}, found {start} to {stop}; cut it to the signal"
         )
-    # Channel 0 is seen one sample further, and so is channel 1 before it is upsampled.
-    spans = [(max(0, a - 1), min(n, b + 1)) for a, b, n in axes]
+    # Channels 0 and 1 are seen as far around as taps reach.
+    spans = [(max(0, a - r), min(n, b + r)) for (a, b, n), r in zip(axes, layout.reach, strict=True)]
     found = [spans]
     for axes_halved, shape in zip(layout.above + layout.halved, layout.whole.shapes[1:], strict=True):
         spans = [_reach(*span, n) if half else span for span, n, half in zip(spans, shape, axes_halved, strict=True)]

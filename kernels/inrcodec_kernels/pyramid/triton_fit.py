@@ -9,29 +9,29 @@ import torch
 from torch import Tensor
 
 from ..recorded import constant
-from .layout import AXES, CENTRE, Context, Layout, Synthesis, place_of
+from .layout import AXES, CENTRE, Context, Layout, Place, Synthesis, place_of
 from .reference import LINEAR
 from .triton_gradients import differentiated
 from .triton_network import Net
-from .triton_synthesis import centres, channels_of, ring, taps
+from .triton_synthesis import centres, channels_of, taps
 from .triton_upsampling import downsampled, upsampled
 
 
-def _inside(values: Tensor, layout: Layout) -> Tensor:
+def _inside(values: Tensor, ring: Place) -> Tensor:
     """Without the ring; the last four axes."""
-    for axis, (r, n) in enumerate(zip(ring(layout), values.shape[-AXES:], strict=True)):
+    for axis, (r, n) in enumerate(zip(ring, values.shape[-AXES:], strict=True)):
         values = values.narrow(axis - AXES, r, n - 2 * r)
     return values
 
 
-def _folded(gradients: Tensor, layout: Layout) -> Tensor:
+def _folded(gradients: Tensor, ring: Place) -> Tensor:
     """Without the ring, whose values repeat the edge: their gradients are the edge's."""
-    for axis in layout.present:
+    for axis, (r, n) in enumerate(zip(ring, gradients.shape[-AXES:], strict=True)):
         axis -= AXES
-        n = gradients.shape[axis]
-        gradients.narrow(axis, 1, 1).add_(gradients.narrow(axis, 0, 1))
-        gradients.narrow(axis, n - 2, 1).add_(gradients.narrow(axis, n - 1, 1))
-    return _inside(gradients, layout)
+        for place in range(r):
+            gradients.narrow(axis, r, 1).add_(gradients.narrow(axis, place, 1))
+            gradients.narrow(axis, n - r - 1, 1).add_(gradients.narrow(axis, n - place - 1, 1))
+    return _inside(gradients, ring)
 
 
 def rate(
@@ -65,7 +65,7 @@ def rate(
     found = []
     for k, (own, seen) in enumerate(zip(latents, inputs, strict=True)):
         net = Net(*context.of_level(k))  # type: ignore[arg-type]
-        found.append(differentiated(seen, own.contiguous(), net, places, layout, least))
+        found.append(differentiated(seen, own.contiguous(), net, places, layout.next, least))
     bits, gradients, sums = zip(*found, strict=True)
     whole = Context.of_levels(sums, context.networks, torch.stack)  # type: ignore[arg-type]
     of_context = Context(*(part.float() for part in whole))  # type: ignore[attr-defined]
@@ -74,13 +74,13 @@ def rate(
 
 def _context_inputs(latents: Sequence[Tensor], linear: Tensor, layout: Layout) -> list[Tensor]:
     """For every level its latents, U and V with a ring: 0 around latents, else the edge."""
-    around, found = ring(layout), list[Tensor]()
+    around, found = layout.next, list[Tensor]()
     for k in reversed(range(layout.levels)):
         shape = layout.shapes[k]
         ringed = latents[k].new_zeros(3, *(n + 2 * r for n, r in zip(shape, around, strict=True)))
-        _inside(ringed[0], layout).copy_(latents[k])
+        _inside(ringed[0], around).copy_(latents[k])
         if found:
-            sources = [latents[k + 1], _inside(found[0][1], layout)][: layout.levels - 1 - k]
+            sources = [latents[k + 1], _inside(found[0][1], around)][: layout.levels - 1 - k]
             stop = place_of(n + r for n, r in zip(shape, around, strict=True))
             box = place_of(-r for r in around), stop
             ringed[1 : 1 + len(sources)] = upsampled(torch.stack(sources), k, linear, layout, CENTRE, box)
@@ -90,10 +90,10 @@ def _context_inputs(latents: Sequence[Tensor], linear: Tensor, layout: Layout) -
 
 def _context_adjoint(gradients: Sequence[Tensor], linear: Tensor, layout: Layout) -> list[Tensor]:
     """Adjoint of `_context_inputs`; what it is given is changed."""
-    found = [_inside(levels[0], layout).clone() for levels in gradients]
+    found = [_inside(levels[0], layout.next).clone() for levels in gradients]
     from_finer: Tensor | None = None
     for k in range(layout.levels - 1):
-        given = _folded(gradients[k][1:], layout).contiguous()
+        given = _folded(gradients[k][1:], layout.next).contiguous()
         if from_finer is not None:
             given[0] += from_finer
         back, _ = downsampled(given, k, linear, layout)
@@ -135,7 +135,7 @@ def distortion(
     middle = centres(layout, gains.device)
     skip = torch.zeros(len(first), device=gains.device).index_copy(0, middle, skips)
     net = Net(first, first_bias, second, second_bias, last[:, None], last_bias.reshape(1), skip[:, None])
-    squares, gradients, sums = differentiated(inputs, target.contiguous(), net, taps(layout), layout, None, weights)
+    squares, gradients, sums = differentiated(inputs, target.contiguous(), net, taps(layout), layout.reach, None, weights)
     by_scaled, of_filters = _channels_adjoint(gradients, sources, filters, layout)
     of_gains = torch.stack([(own.double() * by).sum() for own, by in zip(latents, by_scaled, strict=True)])
     of_skips = sums.skip[:, 0].index_select(0, middle)
@@ -150,9 +150,9 @@ def _channels_adjoint(
 ) -> tuple[list[Tensor], Tensor]:
     """Gradients by the scaled latents and by the filters; `gradients` is changed."""
     whole, absent = layout.whole, len(layout.above)
-    found = [] if absent else [_inside(gradients[0], layout).contiguous()]
+    found = [] if absent else [_inside(gradients[0], layout.reach).contiguous()]
     of_filters = torch.zeros(filters.shape, dtype=torch.float64, device=filters.device)
-    given = _folded(gradients[0 if absent else 1 :], layout)
+    given = _folded(gradients[0 if absent else 1 :], layout.reach)
     for j, source in enumerate(sources):
         given, of_taps = downsampled(given.contiguous(), j, filters[j], whole, source)
         assert of_taps is not None

@@ -18,9 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..recorded import constant
-from .layout import CENTRE, Layout, Place
+from .layout import CENTRE, Place
 from .triton_network import LEAST_EDGE, Net, network_kernel
-from .triton_synthesis import pitches, ring, shifts
+from .triton_synthesis import pitches, shifts
 from .triton_upsampling import on
 
 TILE = 64
@@ -79,7 +79,7 @@ def gather_kernel(by_inputs, gradients, number, shift, ends, begin, end, low, hi
 
 
 def differentiated(
-    inputs: Tensor, target: Tensor, net: Net, places: Sequence[tuple[int, Place]], layout: Layout, least: float | None,
+    inputs: Tensor, target: Tensor, net: Net, places: Sequence[tuple[int, Place]], ring: Place, least: float | None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Net]:
     """Run a network at all sites of a level.
@@ -92,7 +92,8 @@ def differentiated(
     net : Net
     places : sequence of (channel, offset)
         Of every input.
-    layout : Layout
+    ring : tuple of 4 int
+        What the inputs have around the target along each axis.
     least : float or None
         For a rate; without, it is a distortion.
     weights : Tensor, shape (extents,) or 1 along some axes, optional
@@ -136,7 +137,7 @@ def differentiated(
         with on(inputs):
             network_kernel[(len(totals),)](
                 inputs, shift, target, counted, *packed, by_inputs, hidden, totals, begin, end, len(places),
-                *extents, *ring(layout), *counted.stride(), width, thick, 0.0 if least is None else float(least), span,
+                *extents, *ring, *counted.stride(), width, thick, 0.0 if least is None else float(least), span,
                 *packed[0].shape, packed[2].shape[1], is_rate, weights is not None, TILE, PRECISION, num_warps=WARPS,
             )  # fmt: skip
             gather_kernel[(triton.cdiv(high - low, PART), len(inputs))](

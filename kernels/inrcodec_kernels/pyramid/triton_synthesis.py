@@ -88,11 +88,6 @@ def centres(layout: Layout, device: torch.device) -> Tensor:
     return constant(tuple(places.index((channel, CENTRE)) for channel in range(layout.levels)), torch.int64, device)
 
 
-def ring(layout: Layout) -> Place:
-    """What a window has around its box along each axis, so that every tap is a shift."""
-    return place_of(int(axis in layout.present) for axis in range(AXES))
-
-
 def shifts(places: Sequence[tuple[int, Place]], extents: Sequence[int], length: int, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Distances of taps in an array of channels of some extents, padded with zeros to a length."""
     pitch, whole = pitches(extents), math.prod(extents)
@@ -162,7 +157,7 @@ def channels_of(
     list of A + K - 1 Tensor
         For every coarser lattice, the finest first, the channels of the levels from there on.
     """
-    whole, absent, boxes, around = layout.whole, len(layout.above), needed_of_all(layout, *box), ring(layout)
+    whole, absent, boxes, around = layout.whole, len(layout.above), needed_of_all(layout, *box), layout.reach
     window = (
         place_of(a - r for a, r in zip(box[0], around, strict=True)),
         place_of(b + r for b, r in zip(box[1], around, strict=True)),
@@ -227,13 +222,13 @@ def synthesise_box(
     Raises
     ------
     ValueError
-        If the dtype is another, or if the box, with one more sample on every side, has 2^31 or more.
+        If the dtype is another, or if the box, with what taps see around it, has 2^31 samples or more.
     """
     if dtype not in (torch.float32, *INTEGERS):
         raise ValueError(f"expected samples of float32 or up to 32-bit integers, found {dtype}; convert them later")
     shape = [b - a for a, b in zip(*box, strict=True)]
     count = math.prod(shape)
-    if math.prod(n + 2 for n in shape) >= 1 << 31:
+    if math.prod(n + 2 * r for n, r in zip(shape, layout.reach, strict=True)) >= 1 << 31:
         raise ValueError(f"expected fewer than 2^31 samples with a ring, found a box of {shape}; take several boxes")
     channels, _ = channels_of(latents, origins, synthesis.gains, synthesis.filters, layout, box)
     extents, out = channels.shape[1:], torch.empty(shape, dtype=dtype, device=channels.device)
@@ -244,7 +239,7 @@ def synthesise_box(
     with on(out):
         synthesis_kernel[(triton.cdiv(count, TILE),)](
             channels, shift, *synthesis[2:], out, unsound, float(step), float(offset), *map(int, limits), count,
-            int(np.dot(ring(layout), pitch)), *shape[1:], *pitch[:3], len(synthesis.first),
+            int(np.dot(layout.reach, pitch)), *shape[1:], *pitch[:3], len(synthesis.first),
             inputs, synthesis.second.shape[1], TILE, SLOPE, LARGEST, dtype in INTEGERS, num_warps=WARPS,
         )  # fmt: skip
     return out
