@@ -37,6 +37,8 @@ _LEAST_SAMPLES, _TRIAL_SAMPLES, _LESSON_SAMPLES = 1 << 15, 1 << 18, 1 << 20
 """Of a sample at least; of one that is tried on, and of one that networks are taught with, at most."""
 _PART = 8
 """A sample is at most the signal over this, or the least."""
+_MOST_TRIALS = 4
+"""Before the lesson."""
 _MOST_OFF = 4.0
 """Factor by which the guess of a step is corrected at most."""
 _NEAR = 1.3
@@ -136,6 +138,8 @@ class Trials:
         self._weights = cut_weights(weights, self._first.boxes[0])
         self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
         self._steps, self._seed, self._backend, self._note, self._stored = steps, seed, backend, note, stored
+        self._teaches = teaches(volume.size, weights is not None)
+        self._done, self._most = 0, _MOST_TRIALS * self._first.samples.size + self._teaches * _part_of(volume.size, _LESSON_SAMPLES)
 
     def _sample(self, most: int, turn: int = 0) -> _Sample:
         """Boxes of all densities, of at most so many samples; other ones at each turn."""
@@ -158,10 +162,12 @@ class Trials:
         else:
             best = self._better(self._tried(self._without(1), step))
         networks = self._networks(best.layout)
-        if teaches(self._samples, self._weights is not None):
+        if self._teaches:
+            self._done = _MOST_TRIALS * self._first.samples.size
             taught = self._sample(_part_of(self._samples, _LESSON_SAMPLES), turn=1)
             best = self._trial(best.layout, best.needed, best.networks, taught)
             networks = best.networks
+        self._note(1.0, "")
         return Guess(best.layout, best.needed, best.course, best.network_bits, networks)
 
     def _without(self, above: int) -> PyramidLayout:
@@ -206,7 +212,8 @@ class Trials:
         )  # fmt: skip
         fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None, taught=networks is not None)
         stored: list[float] = []
-        fit.run(self._steps, None, Schedule(), self._note, lambda: stored.append(self._stored(fit)))
+        fit.run(self._steps, None, Schedule(), partial(self._told, samples.size), lambda: stored.append(self._stored(fit)))
+        self._done += samples.size
         (network_bits,), of_levels, cost = stored, fit.level_bits(fit.rounded), fit.cost()
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
         course = Course.of(fit)
@@ -216,6 +223,10 @@ class Trials:
         finest = float(of_levels[0]) / max(cost.bits, 1e-9)
         needed = self._needed(layout, step, boxes, cost.bits / samples.size, cost.error * step**2)
         return _Trial(layout, step, error, bits, finest, course, needed, (fit.context, fit.synthesis), network_bits)
+
+    def _told(self, samples: int, fraction: float, text: str) -> None:
+        """Progress of a fit of so many samples, as that of all trials and the lesson."""
+        self._note(min((self._done + fraction * samples) / self._most, 1.0), text)
 
     def _needed(self, layout: PyramidLayout, step: float, boxes: list[Box], bits: float, error: float) -> float:
         """The step at which the signal meets the goal, if it takes as much of its measure as boxes do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -64,12 +65,21 @@ def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
     assert not all(np.array_equal(a, b) for a, b in zip(other.rounded, fitted.rounded, strict=True))
 
 
-def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None) -> Guess:
+def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None, note: Callable[[float, str], None] = quiet) -> Guess:
     full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
     trials = Trials(
-        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda fit: 0.0, lambda layout: goal, steps, 0, choose("cpu"), None, quiet
+        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda fit: 0.0, lambda layout: goal, steps, 0, choose("cpu"), None, note
     )
     return trials.guess(above)
+
+
+@pytest.mark.parametrize("above", [None, 1])
+@pytest.mark.parametrize("depth", [12, 72])
+def test_all_trials_and_the_lesson_are_one_progress(depth: int, above: int | None) -> None:
+    seen: list[float] = []
+    guessed(tissue((depth, 40, 40)), Goal(bits=3000.0 * depth), 20, above, lambda fraction, text: seen.append(fraction))
+    assert seen == sorted(seen) and seen[-1] == 1
+    assert 0 < seen[0] < 0.3 and all(later - before < 0.9 for before, later in itertools.pairwise(seen))
 
 
 def reached(goal: Goal) -> float:
