@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import REFERENCE, Backend, in_threads
-from inrcodec_kernels.pyramid import Layout, Synthesis, Workspace, distortion, synthesise
+from inrcodec_kernels.pyramid import ALL, Layout, Synthesis, Turn, Workspace, distortion, synthesise
 from inrcodec_kernels.registration import Hats, difference, sampled, sums, with_slopes
 from inrcodec_kernels.warp import NODE_LIMIT, Field, adjoint, nodes_of, warp
 
@@ -245,6 +245,7 @@ class Displaced:
         backend: Backend,
         weights: Any = None,
         workspace: Workspace | None = None,
+        turn: Turn = ALL,
         /,
     ) -> tuple[float, list[Any], Synthesis]:
         """Sum of squared errors of displaced frames, `target` being the frames, times their weights, and its gradients."""
@@ -254,5 +255,5 @@ class Displaced:
         # The gradient of |still - goal|^2 is that of |rest|^2 if the goal is so far off.
         goal = still - adjoint(counted, self.field, backend)
         whole = goal.reshape(layout.shape)
-        _, of_latents, of_synthesis = distortion(latents, synthesis, layout, whole, backend, workspace=workspace)
+        _, of_latents, of_synthesis = distortion(latents, synthesis, layout, whole, backend, None, workspace, turn)
         return float(np.multiply(rest, counted, dtype=np.float64).sum()), of_latents, of_synthesis

@@ -21,7 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import Backend, best_on_cpu, on_device
-from inrcodec_kernels.pyramid import Context, Layout, Synthesis, Workspace, distortion, rate, soften, synthesise
+from inrcodec_kernels.pyramid import (
+    ALL,
+    NONE,
+    Context,
+    Layout,
+    Synthesis,
+    Turn,
+    Workspace,
+    distortion,
+    rate,
+    soften,
+    synthesise,
+)
 
 from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
@@ -32,7 +44,7 @@ from .there import down, up
 Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
 Settle = Callable[[], Goal | None]
-Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend, Any, Workspace], tuple[float, list[Any], Synthesis]]
+Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend, Any, Workspace, Turn], tuple[float, list[Any], Synthesis]]
 
 FAIR = math.log(2) / 12
 """Squared error that a bit is worth, in units of the step: half the slope of ``step^2 / 12`` over the bits it costs. Most
@@ -54,6 +66,8 @@ _MOST = 4.0
 """Most that the price of bits changes by."""
 _PATIENT = 0.6
 """Power of what is too much that the price is multiplied by at every check."""
+_TURNS = 4
+"""Of a large signal one in so many parts says in each step how networks are to move: it says the same as all."""
 _WARM = 20
 """Steps until learning rates are whole."""
 _SETTLE = 0.85
@@ -388,14 +402,14 @@ class PyramidFit:
             rest *= weights
         return float(rest.sum(dtype=np.float64))
 
-    def _errors(self, latents: list[Any], weights: Any) -> tuple[float, list[Any], Synthesis]:
+    def _errors(self, latents: list[Any], weights: Any, turn: Turn = ALL) -> tuple[float, list[Any], Synthesis]:
         """Sum of squared errors as they count, in units of the step, and its gradients."""
         error = self._displaced or distortion
-        return error(latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights, self._workspace)
+        return error(latents, self.synthesis, self.layout.kernel, self._target, self._backend, weights, self._workspace, turn)
 
-    def _rate(self, latents: list[Any], least: float = Schedule.least) -> tuple[NDArray[np.float64], list[Any], Context]:
+    def _rate(self, latents: list[Any], least: float = Schedule.least, turn: Turn = ALL) -> tuple[NDArray[np.float64], list[Any], Context]:
         """Bits of every level, and their gradients."""
-        return rate(latents, self.context, self.layout.kernel, least, self._backend, self._workspace)
+        return rate(latents, self.context, self.layout.kernel, least, self._backend, self._workspace, turn)
 
     def _told(self, cost: Cost) -> str:
         return f"{cost.bits / self.samples:.4f} bits/voxel, RMS error {math.sqrt(cost.error) * self.step:.4g}"
@@ -413,8 +427,9 @@ class PyramidFit:
     def _move(self, latents: list[tuple[Floats, Floats | None]], price: float, latent_rate: float, network_rate: float) -> None:
         """A step down the gradients at some values of the latents, given with their slopes."""
         values, backend = [value for value, _ in latents], self._backend
-        _, of_rate, of_context = self._rate(values, self._schedule.least)
-        _, of_error, of_synthesis = self._errors(values, self._weights)
+        turn = Turn(self._done, _TURNS) if network_rate else NONE
+        _, of_rate, of_context = self._rate(values, self._schedule.least, turn)
+        _, of_error, of_synthesis = self._errors(values, self._weights, turn)
         self._done += 1
         for level, (y, (_, slope), a, b) in enumerate(zip(self._latents, latents, of_rate, of_error, strict=True)):
             a *= np.float32(FAIR * price)

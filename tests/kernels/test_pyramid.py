@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from inrcodec_kernels import pyramid
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.pyramid import Layout
+from inrcodec_kernels.pyramid import Layout, frames
 from inrcodec_kernels.pyramid.frames import Frame, slabs
 
 from .pyramid_cases import (
@@ -72,6 +73,31 @@ def test_compiled_distortion_and_gradients_are_the_definition(layout: Layout, mo
     assert_near(of_synthesis, expected[2])
     samples = poisoned(lambda: pyramid.synthesise(ys, p, layout, NUMBA), monkeypatch)
     assert_near([samples], [pyramid.synthesise(double(ys), double(p), layout)])
+
+
+def test_turns_share_out_the_gradients_of_parameters_of_large_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    random, layout, count = fresh(), LAYOUTS[8], 2
+    ys, p, q, target = latents(random, layout), context(random, layout), synthesis(random, layout), targets(random, layout)
+    monkeypatch.setattr(frames, "SLAB", 1)
+    operations = partial(pyramid.rate, ys, p, layout, LEAST, NUMBA), partial(pyramid.distortion, ys, q, layout, target, NUMBA)
+    for operation in operations:
+        total, by_latents, whole = operation()
+        turns = [operation(turn=pyramid.Turn(number, count)) for number in range(count)]
+        for found, gradients, _ in [*turns, operation(turn=pyramid.NONE)]:
+            assert np.array_equal(found, total)
+            assert all(np.array_equal(a, b) for a, b in zip(gradients, by_latents, strict=True))
+        parts = [of_parameters for _, _, of_parameters in turns]
+        assert not np.allclose(parts[0].first, parts[1].first)
+        means = [np.mean(each, axis=0, dtype=np.float64) for each in zip(*parts, strict=True)]
+        assert_near(means, list(double(whole)), 1e-5)
+    assert not any(each.any() for each in pyramid.rate(ys, p, layout, LEAST, NUMBA, turn=pyramid.NONE)[2])
+
+
+@pytest.mark.parametrize(("parts", "of", "counted"), [(16, 4, 4), (15, 4, 15), (17, 4, 5), (1, 1, 1), (1, 0, 0), (40, 0, 0)])
+def test_few_parts_count_at_every_turn(parts: int, of: int, counted: int) -> None:
+    turn = pyramid.Turn(4, of)
+    assert sum(turn.share(part, parts) > 0 for part in range(parts)) == counted
+    assert all(turn.share(part, parts) in (0, 1, of) for part in range(parts))
 
 
 def test_wide_layers_and_all_widths_agree() -> None:

@@ -20,13 +20,15 @@ from .context import IntegerContext, Tile, check_tile
 from .context import check as check_context
 from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
-from .layout import AXES, CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed, network_of
+from .layout import ALL, AXES, CENTRE, NONE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed, network_of
 from .reference import CUBIC, LINEAR
 from .workspace import Workspace
 
 __all__ = [
+    "ALL",
     "CUBIC",
     "LINEAR",
+    "NONE",
     "Box",
     "Context",
     "IntegerContext",
@@ -34,6 +36,7 @@ __all__ = [
     "Place",
     "Synthesis",
     "Tile",
+    "Turn",
     "Workspace",
     "adam",
     "check_context",
@@ -58,6 +61,7 @@ def rate(
     least: float,
     backend: Backend = REFERENCE,
     workspace: Workspace | None = None,
+    turn: Turn = ALL,
 ) -> tuple[NDArray[np.float64], list[Floats], Context]:
     """Bits of latents under the context model, and the gradients of their sum.
 
@@ -74,6 +78,8 @@ def rate(
     workspace : Workspace, optional
         Of calls one after the other with the same layout, compiled loops keep their arrays there, and devices recordings of
         their kernels; tensors that are returned then hold until the next such call.
+    turn : Turn
+        For compiled loops, which samples of large levels the gradients of parameters are taken from; elsewhere it is from all.
 
     Returns
     -------
@@ -97,7 +103,7 @@ def rate(
     if compiled_on_host(backend):
         from . import cpu
 
-        return cpu.rate(_whole(latents), context, layout, least, workspace or Workspace())
+        return cpu.rate(_whole(latents), context, layout, least, workspace or Workspace(), turn)
     return reference.rate(latents, context, layout, least)
 
 
@@ -109,6 +115,7 @@ def distortion(
     backend: Backend = REFERENCE,
     weights: Floats | None = None,
     workspace: Workspace | None = None,
+    turn: Turn = ALL,
 ) -> tuple[float, list[Floats], Synthesis]:
     """Sum of squared errors of the synthesis, each times its weight, and its gradients.
 
@@ -125,6 +132,8 @@ def distortion(
         What a squared error counts; along an axis of extent 1 they are the same. Without, all count 1.
     workspace : Workspace, optional
         As for `rate`; the same one serves both.
+    turn : Turn
+        As for `rate`.
 
     Returns
     -------
@@ -148,7 +157,7 @@ def distortion(
     if compiled_on_host(backend):
         from . import cpu
 
-        return cpu.distortion(_whole(latents), synthesis, layout, target, weights, workspace or Workspace())
+        return cpu.distortion(_whole(latents), synthesis, layout, target, weights, workspace or Workspace(), turn)
     return reference.distortion(latents, synthesis, layout, target, weights)
 
 

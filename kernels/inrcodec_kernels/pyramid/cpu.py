@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..backend import in_threads
 from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs
 from .laplace import bits_and_gradients
-from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, needed_of_all, place_of
+from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed_of_all, place_of
 from .networks import SPAN, SUMS, Net, Scratch, back, forward, total
 from .reference import LINEAR
 from .upsampling import add_adjoint, upsample
@@ -30,7 +30,7 @@ _F = np.float32
 
 
 def rate(
-    latents: Sequence[Floats], context: Context, layout: Layout, least: float, workspace: Workspace
+    latents: Sequence[Floats], context: Context, layout: Layout, least: float, workspace: Workspace, turn: Turn
 ) -> tuple[NDArray[np.float64], list[Floats], Context]:
     """As `inrcodec_kernels.pyramid.rate`."""
     frames = [Frame.of(shape, layout.next) for shape in layout.shapes]
@@ -38,12 +38,12 @@ def rate(
     gradients = [workspace.cleared(f"context gradients {k}", 3 * frame.size) for k, frame in enumerate(frames)]
     nets = [_of_context(context, k, layout, frame) for k, frame in enumerate(frames)]
 
-    def work(level: int, slab: Slab) -> tuple[float, list[Floats]]:
+    def work(level: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
         scratch = Scratch.of(nets[level])
-        bits = _rate_slab(inputs[level], gradients[level], slab, nets[level], scratch, _F(least))
-        return bits, scratch.gradients(nets[level])
+        bits = _rate_slab(inputs[level], gradients[level], slab, nets[level], scratch, _F(least), share > 0)
+        return bits, scratch.gradients(nets[level], share)
 
-    found = _over_slabs(work, [slabs(frame, (CENTRE, frame.extents)) for frame in frames])
+    found = _over_slabs(work, [slabs(frame, (CENTRE, frame.extents)) for frame in frames], turn)
     levels = [_totals([part for _, part in level]) for level in found]
     of_context = Context(*map(_single, Context.of_levels(levels, context.networks, np.stack)))
     bits = np.array([sum(bits for bits, _ in level) for level in found])
@@ -98,13 +98,13 @@ def _context_adjoint(
     return found
 
 
-def _over_slabs(work: Callable[[int, Slab], Any], levels: Sequence[list[Slab]]) -> list[list[Any]]:
+def _over_slabs(work: Callable[[int, Slab, int], Any], levels: Sequence[list[Slab]], turn: Turn) -> list[list[Any]]:
     """Results of all slabs of all levels, in order; slabs side by side never at a time."""
     found: list[list[Any]] = [[None] * len(level) for level in levels]
 
     def place(task: tuple[int, int]) -> None:
         level, number = task
-        found[level][number] = work(level, levels[level][number])
+        found[level][number] = work(level, levels[level][number], turn.share(number, len(levels[level])))
 
     for numbers in zip(*(alternate(len(level)) for level in levels), strict=True):
         tasks = [(level, number) for level, chosen in enumerate(numbers) for number in chosen]
@@ -122,8 +122,8 @@ def _single(values: NDArray[Any]) -> Floats:
 
 
 @njit(nogil=True, cache=True)
-def _rate_slab(inputs, gradient, slab, net, scratch, least):  # type: ignore[no-untyped-def]
-    """Bits of a slab; adds the gradients of parameters to `scratch`, and those by the inputs to `gradient`."""
+def _rate_slab(inputs, gradient, slab, net, scratch, least, counts):  # type: ignore[no-untyped-def]
+    """Bits of a slab; adds the gradients of parameters, where it counts for them, to `scratch`, and those by the inputs to `gradient`."""
     values, outs = scratch.values, scratch.outs
     unused, bits, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
     for begin in slab.begins:
@@ -136,7 +136,7 @@ def _rate_slab(inputs, gradient, slab, net, scratch, least):  # type: ignore[no-
             bits_and_gradients(own, location, scale, mask, bits[:span], net.last_bias[0], net.last_bias[1], least)
             found += total(bits[:span])
             _subtract(gradient[at : at + count], location)
-            back(scratch, unused, inputs, gradient, at, net, span, count)
+            back(scratch, unused, inputs, gradient, at, net, span, count, counts)
     return found
 
 
@@ -153,6 +153,7 @@ def distortion(
     target: Floats,
     weights: Floats | None,
     workspace: Workspace,
+    turn: Turn,
 ) -> tuple[float, list[Floats], Synthesis]:
     """As `inrcodec_kernels.pyramid.distortion`."""
     frame, whole = Frame.of(layout.shape, layout.reach), (CENTRE, layout.shape)
@@ -165,12 +166,12 @@ def distortion(
     frame.inside(wanted)[...] = target
     net, counted = _of_synthesis(synthesis, layout, frame), Weights.of(weights, layout)
 
-    def work(_: int, slab: Slab) -> tuple[float, list[Floats]]:
+    def work(_: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
         scratch, begins = Scratch.of(net), counted.begins(slab.begins, frame)
-        squares = _distortion_slab(inputs, gradients, wanted, counted.flat, begins, slab, net, scratch)
-        return squares, scratch.gradients(net)
+        squares = _distortion_slab(inputs, gradients, wanted, counted.flat, begins, slab, net, scratch, share > 0)
+        return squares, scratch.gradients(net, share)
 
-    (found,) = _over_slabs(work, [slabs(frame, whole)])
+    (found,) = _over_slabs(work, [slabs(frame, whole)], turn)
     first, first_bias, second, second_bias, last, last_bias, skips = _totals([part for _, part in found])
     by_scaled, filters = _channels_adjoint(gradients, sources, synthesis, layout, frame)
     gains = np.array([np.vdot(own, by).astype(np.float64) for own, by in zip(latents, by_scaled, strict=True)])
@@ -252,7 +253,7 @@ def _channels_adjoint(
 
 
 @njit(nogil=True, cache=True)
-def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, scratch):  # type: ignore[no-untyped-def]
+def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, scratch, counts):  # type: ignore[no-untyped-def]
     """Sum of squared errors of a slab; adds gradients as `_rate_slab` does."""
     values, outs = scratch.values, scratch.outs
     unused, squares, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
@@ -267,7 +268,7 @@ def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, s
                 begin = weights_at[run] + here
                 _weigh(out, squares[:span], weights[begin : begin + span])
             found += total(squares[:span])
-            back(scratch, unused, inputs, gradient, at, net, span, count)
+            back(scratch, unused, inputs, gradient, at, net, span, count, counts)
     return found
 
 

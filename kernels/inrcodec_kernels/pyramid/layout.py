@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 AXES = 4
 """Axes of every lattice: t, z, y, x."""
 MOST_LEVELS = 8
+_LEAST_PARTS = 4
+"""Parts that gradients are taken from at least."""
 
 
 Floats = NDArray[np.float32]
@@ -217,6 +219,29 @@ class Synthesis(NamedTuple):
     last: Floats
     last_bias: Floats
     skips: Floats
+
+
+class Turn(NamedTuple):
+    """Which samples the gradients of parameters are taken from: of many, some are enough, others at each turn.
+
+    Attributes
+    ----------
+    number : int
+    of : int
+        All turns; each has the gradients of one in so many parts of the samples, times so many. With 0 there are none.
+    """
+
+    number: int = 0
+    of: int = 1
+
+    def share(self, part: int, parts: int) -> int:
+        """What a part counts: where there are few, all count."""
+        if self.of and parts < _LEAST_PARTS * self.of:
+            return 1
+        return self.of if self.of and (part - self.number) % self.of == 0 else 0
+
+
+ALL, NONE = Turn(), Turn(of=0)
 
 
 def needed(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> list[Box]:

@@ -164,8 +164,8 @@ class Scratch(NamedTuple):
         sums = [np.zeros(size, np.float32) for size in sizes]
         return cls(values, *rows, *sums)  # type: ignore[arg-type]
 
-    def gradients(self, net: Net) -> list[Floats]:
-        """Those of first, first_bias, second, second_bias, last, last_bias and skip, shapes as the network has them."""
+    def gradients(self, net: Net, share: int) -> list[Floats]:
+        """Those of first, first_bias, second, second_bias, last, last_bias and skip, shapes as the network has them, times the share."""
 
         def added(sums: Floats, rows: int) -> Floats:
             total: Floats = sums.reshape(rows, -1, LANES).sum(-1)
@@ -174,7 +174,7 @@ class Scratch(NamedTuple):
         first = added(self.first, len(self.thin))[:, : len(net.ins)].T
         second = added(self.second, len(self.thick))[:, : len(self.thin)].T
         last, skip = added(self.last, len(self.thick)), added(self.skip, len(net.skip_rows))[: len(net.skips)]
-        return [first, self.first_bias, second, self.second_bias, last, self.last_bias, skip]
+        return [share * each for each in (first, self.first_bias, second, self.second_bias, last, self.last_bias, skip)]
 
 
 @lru_cache(maxsize=64)
@@ -211,18 +211,21 @@ def _layer(out, outs, to, matrix, bias, inputs, ins, at):  # type: ignore[no-unt
 
 
 @njit(nogil=True, cache=True)
-def back(scratch, unused, inputs, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
-    """From the gradients of a span's outputs, where these were, to those of all parameters and inputs."""
+def back(scratch, unused, inputs, gradient, at, net, span, count, counts):  # type: ignore[no-untyped-def]
+    """From the gradients of a span's outputs, where these were, to those of all inputs, and of parameters where this span counts."""
     values, thin, thick, outs = scratch.values, scratch.thin, scratch.thick, scratch.outs
-    _add_sums(scratch.last_bias, values, outs, span)
-    _add_dots_of_outputs(scratch.last, values, thick, 0, values, outs, span)
-    _add_dots_of_outputs(scratch.skip, inputs, net.skip_rows, at, values, outs, span)
+    if counts:
+        _add_sums(scratch.last_bias, values, outs, span)
+        _add_dots_of_outputs(scratch.last, values, thick, 0, values, outs, span)
+        _add_dots_of_outputs(scratch.skip, inputs, net.skip_rows, at, values, outs, span)
     _gate(values, thick, net.last_turned, unused, values, outs, span)
-    _add_sums(scratch.second_bias, values, thick, span)
-    _add_dots(scratch.second, values, thick, values, scratch.columns, 0, span)
+    if counts:
+        _add_sums(scratch.second_bias, values, thick, span)
+        _add_dots(scratch.second, values, thick, values, scratch.columns, 0, span)
     _gate(values, thin, net.second_turned, unused, values, thick, span)
-    _add_sums(scratch.first_bias, values, thin, span)
-    _add_dots(scratch.first, values, thin, inputs, net.in_columns, at, span)
+    if counts:
+        _add_sums(scratch.first_bias, values, thin, span)
+        _add_dots(scratch.first, values, thin, inputs, net.in_columns, at, span)
     for m in range(0, len(scratch.by_inputs), INPUTS):
         for p in range(0, span, BLOCK):
             _to_inputs(values, scratch.by_inputs, p, net.first_turned, unused, m, values, scratch.back, p)
