@@ -78,13 +78,12 @@ class PyramidStream:
     def tree_section(self) -> bytes:
         """Pack everything."""
         layout, absent = self.layout, len(self.layout.above)
-        version, further = (0, b"") if not absent else (1, bytes([absent]))
-        if self.precision != COARSE:
-            version, further = 2, bytes([absent, self.precision.hidden_bits])
-        if layout.networks > 1 or (layout.apart and absent):
-            assert self.precision in FINE, "older streams have one network, whose taps are neighbours"
-            version = 4 if layout.apart and absent else 3
-            further = bytes([absent, self.precision.hidden_bits, layout.networks])
+        if self.precision == COARSE:
+            assert layout.networks == 1 and not (layout.apart and absent), "older streams have one network and neighbouring taps"
+            version = int(absent > 0)
+        else:
+            version = 4 if layout.apart and absent else 2 + (layout.networks > 1)
+        further = bytes([absent, self.precision.hidden_bits, layout.networks])[: min(version, _FURTHER)]
         fixed = _FIXED.pack(
             version, layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
         )

@@ -90,7 +90,7 @@ def test_turns_share_out_the_gradients_of_parameters_of_large_levels(monkeypatch
         assert not np.allclose(parts[0].first, parts[1].first)
         means = [np.mean(each, axis=0, dtype=np.float64) for each in zip(*parts, strict=True)]
         assert_near(means, list(double(whole)), 1e-5)
-    assert not any(each.any() for each in pyramid.rate(ys, p, layout, LEAST, NUMBA, turn=pyramid.NONE)[2])
+        assert not any(getattr(operation(turn=pyramid.NONE)[2], name).any() for name in ("first", "second_bias", "last"))
 
 
 @pytest.mark.parametrize(("parts", "of", "counted"), [(16, 4, 4), (15, 4, 15), (17, 4, 5), (1, 1, 1), (1, 0, 0), (40, 0, 0)])
@@ -177,7 +177,7 @@ def test_threads_do_not_alter_results(layout: Layout) -> None:
     random, threads = fresh(), torch.get_num_threads()
     ys, p, q = latents(random, layout), context(random, layout), synthesis(random, layout)
     target, found = single(random.normal(size=layout.shape)), []
-    assert all(len(slabs(Frame.of(layout.shape, ring), ((0, 0, 0, 0), layout.shape))) > 2 for ring in (layout.next, layout.reach))
+    assert all(len(slabs(Frame.of(layout.shape, ring), ((0, 0, 0, 0), layout.shape))) > 2 for ring in (layout.context_reach, layout.synthesis_reach))
     for count in (1, 3):
         torch.set_num_threads(count)
         try:

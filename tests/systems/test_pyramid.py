@@ -367,6 +367,8 @@ def test_lattices_without_latents_are_as_many_as_were_asked_for(above: int) -> N
     blob = encode(volume, bits_per_voxel=bits, pyramid=replace(SMALL, above=above))
     finest = inrcodec.info(blob).details["lattices"][0]
     assert finest == ["20x24x28", "10x12x14", "5x6x7"][above]
+    with inrcodec.open(blob) as image:
+        assert image.blocks.stream.layout.apart == (above > 0)
     assert 0.9 * bits * volume.size / 8 <= len(blob) <= bits * volume.size / 8
     assert psnr_db(volume, inrcodec.decode(blob).samples) > 20
 

@@ -33,7 +33,7 @@ def rate(
     latents: Sequence[Floats], context: Context, layout: Layout, least: float, workspace: Workspace, turn: Turn
 ) -> tuple[NDArray[np.float64], list[Floats], Context]:
     """As `inrcodec_kernels.pyramid.rate`."""
-    frames = [Frame.of(shape, layout.next) for shape in layout.shapes]
+    frames = [Frame.of(shape, layout.context_reach) for shape in layout.shapes]
     inputs = _context_inputs(latents, layout, frames, workspace)
     gradients = [workspace.cleared(f"context gradients {k}", 3 * frame.size) for k, frame in enumerate(frames)]
     nets = [_of_context(context, k, layout, frame) for k, frame in enumerate(frames)]
@@ -156,7 +156,7 @@ def distortion(
     turn: Turn,
 ) -> tuple[float, list[Floats], Synthesis]:
     """As `inrcodec_kernels.pyramid.distortion`."""
-    frame, whole = Frame.of(layout.shape, layout.reach), (CENTRE, layout.shape)
+    frame, whole = Frame.of(layout.shape, layout.synthesis_reach), (CENTRE, layout.shape)
     scaled = [_single(gain * own) for gain, own in zip(synthesis.gains, latents, strict=True)]
     inputs = workspace.kept("channels", layout.levels * frame.size)
     boxes: list[Box] = [(CENTRE, shape) for shape in layout.whole.shapes]
@@ -297,7 +297,7 @@ def synthesise_box(
     for own, origin, (start, stop), gain in zip(latents, origins, boxes[len(layout.above) :], synthesis.gains, strict=True):
         inside = tuple(slice(a - o, b - o) for a, b, o in zip(start, stop, origin, strict=True))
         scaled.append(_single(gain * own[inside]))
-    frame = Frame.of([b - a for a, b in zip(*boxes[0], strict=True)], layout.reach)
+    frame = Frame.of([b - a for a, b in zip(*boxes[0], strict=True)], layout.synthesis_reach)
     inputs = np.zeros(layout.levels * frame.size, np.float32)
     _channels(scaled, synthesis, layout, boxes, frame, inputs)
     net, out = _of_synthesis(synthesis, layout, frame), np.empty(frame.size, np.float32)

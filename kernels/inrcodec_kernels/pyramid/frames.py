@@ -43,7 +43,7 @@ class Frame(NamedTuple):
 
     @classmethod
     def of(cls, extents: Sequence[int], ring: Place) -> Frame:
-        """The frame of a box, `Layout.next` or `Layout.reach` around it."""
+        """The frame of a box, `Layout.context_reach` or `Layout.synthesis_reach` around it."""
         t, z, y, x = extents
         outer = [n + 2 * r for n, r in zip((t, z, y, x), ring, strict=True)]
         strides = (math.prod(outer[1:]), outer[2] * outer[3], outer[3], 1)
@@ -112,7 +112,7 @@ def slabs(frame: Frame, box: Box) -> list[Slab]:
     """
     (_, *start), extents = box[0], [b - a for a, b in zip(*box, strict=True)]
     axis = next((a for a in (1, 2) if extents[a] > 1), 3)
-    units = max(2 * frame.ring[axis], -(-SLAB // (extents[0] * frame.strides[axis])), 1)
+    units = max(2 * frame.ring[axis], -(-SLAB // (extents[0] * frame.strides[axis])))
     found = []
     for low in range(0, extents[axis], units):
         count = min(units, extents[axis] - low)
@@ -157,8 +157,8 @@ class Weights(NamedTuple):
     def of(cls, weights: Floats | None, layout: Layout) -> Weights:
         """Arrange weights of extents 1 or those of the signal."""
         if weights is None:
-            return cls(np.zeros(0, np.float32), Frame.of(layout.shape, layout.reach), (0, 0))
-        frame = Frame.of((*weights.shape[:2], *layout.shape[2:]), layout.reach)
+            return cls(np.zeros(0, np.float32), Frame.of(layout.shape, layout.synthesis_reach), (0, 0))
+        frame = Frame.of((*weights.shape[:2], *layout.shape[2:]), layout.synthesis_reach)
         flat = np.zeros(frame.size, np.float32)
         frame.inside(flat)[...] = weights
         t, z = (0 if n == 1 else s for n, s in zip(weights.shape[:2], frame.strides[:2], strict=True))

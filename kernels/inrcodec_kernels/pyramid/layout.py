@@ -108,14 +108,14 @@ class Layout:
         return tuple(place_of(s * d for s, d in zip(tap, self.apart, strict=True)) for tap in (*self._block, *along))
 
     @property
-    def next(self) -> Place:
+    def context_reach(self) -> Place:
         """How far the context model's taps reach along each axis."""
         return place_of(int(a in self.present) for a in range(AXES))
 
     @property
-    def reach(self) -> Place:
+    def synthesis_reach(self) -> Place:
         """How far the synthesis's taps reach along each axis."""
-        return place_of(d * one for d, one in zip(self.apart, self.next, strict=True))
+        return place_of(d * one for d, one in zip(self.apart, self.context_reach, strict=True))
 
     @property
     def context_inputs(self) -> int:
@@ -236,9 +236,11 @@ class Turn(NamedTuple):
 
     def share(self, part: int, parts: int) -> int:
         """What a part counts: where there are few, all count."""
-        if self.of and parts < _LEAST_PARTS * self.of:
+        if not self.of:
+            return 0
+        if parts < _LEAST_PARTS * self.of:
             return 1
-        return self.of if self.of and (part - self.number) % self.of == 0 else 0
+        return self.of if (part - self.number) % self.of == 0 else 0
 
 
 ALL, NONE = Turn(), Turn(of=0)
@@ -274,7 +276,7 @@ def needed_of_all(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> 
             f"expected a box of samples within {layout.shape}, found {start} to {stop}; cut it to the signal"
         )
     # Channels 0 and 1 are seen as far around as taps reach.
-    spans = [(max(0, a - r), min(n, b + r)) for (a, b, n), r in zip(axes, layout.reach, strict=True)]
+    spans = [(max(0, a - r), min(n, b + r)) for (a, b, n), r in zip(axes, layout.synthesis_reach, strict=True)]
     found = [spans]
     for axes_halved, shape in zip(layout.above + layout.halved, layout.whole.shapes[1:], strict=True):
         spans = [_reach(*span, n) if half else span for span, n, half in zip(spans, shape, axes_halved, strict=True)]

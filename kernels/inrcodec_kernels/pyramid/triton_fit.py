@@ -65,7 +65,7 @@ def rate(
     found = []
     for k, (own, seen) in enumerate(zip(latents, inputs, strict=True)):
         net = Net(*context.of_level(k))  # type: ignore[arg-type]
-        found.append(differentiated(seen, own.contiguous(), net, places, layout.next, least))
+        found.append(differentiated(seen, own.contiguous(), net, places, layout.context_reach, least))
     bits, gradients, sums = zip(*found, strict=True)
     whole = Context.of_levels(sums, context.networks, torch.stack)  # type: ignore[arg-type]
     of_context = Context(*(part.float() for part in whole))  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ def rate(
 
 def _context_inputs(latents: Sequence[Tensor], linear: Tensor, layout: Layout) -> list[Tensor]:
     """For every level its latents, U and V with a ring: 0 around latents, else the edge."""
-    around, found = layout.next, list[Tensor]()
+    around, found = layout.context_reach, list[Tensor]()
     for k in reversed(range(layout.levels)):
         shape = layout.shapes[k]
         ringed = latents[k].new_zeros(3, *(n + 2 * r for n, r in zip(shape, around, strict=True)))
@@ -90,10 +90,10 @@ def _context_inputs(latents: Sequence[Tensor], linear: Tensor, layout: Layout) -
 
 def _context_adjoint(gradients: Sequence[Tensor], linear: Tensor, layout: Layout) -> list[Tensor]:
     """Adjoint of `_context_inputs`; what it is given is changed."""
-    found = [_inside(levels[0], layout.next).clone() for levels in gradients]
+    found = [_inside(levels[0], layout.context_reach).clone() for levels in gradients]
     from_finer: Tensor | None = None
     for k in range(layout.levels - 1):
-        given = _folded(gradients[k][1:], layout.next).contiguous()
+        given = _folded(gradients[k][1:], layout.context_reach).contiguous()
         if from_finer is not None:
             given[0] += from_finer
         back, _ = downsampled(given, k, linear, layout)
@@ -135,7 +135,7 @@ def distortion(
     middle = centres(layout, gains.device)
     skip = torch.zeros(len(first), device=gains.device).index_copy(0, middle, skips)
     net = Net(first, first_bias, second, second_bias, last[:, None], last_bias.reshape(1), skip[:, None])
-    squares, gradients, sums = differentiated(inputs, target.contiguous(), net, taps(layout), layout.reach, None, weights)
+    squares, gradients, sums = differentiated(inputs, target.contiguous(), net, taps(layout), layout.synthesis_reach, None, weights)
     by_scaled, of_filters = _channels_adjoint(gradients, sources, filters, layout)
     of_gains = torch.stack([(own.double() * by).sum() for own, by in zip(latents, by_scaled, strict=True)])
     of_skips = sums.skip[:, 0].index_select(0, middle)
@@ -150,9 +150,9 @@ def _channels_adjoint(
 ) -> tuple[list[Tensor], Tensor]:
     """Gradients by the scaled latents and by the filters; `gradients` is changed."""
     whole, absent = layout.whole, len(layout.above)
-    found = [] if absent else [_inside(gradients[0], layout.reach).contiguous()]
+    found = [] if absent else [_inside(gradients[0], layout.synthesis_reach).contiguous()]
     of_filters = torch.zeros(filters.shape, dtype=torch.float64, device=filters.device)
-    given = _folded(gradients[0 if absent else 1 :], layout.reach)
+    given = _folded(gradients[0 if absent else 1 :], layout.synthesis_reach)
     for j, source in enumerate(sources):
         given, of_taps = downsampled(given.contiguous(), j, filters[j], whole, source)
         assert of_taps is not None

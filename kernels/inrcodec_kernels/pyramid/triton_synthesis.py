@@ -157,7 +157,7 @@ def channels_of(
     list of A + K - 1 Tensor
         For every coarser lattice, the finest first, the channels of the levels from there on.
     """
-    whole, absent, boxes, around = layout.whole, len(layout.above), needed_of_all(layout, *box), layout.reach
+    whole, absent, boxes, around = layout.whole, len(layout.above), needed_of_all(layout, *box), layout.synthesis_reach
     window = (
         place_of(a - r for a, r in zip(box[0], around, strict=True)),
         place_of(b + r for b, r in zip(box[1], around, strict=True)),
@@ -228,7 +228,7 @@ def synthesise_box(
         raise ValueError(f"expected samples of float32 or up to 32-bit integers, found {dtype}; convert them later")
     shape = [b - a for a, b in zip(*box, strict=True)]
     count = math.prod(shape)
-    if math.prod(n + 2 * r for n, r in zip(shape, layout.reach, strict=True)) >= 1 << 31:
+    if math.prod(n + 2 * r for n, r in zip(shape, layout.synthesis_reach, strict=True)) >= 1 << 31:
         raise ValueError(f"expected fewer than 2^31 samples with a ring, found a box of {shape}; take several boxes")
     channels, _ = channels_of(latents, origins, synthesis.gains, synthesis.filters, layout, box)
     extents, out = channels.shape[1:], torch.empty(shape, dtype=dtype, device=channels.device)
@@ -239,7 +239,7 @@ def synthesise_box(
     with on(out):
         synthesis_kernel[(triton.cdiv(count, TILE),)](
             channels, shift, *synthesis[2:], out, unsound, float(step), float(offset), *map(int, limits), count,
-            int(np.dot(layout.reach, pitch)), *shape[1:], *pitch[:3], len(synthesis.first),
+            int(np.dot(layout.synthesis_reach, pitch)), *shape[1:], *pitch[:3], len(synthesis.first),
             inputs, synthesis.second.shape[1], TILE, SLOPE, LARGEST, dtype in INTEGERS, num_warps=WARPS,
         )  # fmt: skip
     return out
