@@ -364,7 +364,7 @@ class PyramidFit:
 
     def level_bits(self, latents: list[NDArray[np.int32]]) -> NDArray[np.float64]:
         """Bits of whole latents, those of each level."""
-        return down(self._rate(self._there(latents))[0])
+        return down(self._rate(self._there(latents), turn=NONE)[0])
 
     def squares(self, latents: list[NDArray[Any]]) -> float:
         """Sum of squared errors of latents as they count, in units of the step."""
@@ -384,7 +384,7 @@ class PyramidFit:
     def cost(self, least: float = Schedule.least) -> Cost:
         """Of the rounded latents."""
         whole = [y for y, _ in self._whole()]
-        bits, _, _ = self._rate(whole, least)
+        bits, _, _ = self._rate(whole, least, NONE)
         if self._weights is None:
             return Cost(float(bits.sum()), self._squares(whole, None) / self.samples)
         inside = self._weights * (self._weights >= 1)

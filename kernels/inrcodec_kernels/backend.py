@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -169,15 +170,27 @@ def in_threads(work: Callable[[int], T], parts: Iterable[int]) -> list[T]:
     if min(threads, len(parts)) < 2 or getattr(_worker, "busy", False):
         return [work(part) for part in parts]
 
-    def marked(part: int) -> T:
+    found: dict[int, T] = {}
+    tasks: SimpleQueue[tuple[int, int]] = SimpleQueue()
+    for task in enumerate(parts):
+        tasks.put(task)
+
+    def take(_: int) -> None:
         # Work that itself shares out work would wait for threads that wait for it.
         _worker.busy = True
         try:
-            return work(part)
+            while True:
+                number, part = tasks.get_nowait()
+                found[number] = work(part)
+        except Empty:
+            return
         finally:
             _worker.busy = False
 
-    return list(_pool(os.getpid(), threads).map(marked, parts))
+    # A thread takes one part after the other: a task of the pool for each of some thousand parts of a step took a twentieth of it.
+    for _ in _pool(os.getpid(), threads).map(take, range(min(threads, len(parts)))):
+        pass
+    return [found[number] for number in range(len(parts))]
 
 
 _worker = threading.local()

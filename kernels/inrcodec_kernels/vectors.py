@@ -25,13 +25,16 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 
-def _has_avx512() -> bool:
+def cpu_features() -> set[str]:
+    """What the processor is compiled for: LLVM's names, each after a plus or a minus."""
     named = config.CPU_FEATURES  # type: ignore[attr-defined]
-    features = codegen.get_host_cpu_features() if named is None else named
-    return "+avx512f" in features.split(",")
+    return set((codegen.get_host_cpu_features() if named is None else named).split(","))
 
 
-LANES = 16 if _has_avx512() else 8
+INNER: dict[str, Any] = {"nogil": True, "cache": True, "forceinline": True, "_nrt": False}
+"""Options of compiled functions that loops call and that make no arrays. Numba counts who holds an array, at every slice, and hands structures of arrays over one by one:
+for a span of some hundred positions that took as long as its products."""
+LANES = 16 if "+avx512f" in cpu_features() else 8
 """Numbers of a vector."""
 ROWS = 8 if LANES == 16 else 4
 """Rows whose sums, by 3 vectors, are as many as there are registers for."""

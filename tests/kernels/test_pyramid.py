@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from inrcodec_kernels import pyramid
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.pyramid import Layout, frames
+from inrcodec_kernels.pyramid import Layout, frames, networks
 from inrcodec_kernels.pyramid.frames import Frame, slabs
+from inrcodec_kernels.tiles import TILES
 
 from .pyramid_cases import (
     LAYOUTS,
@@ -100,7 +101,8 @@ def test_few_parts_count_at_every_turn(parts: int, of: int, counted: int) -> Non
     assert all(turn.share(part, parts) in (0, 1, of) for part in range(parts))
 
 
-def test_wide_layers_and_all_widths_agree() -> None:
+def test_wide_layers_and_all_widths_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "TILES", False)
     random, layout = fresh(), LAYOUTS[0]
     ys, target = latents(random, layout), targets(random, layout)
     for thin, thick in ((24, 16), (4, 32), (32, 4)):
@@ -111,6 +113,26 @@ def test_wide_layers_and_all_widths_agree() -> None:
             lambda q: distortion_defined(ys, q, target, layout),
         )
         assert_near(pyramid.distortion(ys, q, layout, target, NUMBA)[2], expected[2])
+
+
+@pytest.mark.skipif(not TILES, reason="this processor has no tile registers (AMX), or the system does not give them")
+@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[8]], ids=name)
+@pytest.mark.parametrize(("thin", "thick"), [(32, 32), (36, 16), (48, 4)])
+def test_tiles_do_what_vectors_do_to_their_precision(layout: Layout, thin: int, thick: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In narrow distributions, whose scales are small, gradients are as large as they are sensitive. Bounds are three times the worst of 360 draws; half of them are within a tenth.
+    random = fresh()
+    ys, p, q, target = latents(random, layout), context(random, layout, thin), synthesis(random, layout, thin, thick), targets(random, layout)
+    operations = partial(pyramid.rate, ys, p, layout, 0.0, NUMBA), partial(pyramid.distortion, ys, q, layout, target, NUMBA)
+    for operation, of_total, of_gradients in zip(operations, (1e-3, 2e-5), (2**-2, 2**-6), strict=True):
+        total, by_latents, of_parameters = poisoned(operation, monkeypatch)
+        with monkeypatch.context() as patch:
+            patch.setattr(networks, "TILES", False)
+            exact, *expected = operation()
+        assert not np.array_equal(by_latents[0], expected[0][0])  # another way it is
+        np.testing.assert_allclose(total, exact, rtol=of_total)
+        for found, wanted in zip((by_latents, of_parameters), expected, strict=True):
+            one, other = (np.concatenate([np.ravel(a) for a in arrays]) for arrays in (found, wanted))
+            assert np.linalg.norm(one - other) <= of_gradients * np.linalg.norm(other)
 
 
 def test_clamped_scales_have_no_gradient_and_far_symbols_no_infinity() -> None:

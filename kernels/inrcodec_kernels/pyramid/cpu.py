@@ -8,7 +8,7 @@ at a time, and sums in an order that does not depend on the threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..backend import in_threads
 from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs
 from .laplace import bits_and_gradients
 from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed_of_all, place_of
-from .networks import SPAN, SUMS, Net, Scratch, back, forward, total
+from .networks import SPAN, SUMS, Net, Scratch, back, begin_tiles, end_tiles, forward, through, total
 from .reference import LINEAR
 from .upsampling import add_adjoint, upsample
 from .workspace import Workspace
@@ -36,7 +36,8 @@ def rate(
     frames = [Frame.of(shape, layout.context_reach) for shape in layout.shapes]
     inputs = _context_inputs(latents, layout, frames, workspace)
     gradients = [workspace.cleared(f"context gradients {k}", 3 * frame.size) for k, frame in enumerate(frames)]
-    nets = [_of_context(context, k, layout, frame) for k, frame in enumerate(frames)]
+    # Latents of coarse levels are large numbers.
+    nets = [_of_context(context, k, layout, frame).tiled(fine=k > 1) for k, frame in enumerate(frames)]
 
     def work(level: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
         scratch = Scratch.of(nets[level])
@@ -44,7 +45,7 @@ def rate(
         return bits, scratch.gradients(nets[level], share)
 
     found = _over_slabs(work, [slabs(frame, (CENTRE, frame.extents)) for frame in frames], turn)
-    levels = [_totals([part for _, part in level]) for level in found]
+    levels = [_totals((part for _, part in level), net) for level, net in zip(found, nets, strict=True)]
     of_context = Context(*map(_single, Context.of_levels(levels, context.networks, np.stack)))
     bits = np.array([sum(bits for bits, _ in level) for level in found])
     return bits, _context_adjoint(gradients, latents, layout, frames), of_context
@@ -98,7 +99,7 @@ def _context_adjoint(
     return found
 
 
-def _over_slabs(work: Callable[[int, Slab, int], Any], levels: Sequence[list[Slab]], turn: Turn) -> list[list[Any]]:
+def _over_slabs(work: Callable[[int, Slab, int], Any], levels: Sequence[Sequence[Slab]], turn: Turn) -> list[list[Any]]:
     """Results of all slabs of all levels, in order; slabs side by side never at a time."""
     found: list[list[Any]] = [[None] * len(level) for level in levels]
 
@@ -112,9 +113,10 @@ def _over_slabs(work: Callable[[int, Slab, int], Any], levels: Sequence[list[Sla
     return found
 
 
-def _totals(parts: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[np.float64]]:
-    """Sums of lists of arrays, in the order of the lists, in double precision."""
-    return [sum((a.astype(np.float64) for a in arrays), np.zeros(())) for arrays in zip(*parts, strict=True)]
+def _totals(parts: Iterable[list[Floats]], net: Net) -> list[NDArray[np.float64]]:
+    """Sums of gradients of all parameters of a network, in double precision: of those parts that count, in their order."""
+    counted = [part for part in parts if part]
+    return [sum((a.astype(np.float64) for a in arrays), np.zeros(p.shape)) for p, *arrays in zip(net.parameters, *counted, strict=True)]
 
 
 def _single(values: NDArray[Any]) -> Floats:
@@ -126,17 +128,19 @@ def _rate_slab(inputs, gradient, slab, net, scratch, least, counts):  # type: ig
     """Bits of a slab; adds the gradients of parameters, where it counts for them, to `scratch`, and those by the inputs to `gradient`."""
     values, outs = scratch.values, scratch.outs
     unused, bits, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
+    begin_tiles(net)
     for begin in slab.begins:
         for here in range(0, slab.length, SPAN):
             at, count = begin + here, min(SPAN, slab.length - here)
             span = -(-count // BLOCK) * BLOCK
-            forward(values, scratch.thin, scratch.thick, outs, unused, inputs, at, net, span)
+            through(scratch, unused, inputs, at, net, span)
             location, scale = values[outs[0] : outs[0] + span], values[outs[1] : outs[1] + span]
             own, mask = inputs[at : at + span], slab.mask[here : here + span]
             bits_and_gradients(own, location, scale, mask, bits[:span], net.last_bias[0], net.last_bias[1], least)
             found += total(bits[:span])
             _subtract(gradient[at : at + count], location)
             back(scratch, unused, inputs, gradient, at, net, span, count, counts)
+    end_tiles(net)
     return found
 
 
@@ -164,7 +168,7 @@ def distortion(
     gradients = workspace.cleared("channel gradients", layout.levels * frame.size)
     wanted = workspace.kept("target", frame.size)
     frame.inside(wanted)[...] = target
-    net, counted = _of_synthesis(synthesis, layout, frame), Weights.of(weights, layout)
+    net, counted = _of_synthesis(synthesis, layout, frame).tiled(fine=True), Weights.of(weights, layout)
 
     def work(_: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
         scratch, begins = Scratch.of(net), counted.begins(slab.begins, frame)
@@ -172,7 +176,7 @@ def distortion(
         return squares, scratch.gradients(net, share)
 
     (found,) = _over_slabs(work, [slabs(frame, whole)], turn)
-    first, first_bias, second, second_bias, last, last_bias, skips = _totals([part for _, part in found])
+    first, first_bias, second, second_bias, last, last_bias, skips = _totals((part for _, part in found), net)
     by_scaled, filters = _channels_adjoint(gradients, sources, synthesis, layout, frame)
     gains = np.array([np.vdot(own, by).astype(np.float64) for own, by in zip(latents, by_scaled, strict=True)])
     shapes = [p.shape for p in synthesis]
@@ -257,11 +261,12 @@ def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, s
     """Sum of squared errors of a slab; adds gradients as `_rate_slab` does."""
     values, outs = scratch.values, scratch.outs
     unused, squares, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
+    begin_tiles(net)
     for run in range(len(slab.begins)):
         for here in range(0, slab.length, SPAN):
             at, count = slab.begins[run] + here, min(SPAN, slab.length - here)
             span = -(-count // BLOCK) * BLOCK
-            forward(values, scratch.thin, scratch.thick, outs, unused, inputs, at, net, span)
+            through(scratch, unused, inputs, at, net, span)
             out, mask = values[outs[0] : outs[0] + span], slab.mask[here : here + span]
             _errors(out, wanted[at : at + span], mask, squares[:span], net.last_bias[0])
             if len(weights):
@@ -269,6 +274,7 @@ def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, s
                 _weigh(out, squares[:span], weights[begin : begin + span])
             found += total(squares[:span])
             back(scratch, unused, inputs, gradient, at, net, span, count, counts)
+    end_tiles(net)
     return found
 
 

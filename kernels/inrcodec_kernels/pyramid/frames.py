@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -105,15 +106,21 @@ class Slab(NamedTuple):
     length: int
 
 
-def slabs(frame: Frame, box: Box) -> list[Slab]:
+def slabs(frame: Frame, box: Box) -> tuple[Slab, ...]:
     """Cut a box of a frame into slabs, however many threads there are: what two slabs reach of the one between them does not overlap.
 
     Planes are cut along z with all of t, lines along y where there is one plane, else samples along x.
     """
+    return _slabs(frame, box, SLAB)
+
+
+# The same at every step of a fit; nobody writes to them.
+@lru_cache(maxsize=64)
+def _slabs(frame: Frame, box: Box, size: int) -> tuple[Slab, ...]:
     (_, *start), extents = box[0], [b - a for a, b in zip(*box, strict=True)]
     axis = next((a for a in (1, 2) if extents[a] > 1), 3)
-    units = max(2 * frame.ring[axis], -(-SLAB // (extents[0] * frame.strides[axis])))
-    found = []
+    units = max(2 * frame.ring[axis], -(-size // (extents[0] * frame.strides[axis])))
+    found, masks = [], dict[int, Floats]()
     for low in range(0, extents[axis], units):
         count = min(units, extents[axis] - low)
         corner = list(start)
@@ -126,8 +133,10 @@ def slabs(frame: Frame, box: Box) -> list[Slab]:
             for t in range(extents[0])
             for z in planes
         ]
-        found.append(Slab(np.array(begins), _mask(length, frame.strides[2], columns), length))
-    return found
+        if length not in masks:
+            masks[length] = _mask(length, frame.strides[2], columns)
+        found.append(Slab(np.array(begins), masks[length], length))
+    return tuple(found)
 
 
 def _mask(length: int, pitch: int, columns: int) -> Floats:

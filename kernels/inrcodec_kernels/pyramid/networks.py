@@ -12,17 +12,23 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 from numpy.typing import NDArray
 
-from ..vectors import LANES, LINE, ROWS, aligned, product
+from ..tiles import OUTPUTS, TILES, configure, release
+from ..vectors import INNER, LANES, LINE, ROWS, aligned, product
+from . import tiled
 from .blocks import lane_dots
 from .frames import BLOCK, VECTORS
 from .layout import Floats
 from .reference import SLOPE
+from .tiled import Room, Tiles
 
 CHANNELS, INPUTS = 4, 3
 """Rows of a hidden layer, and rows of gradients by inputs, that are made together at least."""
+_LEAST_WIDTH = 32
+"""Of the first hidden layer, from which on tiles pay: rows by the 16 and inputs by the 32 are filled then."""
 SPAN = 240 // BLOCK * BLOCK
 """Positions that go forward and back at a time."""
 ROW = SPAN + 2 * LINE
@@ -36,6 +42,7 @@ _one, _one_added = product(1, VECTORS, "plain"), product(1, VECTORS, "added")
 _dots, _dots_of_two, _dots_of_one = lane_dots(CHANNELS, INPUTS), lane_dots(CHANNELS, 2), lane_dots(CHANNELS, 1)
 _dots_of_rows = lane_dots(ROWS, INPUTS)
 
+_OPTIONS: Any = INNER
 # Sums may be reordered and contracted; NaN and infinity keep their meaning.
 SUMS = {"contract", "reassoc", "nsz"}
 
@@ -55,6 +62,8 @@ class Net(NamedTuple):
     plan : ndarray of int64, shape (groups, INPUTS + 1)
         Shifts of every `INPUTS` inputs, to which their gradients are added, and the number of them, or 0 where they are
         neighbours along x: those are added up together.
+    tiles : Tiles or tuple of nothing
+        The matrices again, where they go through tile registers.
     """
 
     first: Floats
@@ -72,6 +81,7 @@ class Net(NamedTuple):
     skips: NDArray[np.int64]
     skip_rows: NDArray[np.int64]
     plan: NDArray[np.int64]
+    tiles: Tiles | tuple[()] = ()
 
     @classmethod
     def of(cls, layers: Sequence[Any], skip: Any, ins: Sequence[int], skips: Sequence[int]) -> Net:
@@ -85,8 +95,20 @@ class Net(NamedTuple):
         back[first.shape[1] :, skipping] = skip.T
         return cls(
             first, first_bias, second, second_bias, last, last_bias, skip,
-            back, np.ascontiguousarray(second.T), np.ascontiguousarray(last.T), *places,
+            back, np.ascontiguousarray(second.T), np.ascontiguousarray(last.T), *places,  # type: ignore[arg-type]
         )  # fmt: skip
+
+
+    @property
+    def parameters(self) -> list[Floats]:
+        """In the order of `Scratch.gradients`."""
+        return [self.first, self.first_bias, self.second, self.second_bias, self.last, self.last_bias, self.skip]
+
+    def tiled(self, fine: bool) -> Net:
+        """The same for tile registers, where there are any and it is wide enough, in float32's precision or rounded."""
+        if not TILES or len(self.first_bias) < _LEAST_WIDTH:
+            return self
+        return self._replace(tiles=Tiles.of(self.first, self.second, fine))
 
 
 # Shifts and rows are the same at every step of a fit, which for a small signal would else spend a third of its time on them.
@@ -134,6 +156,8 @@ class Scratch(NamedTuple):
     first, second, last, skip : ndarray of float32
         Sums for the matrices, (outputs, inputs) for the first two and (inputs, outputs) for the others, lanes apart.
     first_bias, second_bias, last_bias : ndarray of float32
+    room : Room or tuple of nothing
+        What else it takes where layers go through tiles.
     """
 
     values: Floats
@@ -150,29 +174,38 @@ class Scratch(NamedTuple):
     first_bias: Floats
     second_bias: Floats
     last_bias: Floats
+    room: Room | tuple[()]
 
     @classmethod
     def of(cls, net: Net) -> Scratch:
         """Zeros for a network."""
-        thin, outs, thick = len(net.first_bias), len(net.last_bias), len(net.second_bias)
-        rows = _rows(thin, outs, thick, net.first_turned.shape[1] // INPUTS)
-        sizes = [
-            thin * len(net.in_columns) * LANES, thick * padded(thin, INPUTS) * LANES,
-            thick * outs * LANES, len(net.skip_rows) * outs * LANES, thin, thick, outs,
-        ]  # fmt: skip
-        values = aligned((thin + outs + thick + INPUTS) * ROW + LINE)
-        sums = [np.zeros(size, np.float32) for size in sizes]
-        return cls(values, *rows, *sums)  # type: ignore[arg-type]
+        thin, outs, thick, inputs = len(net.first_bias), len(net.last_bias), len(net.second_bias), len(net.ins)
+        outer = [np.zeros(size, np.float32) for size in (thick * outs * LANES, len(net.skip_rows) * outs * LANES, thin, thick, outs)]
+        if net.tiles:
+            *rows, raw, every = _tiled_rows(thin, outs, thick, len(net.in_columns))
+            room = Room.of(inputs, thin, thick, raw, every, SPAN, ROW)
+            parts: list[Any] = [aligned(len(every) * ROW + LINE), *rows, room.first, room.second, *outer, room]
+        else:
+            sizes = thin * len(net.in_columns) * LANES, thick * padded(thin, INPUTS) * LANES
+            sums, values = [np.zeros(size, np.float32) for size in sizes], aligned((thin + outs + thick + INPUTS) * ROW + LINE)
+            parts = [values, *_rows(thin, outs, thick, len(net.in_columns) // INPUTS), *sums, *outer, ()]
+        return cls(*parts)
 
     def gradients(self, net: Net, share: int) -> list[Floats]:
-        """Those of first, first_bias, second, second_bias, last, last_bias and skip, shapes as the network has them, times the share."""
+        """Those of first, first_bias, second, second_bias, last, last_bias and skip, shapes as the network has them, times the share; nothing of none."""
+        if not share:
+            return []
 
         def added(sums: Floats, rows: int) -> Floats:
             total: Floats = sums.reshape(rows, -1, LANES).sum(-1)
             return total
 
-        first = added(self.first, len(self.thin))[:, : len(net.ins)].T
-        second = added(self.second, len(self.thick))[:, : len(self.thin)].T
+        if self.room:
+            first = tiled.summed(self.first, len(net.ins), len(self.thin))
+            second = tiled.summed(self.second, len(self.thin), len(self.thick))
+        else:
+            first = added(self.first, len(self.thin))[:, : len(net.ins)].T
+            second = added(self.second, len(self.thick))[:, : len(self.thin)].T
         last, skip = added(self.last, len(self.thick)), added(self.skip, len(net.skip_rows))[: len(net.skips)]
         return [share * each for each in (first, self.first_bias, second, self.second_bias, last, self.last_bias, skip)]
 
@@ -186,12 +219,34 @@ def _rows(thin: int, outs: int, thick: int, groups: int) -> tuple[NDArray[np.int
     return (*rows, every[: thin + outs].copy(), repeated(every[:thin], INPUTS))
 
 
-@njit(nogil=True, cache=True)
+@lru_cache(maxsize=64)
+def _tiled_rows(thin: int, outs: int, thick: int, inputs: int) -> tuple[NDArray[np.int64], ...]:
+    """The same where layers go through tiles, which write rows by the `OUTPUTS`; then where those of a `Room` do, and all."""
+    extents = [padded(thin, OUTPUTS), padded(thick, OUTPUTS), padded(max(thin, inputs), OUTPUTS), outs]
+    every = np.arange(sum(extents)) * ROW + LINE
+    thins, thicks, raw, last = (part.copy() for part in np.split(every, np.cumsum(extents[:3])))
+    return thins[:thin], last, thicks[:thick], raw[:inputs], last[:0], repeated(thins[:thin], INPUTS), raw, every
+
+
+@njit(**INNER)
 def forward(values, thin, thick, outs, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
-    """Outputs of a span without their biases, and both hidden layers."""
+    """Outputs of a span without their biases, and both hidden layers, as every decoder makes them."""
     for p in range(0, span, BLOCK):
         _layer(values, thin, p, net.first, net.first_bias, inputs, net.ins, at + p)
         _layer(values, thick, p, net.second, net.second_bias, values, thin, p)
+    _outputs(values, thick, outs, unused, inputs, at, net, span)
+
+
+@njit(**INNER)
+def through(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    """The same for a span that goes back afterwards."""
+    _hidden_layers(scratch, unused, inputs, at, net, span)
+    _outputs(scratch.values, scratch.thick, scratch.outs, unused, inputs, at, net, span)
+
+
+@njit(**INNER)
+def _outputs(values, thick, outs, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    for p in range(0, span, BLOCK):
         if len(outs) == 2:
             _two(values, outs, p, net.last, unused, 0, values, thick, p)
             _two_added(values, outs, p, net.skip, unused, 0, inputs, net.skips, at + p)
@@ -200,7 +255,7 @@ def forward(values, thin, thick, outs, unused, inputs, at, net, span):  # type: 
             _one_added(values, outs, p, net.skip, unused, 0, inputs, net.skips, at + p)
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _layer(out, outs, to, matrix, bias, inputs, ins, at):  # type: ignore[no-untyped-def]
     """A block of a hidden layer."""
     together = len(outs) // ROWS * ROWS
@@ -210,7 +265,43 @@ def _layer(out, outs, to, matrix, bias, inputs, ins, at):  # type: ignore[no-unt
         _hidden(out, outs, to, matrix, bias, m, inputs, ins, at)
 
 
-@njit(nogil=True, cache=True)
+def begin_tiles(net):  # type: ignore[no-untyped-def]
+    """What a thread does before it takes spans."""
+
+
+@overload(begin_tiles, jit_options=_OPTIONS)
+def _(net):  # type: ignore[no-untyped-def]
+    return (lambda net: configure()) if _has_tiles(net) else (lambda net: None)  # type: ignore[call-arg]
+
+
+def end_tiles(net):  # type: ignore[no-untyped-def]
+    """And after the last one."""
+
+
+@overload(end_tiles, jit_options=_OPTIONS)
+def _(net):  # type: ignore[no-untyped-def]
+    return (lambda net: release()) if _has_tiles(net) else (lambda net: None)  # type: ignore[call-arg]
+
+
+def _hidden_layers(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    """Both of a span."""
+
+
+@overload(_hidden_layers, jit_options=_OPTIONS)
+def _(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    def in_vectors(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+        values, thin, thick = scratch.values, scratch.thin, scratch.thick
+        for p in range(0, span, BLOCK):
+            _layer(values, thin, p, net.first, net.first_bias, inputs, net.ins, at + p)
+            _layer(values, thick, p, net.second, net.second_bias, values, thin, p)
+
+    def in_tiles(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+        tiled.forward(scratch, inputs, at, net, span)
+
+    return in_tiles if _has_tiles(net) else in_vectors
+
+
+@njit(**INNER)
 def back(scratch, unused, inputs, gradient, at, net, span, count, counts):  # type: ignore[no-untyped-def]
     """From the gradients of a span's outputs, where these were, to those of all inputs, and of parameters where this span counts."""
     values, thin, thick, outs = scratch.values, scratch.thin, scratch.thick, scratch.outs
@@ -218,21 +309,102 @@ def back(scratch, unused, inputs, gradient, at, net, span, count, counts):  # ty
         _add_sums(scratch.last_bias, values, outs, span)
         _add_dots_of_outputs(scratch.last, values, thick, 0, values, outs, span)
         _add_dots_of_outputs(scratch.skip, inputs, net.skip_rows, at, values, outs, span)
-    _gate(values, thick, net.last_turned, unused, values, outs, span)
+    _gate_thick(scratch, unused, net, span, counts)
     if counts:
         _add_sums(scratch.second_bias, values, thick, span)
-        _add_dots(scratch.second, values, thick, values, scratch.columns, 0, span)
-    _gate(values, thin, net.second_turned, unused, values, thick, span)
+        _add_dots_of_second(scratch, span)
+    _gate_thin(scratch, unused, net, span, counts)
     if counts:
         _add_sums(scratch.first_bias, values, thin, span)
-        _add_dots(scratch.first, values, thin, inputs, net.in_columns, at, span)
-    for m in range(0, len(scratch.by_inputs), INPUTS):
-        for p in range(0, span, BLOCK):
-            _to_inputs(values, scratch.by_inputs, p, net.first_turned, unused, m, values, scratch.back, p)
-        _add_scattered(gradient, at, values, scratch.by_inputs, net.plan[m // INPUTS], count)
+        _add_dots_of_first(scratch, inputs, at, net, span)
+    _add_by_inputs(scratch, unused, gradient, at, net, span, count)
 
 
-@njit(nogil=True, cache=True)
+def _add_dots_of_second(scratch, span):  # type: ignore[no-untyped-def]
+    """Add the gradient of the second matrix."""
+
+
+@overload(_add_dots_of_second, jit_options=_OPTIONS)
+def _(scratch, span):  # type: ignore[no-untyped-def]
+    def in_vectors(scratch, span):  # type: ignore[no-untyped-def]
+        _add_dots(scratch.second, scratch.values, scratch.thick, scratch.values, scratch.columns, 0, span)
+
+    def in_tiles(scratch, span):  # type: ignore[no-untyped-def]
+        tiled.add_dots(scratch.second, scratch.values, scratch.thick, scratch.room, scratch.values, scratch.thin, 0, span)
+
+    return in_tiles if _has_tiles(scratch) else in_vectors
+
+
+def _add_dots_of_first(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    """Add the gradient of the first matrix."""
+
+
+@overload(_add_dots_of_first, jit_options=_OPTIONS)
+def _(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    def in_vectors(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
+        _add_dots(scratch.first, scratch.values, scratch.thin, inputs, net.in_columns, at, span)
+
+    def in_tiles(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
+        tiled.add_dots(scratch.first, scratch.values, scratch.thin, scratch.room, inputs, net.ins, at, span)
+
+    return in_tiles if _has_tiles(scratch) else in_vectors
+
+
+def _gate_thick(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+    """Put the gradient of the thick layer in the place of its results, where it is to be kept."""
+
+
+@overload(_gate_thick, jit_options=_OPTIONS)
+def _(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+    def in_vectors(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+        _gate(scratch.values, scratch.thick, net.last_turned, unused, scratch.values, scratch.outs, span)
+
+    def in_tiles(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+        tiled.gradient_of_thick(scratch, net, span, kept)
+
+    return in_tiles if _has_tiles(net) else in_vectors
+
+
+def _gate_thin(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+    """The same for the thin one."""
+
+
+@overload(_gate_thin, jit_options=_OPTIONS)
+def _(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+    def in_vectors(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+        _gate(scratch.values, scratch.thin, net.second_turned, unused, scratch.values, scratch.thick, span)
+
+    def in_tiles(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+        tiled.gradient_of_thin(scratch, net, span, kept)
+
+    return in_tiles if _has_tiles(net) else in_vectors
+
+
+def _add_by_inputs(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
+    """Add the gradients by all inputs to where these are."""
+
+
+@overload(_add_by_inputs, jit_options=_OPTIONS)
+def _(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
+    def in_vectors(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
+        values = scratch.values
+        for m in range(0, len(scratch.by_inputs), INPUTS):
+            for p in range(0, span, BLOCK):
+                _to_inputs(values, scratch.by_inputs, p, net.first_turned, unused, m, values, scratch.back, p)
+            _add_scattered(gradient, at, values, scratch.by_inputs, net.plan[m // INPUTS], count)
+
+    def in_tiles(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
+        tiled.add_by_inputs(scratch, gradient, at, net, span, count)
+
+    return in_tiles if _has_tiles(net) else in_vectors
+
+
+def _has_tiles(kind: types.NamedTuple) -> bool:
+    """Of the type of a `Net` or a `Scratch`: its last field says it."""
+    return isinstance(kind.types[-1], types.NamedTuple)
+
+
+@njit(**INNER)
 def _gate(out, outs, matrix, unused, gradient, ins, span):  # type: ignore[no-untyped-def]
     """Put the gradient of a hidden layer, before its leaky ReLU, in the place of its results."""
     together = len(outs) // ROWS * ROWS
@@ -243,7 +415,7 @@ def _gate(out, outs, matrix, unused, gradient, ins, span):  # type: ignore[no-un
             _gated(out, outs, p, matrix, unused, m, gradient, ins, p)
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _add_dots(out, left, lefts, right, rights, at, span):  # type: ignore[no-untyped-def]
     together = len(lefts) // ROWS * ROWS
     for j in range(0, len(rights), INPUTS):
@@ -253,7 +425,7 @@ def _add_dots(out, left, lefts, right, rights, at, span):  # type: ignore[no-unt
             _dots(out, len(rights), left, lefts, i, 0, right, rights, j, at, span)
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _add_dots_of_outputs(out, left, lefts, at, right, rights, span):  # type: ignore[no-untyped-def]
     for i in range(0, len(lefts), CHANNELS):
         if len(rights) == 2:
@@ -262,7 +434,7 @@ def _add_dots_of_outputs(out, left, lefts, at, right, rights, span):  # type: ig
             _dots_of_one(out, 1, left, lefts, i, at, right, rights, 0, 0, span)
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)
+@njit(**INNER, fastmath=SUMS)
 def total(row):  # type: ignore[no-untyped-def]
     """Sum of a row."""
     found = np.float32(0)
@@ -271,25 +443,25 @@ def total(row):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _add_sums(out, values, places, span):  # type: ignore[no-untyped-def]
     for m in range(len(places)):
         out[m] += total(values[places[m] : places[m] + span])
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _add(out, row):  # type: ignore[no-untyped-def]
     for i in range(len(row)):
         out[i] += row[i]
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _add_three(out, a, b, c):  # type: ignore[no-untyped-def]
     for i in range(len(out)):
         out[i] += a[i] + b[i] + c[i]
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _add_scattered(gradient, at, values, rows, shifts, count):  # type: ignore[no-untyped-def]
     """Add `INPUTS` gradients where the inputs are, and nowhere else: other threads work on what is there."""
     a, b, c = rows[0], rows[1], rows[2]

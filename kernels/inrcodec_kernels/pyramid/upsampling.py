@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..backend import in_threads
+from ..vectors import INNER
 from .frames import Frame
 from .layout import Floats, Place
 
@@ -118,7 +119,13 @@ def _seen(place, tap, origin, extent):  # type: ignore[no-untyped-def]
     return min(max((place >> 1) - 2 + (place & 1) + tap - origin, 0), extent - 1)
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
+def _copy(out, values):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        out[i] = values[i]
+
+
+@njit(**INNER)
 def _blend(out, a, b, c, d, wa, wb, wc, wd):  # type: ignore[no-untyped-def]
     for i in range(len(out)):
         out[i] = wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i]
@@ -130,7 +137,7 @@ def _weights(taps, place):  # type: ignore[no-untyped-def]
     return (taps[0], taps[1], taps[2], taps[3]) if place & 1 == 0 else (taps[3], taps[2], taps[1], taps[0])
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _blend_rows(out, rows, place, origin, taps):  # type: ignore[no-untyped-def]
     """Blend those of some rows that a place of the finer level sees."""
     n = len(rows)
@@ -161,19 +168,19 @@ def _plane(source, origin, taps, halved, t, z, scratch):  # type: ignore[no-unty
     return scratch[4]
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _line(line, left, rows, y, origin, taps, halved):  # type: ignore[no-untyped-def]
     """The line y before it is upsampled along x; it begins after `left` samples, and the edges are repeated."""
     middle = line[left : left + rows.shape[1]]
     if halved:
         _blend_rows(middle, rows, y, origin, taps)
     else:
-        middle[:] = rows[y - origin]
+        _copy(middle, rows[y - origin])
     line[:left] = middle[0]
     line[left + rows.shape[1] :] = middle[-1]
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _double(out, line, taps):  # type: ignore[no-untyped-def]
     """Upsample a line, whose first sample is the first that the even first result sees."""
     f0, f1, f2, f3 = taps[0], taps[1], taps[2], taps[3]
@@ -191,31 +198,39 @@ def _upsample(  # type: ignore[no-untyped-def]
     source, origin, taps, halved, start, out, first, strides, extents, begin, end
 ):  # fmt: skip
     rows, columns = source.shape[2], source.shape[3]
-    x, wide = start[3], extents[3]
+    x = start[3]
     left = max(0, -((x >> 1) - 2 + (x & 1))) if halved[3] else 0
     line, scratch = np.zeros(columns + 8, np.float32), np.empty((5, rows * columns), np.float32)
     for p in range(begin, end):
         t, z = p // extents[1], p % extents[1]
+        at = first + t * strides[0] + z * strides[1]
         plane = _plane(source, origin, taps, halved, start[0] + t, start[1] + z, scratch).reshape((rows, columns))
-        for y in range(extents[2]):
-            _line(line, left, plane, start[2] + y, origin[2], taps, halved[2])
-            at = first + t * strides[0] + z * strides[1] + y * strides[2]
-            if not halved[3]:
-                out[at : at + wide] = line[:wide]
-            elif x & 1:
-                out[at] = taps[3] * line[0] + taps[2] * line[1] + taps[1] * line[2] + taps[0] * line[3]
-                _double(out[at + 1 : at + wide], line, taps)
-            else:
-                _double(out[at : at + wide], line, taps)
+        _lines(plane, origin, taps, halved, start, out, at, strides[2], extents, left, line)
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)
+@njit(**INNER)
+def _lines(plane, origin, taps, halved, start, out, at, pitch, extents, left, line):  # type: ignore[no-untyped-def]
+    """Those of a plane, from `at` on."""
+    x, wide = start[3], extents[3]
+    for y in range(extents[2]):
+        _line(line, left, plane, start[2] + y, origin[2], taps, halved[2])
+        if not halved[3]:
+            _copy(out[at : at + wide], line)
+        elif x & 1:
+            out[at] = taps[3] * line[0] + taps[2] * line[1] + taps[1] * line[2] + taps[0] * line[3]
+            _double(out[at + 1 : at + wide], line, taps)
+        else:
+            _double(out[at : at + wide], line, taps)
+        at += pitch
+
+
+@njit(**INNER, fastmath=SUMS)
 def _add(out, values, weight):  # type: ignore[no-untyped-def]
     for i in range(len(out)):
         out[i] += weight * values[i]
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)
+@njit(**INNER, fastmath=SUMS)
 def _dot(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for i in range(len(a)):
@@ -223,7 +238,7 @@ def _dot(a, b):  # type: ignore[no-untyped-def]
     return np.float64(total)
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _separate(even, odd, line):  # type: ignore[no-untyped-def]
     """Write every second number of a line, after the four zeros that both begin with."""
     half = len(line) // 2
@@ -235,7 +250,7 @@ def _separate(even, odd, line):  # type: ignore[no-untyped-def]
         e[half] = line[2 * half]
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)
+@njit(**INNER, fastmath=SUMS)
 def _taps_of_line(even, odd, line, count, of_taps):  # type: ignore[no-untyped-def]
     """Add what the taps along x get from the gradient of a line."""
     e, o = even[4:], odd[4:]
@@ -252,7 +267,7 @@ def _taps_of_line(even, odd, line, count, of_taps):  # type: ignore[no-untyped-d
     of_taps[3] += s3
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)
+@njit(**INNER, fastmath=SUMS)
 def _back_along_x(out, even, odd, wide, taps):  # type: ignore[no-untyped-def]
     """Adjoint of `_double` after the repetition of the edges."""
     f0, f1, f2, f3 = taps[0], taps[1], taps[2], taps[3]
@@ -268,21 +283,21 @@ def _back_along_x(out, even, odd, wide, taps):  # type: ignore[no-untyped-def]
         out[i] = wide[i + 2]
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _back_along_y(out, gradient, y, taps):  # type: ignore[no-untyped-def]
     """Adjoint of `_blend_rows`."""
     for tap in range(4):
         _add(out[_seen(y, tap, 0, len(out))], gradient, taps[3 - tap if y & 1 else tap])
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _taps_of_rows(gradient, rows, y, of_taps):  # type: ignore[no-untyped-def]
     """Add what the taps along y get from the gradient of a line; `rows` are what it was blended from."""
     for tap in range(4):
         of_taps[3 - tap if y & 1 else tap] += _dot(gradient, rows[_seen(y, tap, 0, len(rows))])
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _taps_of_planes(gradient, source, taps, halved, t, z, of_taps):  # type: ignore[no-untyped-def]
     """Add what the taps along t and z get from the gradient of the plane (t, z)."""
     planes = source.reshape((source.shape[0], source.shape[1], -1))
@@ -304,39 +319,49 @@ def _back_along_lines(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Adjoint along x and y of planes of the finer level; what the taps get, along t and z too."""
     rows, columns = source.shape[2], source.shape[3]
-    origin = (0, 0, 0, 0)
-    left = 2 if halved[3] else 0
     line, scratch = np.zeros(columns + 8, np.float32), np.empty((5, rows * columns), np.float32)
-    even, odd = np.zeros(columns + 9, np.float32), np.zeros(columns + 9, np.float32)
+    halves = np.zeros((2, columns + 9), np.float32)
     wide, narrow = np.empty(columns + 4, np.float32), np.empty(columns, np.float32)
     for p in range(begin, end):
         t, z = p // extents[1], p % extents[1]
+        at = first + t * strides[0] + z * strides[1]
         plane = scratch[4].reshape((rows, columns))
         if learned:
-            plane = _plane(source, origin, taps, halved, t, z, scratch).reshape((rows, columns))
-        out = between[t, z]
-        out[:] = 0
-        for y in range(extents[2]):
-            at = first + t * strides[0] + z * strides[1] + y * strides[2]
-            found = gradient[at : at + extents[3]]
-            if halved[3]:
-                _separate(even, odd, found)
-                if learned:
-                    _line(line, left, plane, y, 0, taps, halved[2])
-                    _taps_of_line(even, odd, line, columns, of_taps[p])
-                _back_along_x(narrow, even, odd, wide, taps)
-                found = narrow
-            if halved[2]:
-                if learned:
-                    _taps_of_rows(found, plane, y, of_taps[p])
-                _back_along_y(out, found, y, taps)
-            else:
-                out[y] = found
+            plane = _plane(source, (0, 0, 0, 0), taps, halved, t, z, scratch).reshape((rows, columns))
+        _lines_back(
+            gradient, at, strides[2], extents, plane, taps, halved, learned, between[t, z], of_taps[p],
+            line, halves[0], halves[1], wide, narrow,
+        )  # fmt: skip
         if learned:
-            _taps_of_planes(out.reshape(-1), source, taps, halved, t, z, of_taps[p])
+            _taps_of_planes(between[t, z].reshape(-1), source, taps, halved, t, z, of_taps[p])
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
+def _lines_back(  # type: ignore[no-untyped-def]
+    gradient, at, pitch, extents, plane, taps, halved, learned, out, of_taps, line, even, odd, wide, narrow
+):  # fmt: skip
+    """The same along x and y of a plane whose lines begin at `at`."""
+    left = 2 if halved[3] else 0
+    out[:] = 0
+    for y in range(extents[2]):
+        found = gradient[at : at + extents[3]]
+        at += pitch
+        if halved[3]:
+            _separate(even, odd, found)
+            if learned:
+                _line(line, left, plane, y, 0, taps, halved[2])
+                _taps_of_line(even, odd, line, plane.shape[1], of_taps)
+            _back_along_x(narrow, even, odd, wide, taps)
+            found = narrow
+        if halved[2]:
+            if learned:
+                _taps_of_rows(found, plane, y, of_taps)
+            _back_along_y(out, found, y, taps)
+        else:
+            _copy(out[y], found)
+
+
+@njit(**INNER)
 def _weight(fine, coarse, extent, taps, halved):  # type: ignore[no-untyped-def]
     """How much of a place of the finer level goes back to one of the coarser."""
     if not halved:
@@ -348,7 +373,7 @@ def _weight(fine, coarse, extent, taps, halved):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _span(coarse, extent, halved):  # type: ignore[no-untyped-def]
     """Places of the finer level that see one of the coarser."""
     if not halved:
@@ -356,7 +381,7 @@ def _span(coarse, extent, halved):  # type: ignore[no-untyped-def]
     return max(0, 2 * coarse - 3), min(extent, 2 * coarse + 5)
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _back_along_planes(between, taps, halved, out, begin, end):  # type: ignore[no-untyped-def]
     """Adjoint along z and t, a plane of the coarser level at a time."""
     for p in range(begin, end):

@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import in_threads
 from .layout import Floats
+
+_PART = 1 << 18
+"""Numbers that a thread clears at a time."""
 
 
 class Workspace:
@@ -35,5 +39,5 @@ class Workspace:
     def cleared(self, name: str, size: int) -> Floats:
         """The same, zeros."""
         found = self.kept(name, size)
-        found.fill(0)
+        in_threads(lambda part: found[part * _PART : (part + 1) * _PART].fill(0), range(-(-size // _PART)))
         return found

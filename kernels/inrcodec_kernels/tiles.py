@@ -1,0 +1,436 @@
+"""Products of small matrices with long rows in the tile registers of some processors (AMX), 8 times as fast as in vectors.
+
+Tiles multiply bfloat16 numbers and add up in float32. A float32 number is the sum of two of them, its upper half and what that leaves, to
+2^-15 of itself; of the four products of such sums three count:
+
+    a b = a_high b_high + a_low b_high + a_high b_low
+
+So results are those of float32 to about 2^-15 of their terms: not what a decoder must find again to the last bit. Where 2^-8 will do, one product does.
+
+A tile of *weights* is 16 outputs by 32 inputs; one of *pairs* is 16 pairs of inputs by 16 positions, the two of a pair side by side in 32 bits. Sums
+of 16 outputs by 16 positions are written as rows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from .vectors import _ZERO, LANES, _Writer, cpu_features
+
+OUTPUTS, INPUTS, POSITIONS = 16, 32, 16
+"""Extents of tiles."""
+TOGETHER = 3
+"""Tiles of positions that are multiplied together: their sums do not wait for each other."""
+_TILE = OUTPUTS * INPUTS
+_BYTES_OF_ROW = 64
+
+_BYTE, _INT, _POINTER = ir.IntType(8), ir.IntType(64), ir.IntType(8).as_pointer()
+_PALETTE = bytes([1, *[0] * 15]) + 8 * (64).to_bytes(2, "little") + bytes(16) + bytes([16] * 8) + bytes(8)
+"""Eight tiles of 16 rows of 64 bytes."""
+
+_UPPER = np.uint32(0xFFFF0000)
+_HALF_OF_BITS, _HALF = np.uint32(16), np.uint32(0x8000)
+
+
+def _are_allowed() -> bool:
+    """Ask Linux for the registers' state, which a process must do once; whether it has them then."""
+    arch_prctl, request, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0
+
+
+_KNOWN = LANES == 16 and {"+amx-tile", "+amx-bf16"} <= cpu_features() and sys.platform == "linux" and platform.machine() == "x86_64"
+TILES = _KNOWN and _are_allowed()
+"""Whether this process may use them."""
+
+
+def weights(matrix: NDArray[np.float32], products: int) -> NDArray[np.uint16]:
+    """Tiles of a matrix, shape (outputs, inputs): for every 16 outputs, for every 32 inputs, upper halves and, for 3 products, what they leave.
+
+    Returns
+    -------
+    ndarray of uint16
+        Flat; zeros where there are no outputs or inputs.
+    """
+    outputs, inputs = (-(-extent // size) for extent, size in zip(matrix.shape, (OUTPUTS, INPUTS), strict=True))
+    whole = np.zeros((outputs * OUTPUTS, inputs * INPUTS), np.float32)
+    whole[: matrix.shape[0], : matrix.shape[1]] = matrix
+    upper = whole.view(np.uint32) + _HALF & _UPPER
+    parts = [upper, (whole - upper.view(np.float32)).view(np.uint32)][: 2 if products == 3 else 1]
+    halves = np.stack([(part >> _HALF_OF_BITS).astype(np.uint16) for part in parts])
+    arranged = halves.reshape(-1, outputs, OUTPUTS, inputs, INPUTS).transpose(1, 3, 0, 2, 4)
+    return np.ascontiguousarray(arranged).reshape(-1)
+
+
+def _call(builder: Any, name: str, *arguments: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), list(arguments))
+
+
+@intrinsic
+def configure(typing):  # type: ignore[no-untyped-def]
+    """Give this thread its tiles, before anything is multiplied in them."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if _KNOWN:
+            kind = ir.ArrayType(_BYTE, len(_PALETTE))
+            palette = cgutils.global_constant(builder, "palette", ir.Constant(kind, bytearray(_PALETTE)))
+            _call(builder, "ldtilecfg", builder.bitcast(palette, _POINTER))
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def release(typing):  # type: ignore[no-untyped-def]
+    """Give the tiles back: a thread that has none is switched faster."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if _KNOWN:
+            _call(builder, "tilerelease")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def paired(kind: str, products: int, slope: float = 0.0, outputs: int = 0, kept: bool = True) -> Any:
+    """Make ``f(pairs, to, low, values, one, other, first, second, factors, rows, count)``: pairs of two rows, for so many products.
+
+    Parameters
+    ----------
+    kind : str
+        ``"plain"``: of the rows of `values` that begin at `one` and `other`. ``"hidden"``: `factors` of number `first` and `second` are added to them before that, then comes
+        a leaky ReLU. ``"gated"``: rows that begin at `first` and `second` take their place, by the slope that the leaky ReLU had whose results they are.
+        ``"outer"``: the same with sums of `outputs` rows, which begin at `rows`, times `factors` of number `first` and `second`, which has as many for each.
+    products : int
+        As for `multiply`.
+    slope : float
+        Of the leaky ReLU.
+    outputs : int
+        Of ``"outer"``.
+    kept : bool
+        Whether what takes the place of rows is written there too.
+
+    Notes
+    -----
+    `pairs` is uint32, `values` and `factors` float32, `rows` int64, all flat and contiguous; `count` is a positive multiple of `TOGETHER` * `LANES`, and nothing is checked. Upper
+    halves are written from `to` on, and what these leave `low` further.
+    """
+
+    @intrinsic
+    def block(typing, pairs, to, low, values, one, other, first, second, factors, rows, count):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if not _KNOWN:
+                return context.get_dummy_value()
+            w = _Writer(context, builder, signature, arguments)
+            pairs, to, low, values, one, other, first, second, factors, rows, count = w.arguments
+            words, lanes = ir.VectorType(ir.IntType(32), LANES), [0] * LANES
+            half, bits, upper = (ir.Constant(words, [n for _ in lanes]) for n in (0x8000, 16, 0xFFFF0000))
+            places, numbers = (one, other), (first, second)
+            if kind == "hidden":
+                splats = [[w.splat(w.number(factors, number))] for number in numbers]
+            elif kind == "outer":
+                splats = [
+                    [w.splat(w.number(factors, w.plus(builder.mul(number, _INT(outputs)), o))) for o in range(outputs)] for number in numbers
+                ]
+                begins = [w.number(rows, _INT(o)) for o in range(outputs)]
+
+            def changed(number: int, found: Any, at: Any) -> Any:
+                if kind == "hidden":
+                    found = builder.fadd(found, splats[number][0])
+                    return w.sloped(found, found, slope)
+                if kind == "gated":
+                    return w.sloped(found, w.vector(w.place(values, builder.add(numbers[number], at))), slope)
+                total = _ZERO
+                for splat, begin in zip(splats[number], begins, strict=True):
+                    total = w.fma(splat, w.vector(w.place(values, builder.add(begin, at))), total)
+                return w.sloped(found, total, slope)
+
+            def write(halves: list[Any], at: Any) -> None:
+                both = builder.or_(builder.lshr(halves[0], bits), builder.and_(halves[1], upper))
+                place = builder.gep(pairs.data, [builder.add(to, at)])
+                builder.store(both, builder.bitcast(place, words.as_pointer()), align=4)
+
+            def write_pairs(found: list[Any], at: Any) -> None:
+                plain = [builder.bitcast(row, words) for row in found]
+                if products == 1:
+                    write([builder.add(row, half) for row in plain], at)
+                    return
+                write(plain, at)
+                uppers = [builder.bitcast(builder.and_(row, upper), _ZERO.type) for row in plain]
+                left = [builder.fsub(row, part) for row, part in zip(found, uppers, strict=True)]
+                write([builder.bitcast(part, words) for part in left], builder.add(at, low))
+
+            def body(begin: Any, _: list[Any]) -> list[Any]:
+                for v in range(TOGETHER):
+                    at = w.plus(begin, v * LANES)
+                    found = [w.vector(w.place(values, builder.add(place, at))) for place in places]
+                    if kind != "plain":
+                        found = [changed(number, row, at) for number, row in enumerate(found)]
+                        for row, place in zip(found, places if kept else (), strict=kept):
+                            builder.store(row, w.place(values, builder.add(place, at)), align=4)
+                    write_pairs(found, at)
+                return []
+
+            w.loop(count, TOGETHER * LANES, [], body)
+            return context.get_dummy_value()
+
+        return types.void(pairs, to, low, values, one, other, first, second, factors, rows, count), generate
+
+    return block
+
+
+def added_back(along: int, outputs: int) -> Any:
+    """Make ``f(out, to, values, rows, m, outs, factors, first, count)``: add gradients by neighbours along a line to where these are.
+
+        out[to + n] += sum_j values[rows[m + j] + n - j] + sum_o factors[first + o, m + j] values[outs[o] + n - j]
+
+    Parameters
+    ----------
+    along : int
+        Neighbours j.
+    outputs : int
+        Rows o.
+
+    Notes
+    -----
+    As for `paired`; `count` is a positive multiple of `LANES`.
+    """
+
+    @intrinsic
+    def block(typing, out, to, values, rows, m, outs, factors, first, count):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            w = _Writer(context, builder, signature, arguments)
+            out, to, values, rows, m, outs, factors, first, count = w.arguments
+            columns = w.extent(factors, 1)
+            begins, terms = [], []
+            for j in range(along):
+                begins.append(w.plus(w.number(rows, w.plus(m, j)), -j))
+                for o in range(outputs):
+                    splat = w.splat(w.number(factors, builder.add(builder.mul(w.plus(first, o), columns), w.plus(m, j))))
+                    terms.append((splat, w.plus(w.number(outs, _INT(o)), -j)))
+
+            def body(n: Any, _: list[Any]) -> list[Any]:
+                place = w.place(out, builder.add(to, n))
+                total = w.vector(place)
+                for begin in begins:
+                    total = builder.fadd(total, w.vector(w.place(values, builder.add(begin, n))))
+                for splat, begin in terms:
+                    total = w.fma(splat, w.vector(w.place(values, builder.add(begin, n))), total)
+                builder.store(total, place, align=4)
+                return []
+
+            w.loop(count, LANES, [], body)
+            return context.get_dummy_value()
+
+        return types.void(out, to, values, rows, m, outs, factors, first, count), generate
+
+    return block
+
+
+def multiply(products: int) -> Any:
+    """Make ``f(out, to, out_pitch, tiles, first, count, pairs, at, pitch, low)``: 16 rows by `TOGETHER` tiles of positions of weights times pairs.
+
+    Parameters
+    ----------
+    products : int
+        3, or 1 for upper halves alone, rounded: results of 8 bits.
+
+    Notes
+    -----
+    Of what is made, `out` is float32, `tiles` uint16 as `weights` gives them and `pairs` uint32; all are flat and contiguous, and nothing is checked.
+    In `out` the first row begins at `to`, the next one `out_pitch` further; in `pairs` at `at`, `pitch` further, and what upper halves leave `low` further.
+    The rows are outputs of number 16 `first` on; `count` is how many tiles of inputs there are.
+    """
+
+    @intrinsic
+    def block(typing, out, to, out_pitch, tiles, first, count, pairs, at, pitch, low):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if not _KNOWN:
+                return context.get_dummy_value()
+            w = _Writer(context, builder, signature, arguments)
+            out, to, out_pitch, tiles, first, count, pairs, at, pitch, low = w.arguments
+            sums, columns = ([_BYTE(start + c) for c in range(TOGETHER)] for start in (0, TOGETHER + 1))
+            upper, lower, parts = _BYTE(TOGETHER), _BYTE(2 * TOGETHER + 1), 2 if products == 3 else 1
+
+            def load(tile: Any, array: Any, index: Any, stride: Any) -> None:
+                _call(builder, "tileloadd64", tile, builder.bitcast(builder.gep(array.data, [index]), _POINTER), stride)
+
+            def add(weight: Any) -> None:
+                for total, column in zip(sums, columns, strict=True):
+                    _call(builder, "tdpbf16ps", total, weight, column)
+
+            for total in sums:
+                _call(builder, "tilezero", total)
+            begin, stride = builder.mul(builder.mul(first, count), _INT(parts * _TILE)), builder.mul(pitch, _INT(4))
+
+            def body(k: Any, _: list[Any]) -> list[Any]:
+                tile = builder.add(begin, builder.mul(k, _INT(parts * _TILE)))
+                row = builder.add(at, builder.mul(k, builder.mul(pitch, _INT(INPUTS // 2))))
+                load(upper, tiles, tile, _INT(_BYTES_OF_ROW))
+                for c, column in enumerate(columns):
+                    load(column, pairs, w.plus(row, c * POSITIONS), stride)
+                add(upper)
+                if products == 3:
+                    load(lower, tiles, w.plus(tile, _TILE), _INT(_BYTES_OF_ROW))
+                    add(lower)
+                    for c, column in enumerate(columns):
+                        load(column, pairs, w.plus(builder.add(row, low), c * POSITIONS), stride)
+                    add(upper)
+                return []
+
+            w.loop(count, 1, [], body)
+            for c, total in enumerate(sums):
+                place = builder.bitcast(builder.gep(out.data, [w.plus(to, c * POSITIONS)]), _POINTER)
+                _call(builder, "tilestored64", total, place, builder.mul(out_pitch, _INT(4)))
+            return context.get_dummy_value()
+
+        return types.void(out, to, out_pitch, tiles, first, count, pairs, at, pitch, low), generate
+
+    return block
+
+
+def halve() -> Any:
+    """Make ``f(out, to, values, start, count)``: write a row's numbers, rounded to bfloat16, one after the other.
+
+    Notes
+    -----
+    `out` is uint32 and has two numbers in each, `values` float32; `count` is a positive multiple of `LANES`, and nothing is checked.
+    """
+
+    @intrinsic
+    def block(typing, out, to, values, start, count):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if not _KNOWN:
+                return context.get_dummy_value()
+            w = _Writer(context, builder, signature, arguments)
+            out, to, values, start, count = w.arguments
+
+            def body(n: Any, _: list[Any]) -> list[Any]:
+                found = _rounded(builder, w.vector(w.place(values, builder.add(start, n))))
+                place = builder.gep(out.data, [builder.add(to, builder.lshr(n, _INT(1)))])
+                builder.store(found, builder.bitcast(place, found.type.as_pointer()), align=4)
+                return []
+
+            w.loop(count, LANES, [], body)
+            return context.get_dummy_value()
+
+        return types.void(out, to, values, start, count), generate
+
+    return block
+
+
+def turn(positions: int) -> Any:
+    """Make ``f(out, to, values, rows, first, at)``: a tile of pairs of positions by rows.
+
+    Its row n has, of each of 16 rows of `values`, the numbers at positions 2 n and 2 n + 1 after `at`, rounded to bfloat16.
+
+    Parameters
+    ----------
+    positions : int
+        32, or 16: then the second half of the tile is zero.
+
+    Notes
+    -----
+    As for `halve`; the tile, 256 uint32, is written from `to` on, and `rows`, from `first` on, says where the rows begin.
+    """
+
+    @intrinsic
+    def block(typing, out, to, values, rows, first, at):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if not _KNOWN:
+                return context.get_dummy_value()
+            w = _Writer(context, builder, signature, arguments)
+            out, to, values, rows, first, at = w.arguments
+            kind = ir.VectorType(ir.IntType(32), LANES)
+            found = []
+            for n in range(LANES):
+                start = builder.add(w.number(rows, w.plus(first, n)), at)
+                halves = [_rounded(builder, w.vector(w.place(values, w.plus(start, p)))) for p in range(0, positions, LANES)]
+                halves += [ir.Constant(halves[0].type, [0] * LANES)] * (2 - len(halves))
+                both = builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), list(range(2 * LANES))))
+                found.append(builder.bitcast(both, kind))
+            for distance in (8, 4, 2, 1):
+                found = _exchanged(builder, found, distance)
+            for n, row in enumerate(found):
+                builder.store(row, builder.bitcast(builder.gep(out.data, [w.plus(to, n * LANES)]), kind.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(out, to, values, rows, first, at), generate
+
+    return block
+
+
+def _rounded(builder: Any, row: Any) -> Any:
+    """A vector's numbers as bfloat16."""
+    words, halves = (ir.VectorType(ir.IntType(bits), LANES) for bits in (32, 16))
+    half, bits = (ir.Constant(words, [n] * LANES) for n in (0x8000, 16))
+    return builder.trunc(builder.lshr(builder.add(builder.bitcast(row, words), half), bits), halves)
+
+
+def _exchanged(builder: Any, rows: list[Any], distance: int) -> list[Any]:
+    """A step of turning a square of vectors: squares of that edge beside its diagonals change places."""
+    found = list(rows)
+    mask = ir.VectorType(ir.IntType(32), LANES)
+    upper = ir.Constant(mask, [j if not j & distance else LANES + j - distance for j in range(LANES)])
+    lower = ir.Constant(mask, [j + distance if not j & distance else LANES + j for j in range(LANES)])
+    for i in range(LANES):
+        if not i & distance:
+            a, b = rows[i], rows[i + distance]
+            found[i], found[i + distance] = builder.shuffle_vector(a, b, upper), builder.shuffle_vector(a, b, lower)
+    return found
+
+
+def accumulate() -> Any:
+    """Make ``f(sums, to, left, at, pitch, right, first, count)``: add dot products of 16 rows with 16 others to a tile of sums.
+
+    Notes
+    -----
+    `sums` is float32 and holds two tiles from `to` on, which together are the sum; `left` is as `halve` writes it, the first row from `at` on and each other one
+    `pitch` further, `right` has tiles as `turn` writes them from `first` on, an even `count` of them. All are flat; nothing is checked.
+    """
+
+    @intrinsic
+    def block(typing, sums, to, left, at, pitch, right, first, count):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if not _KNOWN:
+                return context.get_dummy_value()
+            w = _Writer(context, builder, signature, arguments)
+            sums, to, left, at, pitch, right, first, count = w.arguments
+            width, stride, size = _INT(_BYTES_OF_ROW), builder.mul(pitch, _INT(4)), OUTPUTS * POSITIONS
+            totals, rows, columns = (_BYTE(0), _BYTE(1)), (_BYTE(2), _BYTE(3)), (_BYTE(4), _BYTE(5))
+
+            def place(array: Any, index: Any) -> Any:
+                return builder.bitcast(builder.gep(array.data, [index]), _POINTER)
+
+            def add(part: int, chunk: Any) -> None:
+                _call(builder, "tileloadd64", rows[part], place(left, builder.add(at, builder.mul(chunk, _INT(LANES)))), stride)
+                _call(builder, "tileloadd64", columns[part], place(right, builder.add(first, builder.mul(chunk, _INT(size)))), width)
+                _call(builder, "tdpbf16ps", totals[part], rows[part], columns[part])
+
+            for part, total in enumerate(totals):
+                _call(builder, "tileloadd64", total, place(sums, w.plus(to, part * size)), width)
+
+            def body(chunk: Any, _: list[Any]) -> list[Any]:
+                # The two sums do not wait for each other.
+                for part in range(2):
+                    add(part, w.plus(chunk, part))
+                return []
+
+            w.loop(count, 2, [], body)
+            for part, total in enumerate(totals):
+                _call(builder, "tilestored64", total, place(sums, w.plus(to, part * size)), width)
+            return context.get_dummy_value()
+
+        return types.void(sums, to, left, at, pitch, right, first, count), generate
+
+    return block
