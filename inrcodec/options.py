@@ -247,7 +247,8 @@ class EncodeOptions:
         Auto tries all of them on a part of the signal. None takes the one whose options are given, otherwise what suits the
         signal (`systems.auto.usual`); of clips TINC.
     effort : int
-        1 (fast) to 9 (thorough): counts steps, not seconds.
+        1 (fast) to 9 (thorough): counts steps, not seconds. Of a pyramid those of its largest networks on a processor with AVX2: smaller ones, and
+        faster processors, take as many more as the time allows.
     device : {"auto", "cpu", "cuda", "cuda:N"}
     seed : int
         Of everything random.
@@ -339,7 +340,7 @@ class EncodeOptions:
 
     @property
     def pyramid_steps(self) -> int:
-        """Descent steps on the pyramid."""
+        """Descent steps on a pyramid with the largest networks, on a processor with AVX2; smaller networks and faster processors take more in the time."""
         return round(300 * 2 ** ((self.effort - 5) / 1.5))
 
     @property

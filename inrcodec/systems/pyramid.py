@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
 from inrcodec_kernels.backend import best_on_cpu, in_threads, on_device
-from inrcodec_kernels.pyramid import Context, Synthesis
+from inrcodec_kernels.pyramid import Context, Synthesis, pace
 
 from ..coding.latents import LatentCoder, Place
 from ..fitting import motion, pyramid, pyramid_start, start
@@ -122,7 +122,7 @@ class PyramidSystem:
         self._networks = guess.networks
         self._fit_at(guess.step, goal)
         self.choices.update(
-            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self.task.options.pyramid_steps,
+            unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self._steps(self.layout),
             lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
         )  # fmt: skip
 
@@ -132,7 +132,7 @@ class PyramidSystem:
         full, options = self._sized(PyramidLayout(self.volume.shape, halved, apart=True), known, goal), self.task.options
         trials = Trials(
             self.volume, self.offset, known, full, self._first_networks, self._stored_bits,
-            lambda layout: self._first_goal(goal, layout), options.pyramid_steps, options.seed, self.backend, self._weights,
+            lambda layout: self._first_goal(goal, layout), self._steps(full), options.seed, self.backend, self._weights,
             self.task.note("trial"),
         )  # fmt: skip
         return trials.guess(self.options.above)
@@ -175,7 +175,7 @@ class PyramidSystem:
             self.volume, self.offset, step, self.layout, self._networks, seed, backend, self._weights, self._frames
         )
         self.fit.course = self._course
-        steps = task.options.pyramid_steps
+        steps = self._steps(self.layout)
         task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half"), self._teaches))
 
         def settle() -> Goal:
@@ -210,6 +210,10 @@ class PyramidSystem:
             layout, networks=min(wish.networks or networks, layout.levels),
             context=wish.context or context, synthesis=wish.synthesis or synthesis,
         )  # fmt: skip
+
+    def _steps(self, layout: PyramidLayout) -> int:
+        """As many as take about the time that an effort stands for: the faster one is, the more."""
+        return round(self.task.options.pyramid_steps * pace(layout.context, self.backend))
 
     def _first_goal(self, goal: Goal, layout: PyramidLayout) -> Goal:
         """What is left for the latents before networks are known."""
