@@ -37,8 +37,8 @@ from .base import SIZE_WINDOW, Draft, Task
 from .pyramid_networks import StoredNetworks
 
 _SIZES: tuple[tuple[int, tuple[int, int, tuple[int, int]]], ...] = (
-    (200_000, (3, 32, (32, 16))), (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))), (2_500, (1, 8, (8, 4))),
-    (0, (1, 8, (4, 4))),
+    (200_000, (3, 32, (32, 16))), (80_000, (1, 32, (32, 16))), (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))),
+    (2_500, (1, 8, (8, 4))), (0, (1, 8, (4, 4))),
 )  # fmt: skip
 """Least bytes of a stream for so many networks of the context model, their width, and widths of the synthesis: they take a
 twentieth or so, and of the largest streams a fiftieth."""

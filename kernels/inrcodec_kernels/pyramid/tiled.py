@@ -1,7 +1,7 @@
 """A span's way forward and back as `networks.py` takes it, layers in the tile registers of the processor (`../tiles.py`).
 
 Inputs of a layer are pairs of rows, rounded; its sums are written as rows, and what comes next to them, a bias and a leaky ReLU or its slope,
-makes the pairs of the next layer in the same pass. What has one or two rows, the outputs and skips, stays in vectors, as do gradients of matrices.
+makes the pairs of the next layer in the same pass. What has one or two rows, the outputs and skips, stays in vectors.
 """
 
 from __future__ import annotations
