@@ -230,7 +230,7 @@ def test_shipped_networks_serve_signals_without_lessons(wish: bool | str, sample
 @pytest.mark.parametrize(
     ("wish", "size", "networks", "context", "synthesis"),
     [
-        ({}, 300_000, 3, 32, (32, 16)), ({}, 199_000, 1, 24, (16, 16)), ({}, 6_000, 1, 16, (8, 8)), ({}, 100, 1, 8, (4, 4)),
+        ({}, 300_000, 3, 32, (32, 16)), ({}, 199_000, 1, 32, (32, 16)), ({}, 79_000, 1, 24, (16, 16)), ({}, 6_000, 1, 16, (8, 8)), ({}, 100, 1, 8, (4, 4)),
         ({"networks": 8, "context": 12}, 300_000, 5, 12, (32, 16)), ({"networks": 2, "synthesis": (8, 8)}, 100, 2, 8, (8, 8)),
     ],
 )  # fmt: skip

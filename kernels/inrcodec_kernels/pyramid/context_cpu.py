@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ..rans import CodedError, check_end, first_states, joined
 from ..rans.cpu import _bits, _put_excess, _read_escape, encode, step
+from ..vectors import INNER
 from .context import (
     LARGEST,
     LIMIT,
@@ -146,7 +147,7 @@ def _decode(data, states, latents, walk, layers, laplace, table, centres):  # ty
     return at, bit
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _read_symbols(data, at, bit, states, count, table, centres, laplace, values):  # type: ignore[no-untyped-def]
     """The latents of a stage. Most are the centre itself, which needs no search."""
     starts, first = laplace.tables
@@ -179,7 +180,7 @@ def _read_symbols(data, at, bit, states, count, table, centres, laplace, values)
     return at, bit
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _read_escaped(data, bit, centre, reach):  # type: ignore[no-untyped-def]
     """A latent beyond its table, and the position behind its plain bits, -1 if there is none."""
     below = _bits(data, bit, 1)

@@ -16,7 +16,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ..vectors import LANES, product
+from ..vectors import INNER, LANES, product
 from .context import (
     LARGEST,
     MOST_SCALE,
@@ -220,7 +220,7 @@ def _lines(rest, extents, row, column):  # type: ignore[no-untyped-def]
     return least, min(extents[2] - 1 + row, (rest + column) >> 1) + 1
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _find_segments(w, shape, ring, segments):  # type: ignore[no-untyped-def]
     """Pieces of a stage, in raster order; how many, and how many latents."""
     found, count = 0, 0
@@ -246,7 +246,7 @@ def _place(shape, ring, t, z, y):  # type: ignore[no-untyped-def]
     return ((t + ring[0]) * (shape[1] + 2 * ring[1]) + z + ring[1]) * (shape[2] + 2 * ring[2]) + y + ring[2]
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _take_line(lattice, t, z, rest, y, count, start, out, at):  # type: ignore[no-untyped-def]
     """The lattice at (t, z, y + i, rest - 2 (y + i)) of the tile; beyond the lattice, its nearest site."""
     extents = lattice.shape
@@ -256,7 +256,7 @@ def _take_line(lattice, t, z, rest, y, count, start, out, at):  # type: ignore[n
         out[at + i] = plane[min(max(row + i, 0), extents[2] - 1), min(max(column - 2 * i, 0), extents[3] - 1)]
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _fill_coarse(w, walk):  # type: ignore[no-untyped-def]
     """The layer w of the coarser level, with its ring."""
     shape, ring, start, u, layers = walk.shape, walk.ring, walk.start, walk.u, walk.layers
@@ -269,7 +269,7 @@ def _fill_coarse(w, walk):  # type: ignore[no-untyped-def]
                 _take_line(u, t, z, rest, least, end - least, start, layers, base + _place(shape, ring, t, z, least))
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _gather(w, found, walk):  # type: ignore[no-untyped-def]
     """The inputs of a stage."""
     taps, sources, layers, rows, ins = walk.taps, walk.sources, walk.layers, walk.rows, walk.ins
@@ -288,7 +288,7 @@ def _gather(w, found, walk):  # type: ignore[no-untyped-def]
         at += count
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def enter(w, found, values, walk):  # type: ignore[no-untyped-def]
     """The latents of a stage become known to others."""
     layers, segments, most = walk.layers, walk.segments, np.int32(LARGEST)
@@ -302,7 +302,7 @@ def enter(w, found, values, walk):  # type: ignore[no-untyped-def]
         done += count
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _hidden(out, outs, matrix, bias, scale, most, inputs, ins, at, narrow):  # type: ignore[no-untyped-def]
     """A block of a hidden layer; of a narrow one, only the first vector is made."""
     for m in range(0, len(bias), CHANNELS):
@@ -325,7 +325,7 @@ def _requantise(row, bias, scale, most):  # type: ignore[no-untyped-def]
         row[i] = min(max(np.floor(max(total * scale, total * below)), -most), most)
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _evaluate(count, walk, layers, table, centres):  # type: ignore[no-untyped-def]
     """Tables and centres of a stage whose inputs are gathered, whole blocks of them."""
     rows, ins, thin, thick, out, thins = walk.rows, walk.ins, walk.thin, walk.thick, walk.out, walk.thins
@@ -345,7 +345,7 @@ def _evaluate(count, walk, layers, table, centres):  # type: ignore[no-untyped-d
         _split(out, layers, table[at : at + BLOCK], centres[at : at + BLOCK])
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _sees_nothing(rows, ins, at):  # type: ignore[no-untyped-def]
     """Whether all inputs of a block are zero; `rows` are the numbers as integers, of which zero is zero too."""
     for k in range(len(ins)):
@@ -357,7 +357,7 @@ def _sees_nothing(rows, ins, at):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def _split(out, layers, table, centres):  # type: ignore[no-untyped-def]
     bias, scales, most, last = layers.last_bias, layers.scales, layers.limits[1], np.float32(MOST_SCALE)
     bits = np.int32(layers.limits[2])
@@ -371,7 +371,7 @@ def _split(out, layers, table, centres):  # type: ignore[no-untyped-def]
         table[i] = units * (scale - centre) + mean + (units >> np.int32(1))
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def prepare(w, walk, layers, table, centres):  # type: ignore[no-untyped-def]
     """Everything of a stage but its latents: how many pieces and latents, their tables and centres."""
     found, count = _find_segments(w, walk.shape, walk.ring, walk.segments)
@@ -387,7 +387,7 @@ def _ahead(ring):  # type: ignore[no-untyped-def]
     return max(max(8 * ring[0], 4 * ring[1]), max(2 * ring[2], ring[3]))
 
 
-@njit(nogil=True, cache=True)
+@njit(**INNER)
 def begin(walk, layers):  # type: ignore[no-untyped-def]
     """What there is to do before the first stage: the layers that it sees, and the answer to no inputs."""
     _evaluate(1, walk, layers, walk.quiet[:1], walk.quiet[1:])
