@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -171,6 +171,7 @@ def in_threads(work: Callable[[int], T], parts: Iterable[int]) -> list[T]:
         return [work(part) for part in parts]
 
     found: dict[int, T] = {}
+    errors: dict[int, Exception] = {}
     tasks: SimpleQueue[tuple[int, int]] = SimpleQueue()
     for task in enumerate(parts):
         tasks.put(task)
@@ -179,18 +180,32 @@ def in_threads(work: Callable[[int], T], parts: Iterable[int]) -> list[T]:
         # Work that itself shares out work would wait for threads that wait for it.
         _worker.busy = True
         try:
-            while True:
-                number, part = tasks.get_nowait()
-                found[number] = work(part)
-        except Empty:
-            return
+            for number, part in _taken(tasks):
+                try:
+                    found[number] = work(part)
+                except Exception as error:
+                    errors[number] = error
+                    # What nobody has begun yet is not done any more.
+                    list(_taken(tasks))
         finally:
             _worker.busy = False
 
     # A thread takes one part after the other: a task of the pool for each of some thousand parts of a step took a twentieth of it.
     for _ in _pool(os.getpid(), threads).map(take, range(min(threads, len(parts)))):
         pass
+    if errors:
+        raise errors[min(errors)]
     return [found[number] for number in range(len(parts))]
+
+
+def _taken(tasks: SimpleQueue[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What a thread gets of tasks, until there are no more."""
+    while True:
+        try:
+            task = tasks.get_nowait()
+        except Empty:
+            return
+        yield task
 
 
 _worker = threading.local()

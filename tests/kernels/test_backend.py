@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import select
 import threading
 
@@ -108,6 +109,23 @@ def test_an_error_in_a_thread_comes_through() -> None:
 
     with pytest.raises(ValueError, match="part 0"):
         in_threads(work, [0, 1])
+
+
+def test_after_an_error_in_a_thread_nothing_further_is_begun() -> None:
+    begun: list[int] = []
+
+    def work(part: int) -> None:
+        begun.append(part)
+        raise queue.Empty
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(queue.Empty):
+            in_threads(work, range(100))
+    finally:
+        torch.set_num_threads(before)
+    assert len(begun) <= 2
 
 
 def test_shared_out_work_may_share_out_work() -> None:
