@@ -242,11 +242,11 @@ def test_boxes_are_parts_of_the_whole_and_see_nothing_else(layout: Layout, backe
             assert_near([found], [expected])
 
 
-@pytest.mark.parametrize(("tiles", "lanes", "of_32", "of_24", "of_8"), [(False, 8, 1.0, 1.4, 2.0), (False, 16, 1.25, 1.75, 2.5), (True, 16, 1.5, 1.75, 2.5)])
+@pytest.mark.parametrize(("tiles", "lanes", "of_32", "of_24", "of_16"), [(False, 8, 1.0, 1.4, 2.0), (False, 16, 1.25, 1.75, 2.5), (True, 16, 1.5, 1.75, 2.5)])
 def test_steps_are_as_many_more_as_they_are_faster(
-    tiles: bool, lanes: int, of_32: float, of_24: float, of_8: float, monkeypatch: pytest.MonkeyPatch
+    tiles: bool, lanes: int, of_32: float, of_24: float, of_16: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(networks, "TILES", tiles)
     monkeypatch.setattr(networks, "LANES", lanes)
-    assert [pyramid.pace(width, NUMBA) for width in (32, 24, 8)] == pytest.approx([of_32, of_24, of_8])
-    assert pyramid.pace(8, Backend("triton", "cuda")) == 1.0
+    assert [pyramid.pace(width, NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([of_32, of_24, of_16, 1.0])
+    assert pyramid.pace(16, Backend("triton", "cuda")) == 1.0
