@@ -112,7 +112,7 @@ def paired(kind: str, products: int, slope: float = 0.0, outputs: int = 0, kept:
         a leaky ReLU. ``"gated"``: rows that begin at `first` and `second` take their place, by the slope that the leaky ReLU had whose results they are.
         ``"outer"``: the same with sums of `outputs` rows, which begin at `rows`, times `factors` of number `first` and `second`, which has as many for each.
     products : int
-        As for `multiply`.
+        As for `multiply`, or 0: then no pairs are written.
     slope : float
         Of the leaky ReLU.
     outputs : int
@@ -133,8 +133,8 @@ def paired(kind: str, products: int, slope: float = 0.0, outputs: int = 0, kept:
                 return context.get_dummy_value()
             w = _Writer(context, builder, signature, arguments)
             pairs, to, low, values, one, other, first, second, factors, rows, count = w.arguments
-            words, lanes = ir.VectorType(ir.IntType(32), LANES), [0] * LANES
-            half, bits, upper = (ir.Constant(words, [n for _ in lanes]) for n in (0x8000, 16, 0xFFFF0000))
+            words = ir.VectorType(ir.IntType(32), LANES)
+            half, bits, upper = (ir.Constant(words, [n] * LANES) for n in (0x8000, 16, 0xFFFF0000))
             places, numbers = (one, other), (first, second)
             if kind == "hidden":
                 splats = [[w.splat(w.number(factors, number))] for number in numbers]
@@ -178,61 +178,14 @@ def paired(kind: str, products: int, slope: float = 0.0, outputs: int = 0, kept:
                         found = [changed(number, row, at) for number, row in enumerate(found)]
                         for row, place in zip(found, places if kept else (), strict=kept):
                             builder.store(row, w.place(values, builder.add(place, at)), align=4)
-                    write_pairs(found, at)
+                    if products:
+                        write_pairs(found, at)
                 return []
 
             w.loop(count, TOGETHER * LANES, [], body)
             return context.get_dummy_value()
 
         return types.void(pairs, to, low, values, one, other, first, second, factors, rows, count), generate
-
-    return block
-
-
-def added_back(along: int, outputs: int) -> Any:
-    """Make ``f(out, to, values, rows, m, outs, factors, first, count)``: add gradients by neighbours along a line to where these are.
-
-        out[to + n] += sum_j values[rows[m + j] + n - j] + sum_o factors[first + o, m + j] values[outs[o] + n - j]
-
-    Parameters
-    ----------
-    along : int
-        Neighbours j.
-    outputs : int
-        Rows o.
-
-    Notes
-    -----
-    As for `paired`; `count` is a positive multiple of `LANES`.
-    """
-
-    @intrinsic
-    def block(typing, out, to, values, rows, m, outs, factors, first, count):  # type: ignore[no-untyped-def]
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            w = _Writer(context, builder, signature, arguments)
-            out, to, values, rows, m, outs, factors, first, count = w.arguments
-            columns = w.extent(factors, 1)
-            begins, terms = [], []
-            for j in range(along):
-                begins.append(w.plus(w.number(rows, w.plus(m, j)), -j))
-                for o in range(outputs):
-                    splat = w.splat(w.number(factors, builder.add(builder.mul(w.plus(first, o), columns), w.plus(m, j))))
-                    terms.append((splat, w.plus(w.number(outs, _INT(o)), -j)))
-
-            def body(n: Any, _: list[Any]) -> list[Any]:
-                place = w.place(out, builder.add(to, n))
-                total = w.vector(place)
-                for begin in begins:
-                    total = builder.fadd(total, w.vector(w.place(values, builder.add(begin, n))))
-                for splat, begin in terms:
-                    total = w.fma(splat, w.vector(w.place(values, builder.add(begin, n))), total)
-                builder.store(total, place, align=4)
-                return []
-
-            w.loop(count, LANES, [], body)
-            return context.get_dummy_value()
-
-        return types.void(out, to, values, rows, m, outs, factors, first, count), generate
 
     return block
 
@@ -330,9 +283,9 @@ def halve() -> Any:
 
 
 def turn(positions: int) -> Any:
-    """Make ``f(out, to, values, rows, first, at)``: a tile of pairs of positions by rows.
+    """Make ``f(out, to, values, start, pitch)``: a tile of pairs of positions by rows.
 
-    Its row n has, of each of 16 rows of `values`, the numbers at positions 2 n and 2 n + 1 after `at`, rounded to bfloat16.
+    Its row n has, of each of 16 rows of `values`, the numbers at positions 2 n and 2 n + 1, rounded to bfloat16.
 
     Parameters
     ----------
@@ -341,21 +294,21 @@ def turn(positions: int) -> Any:
 
     Notes
     -----
-    As for `halve`; the tile, 256 uint32, is written from `to` on, and `rows`, from `first` on, says where the rows begin.
+    As for `halve`; the tile, 256 uint32, is written from `to` on; the first row begins at `start`, the next one `pitch` further.
     """
 
     @intrinsic
-    def block(typing, out, to, values, rows, first, at):  # type: ignore[no-untyped-def]
+    def block(typing, out, to, values, start, pitch):  # type: ignore[no-untyped-def]
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             if not _KNOWN:
                 return context.get_dummy_value()
             w = _Writer(context, builder, signature, arguments)
-            out, to, values, rows, first, at = w.arguments
+            out, to, values, start, pitch = w.arguments
             kind = ir.VectorType(ir.IntType(32), LANES)
             found = []
             for n in range(LANES):
-                start = builder.add(w.number(rows, w.plus(first, n)), at)
-                halves = [_rounded(builder, w.vector(w.place(values, w.plus(start, p)))) for p in range(0, positions, LANES)]
+                row = builder.add(start, builder.mul(pitch, _INT(n)))
+                halves = [_rounded(builder, w.vector(w.place(values, w.plus(row, p)))) for p in range(0, positions, LANES)]
                 halves += [ir.Constant(halves[0].type, [0] * LANES)] * (2 - len(halves))
                 both = builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), list(range(2 * LANES))))
                 found.append(builder.bitcast(both, kind))
@@ -365,7 +318,7 @@ def turn(positions: int) -> Any:
                 builder.store(row, builder.bitcast(builder.gep(out.data, [w.plus(to, n * LANES)]), kind.as_pointer()), align=4)
             return context.get_dummy_value()
 
-        return types.void(out, to, values, rows, first, at), generate
+        return types.void(out, to, values, start, pitch), generate
 
     return block
 

@@ -31,7 +31,7 @@ def cpu_features() -> set[str]:
     return set((codegen.get_host_cpu_features() if named is None else named).split(","))
 
 
-INNER: dict[str, Any] = {"nogil": True, "cache": True, "forceinline": True, "_nrt": False}
+INNER: Any = {"nogil": True, "cache": True, "forceinline": True, "_nrt": False}
 """Options of compiled functions that loops call and that make no arrays. Numba counts who holds an array, at every slice, and hands structures of arrays over one by one:
 for a span of some hundred positions that took as long as its products."""
 LANES = 16 if "+avx512f" in cpu_features() else 8
@@ -53,6 +53,11 @@ def float32_limits(low: int, high: int) -> tuple[np.float32, np.float32]:
     if int(most) > high:
         most = np.nextafter(most, np.float32(-np.inf))
     return least, most
+
+
+def padded(count: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-count // multiple) * multiple
 
 
 def aligned(size: int) -> NDArray[np.float32]:

@@ -119,7 +119,7 @@ def test_wide_layers_and_all_widths_agree(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[8]], ids=name)
 @pytest.mark.parametrize(("thin", "thick"), [(32, 32), (36, 16), (48, 4)])
 def test_tiles_do_what_vectors_do_to_their_precision(layout: Layout, thin: int, thick: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # In narrow distributions, whose scales are small, gradients are as large as they are sensitive. Bounds are three times the worst of 360 draws; half of them are within a tenth.
+    # In narrow distributions, whose scales are small, gradients are as large as they are sensitive. Bounds are three and six times the worst of 360 draws.
     random = fresh()
     ys, p, q, target = latents(random, layout), context(random, layout, thin), synthesis(random, layout, thin, thick), targets(random, layout)
     operations = partial(pyramid.rate, ys, p, layout, 0.0, NUMBA), partial(pyramid.distortion, ys, q, layout, target, NUMBA)

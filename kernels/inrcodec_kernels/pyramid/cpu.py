@@ -20,7 +20,7 @@ from ..backend import in_threads
 from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs
 from .laplace import bits_and_gradients
 from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed_of_all, place_of
-from .networks import SPAN, SUMS, Net, Scratch, back, begin_tiles, end_tiles, forward, through, total
+from .networks import SPAN, SUMS, Net, Scratch, back, begin_spans, end_spans, forward, through, total
 from .reference import LINEAR
 from .upsampling import add_adjoint, upsample
 from .workspace import Workspace
@@ -128,7 +128,7 @@ def _rate_slab(inputs, gradient, slab, net, scratch, least, counts):  # type: ig
     """Bits of a slab; adds the gradients of parameters, where it counts for them, to `scratch`, and those by the inputs to `gradient`."""
     values, outs = scratch.values, scratch.outs
     unused, bits, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
-    begin_tiles(net)
+    begin_spans(scratch)
     for begin in slab.begins:
         for here in range(0, slab.length, SPAN):
             at, count = begin + here, min(SPAN, slab.length - here)
@@ -140,7 +140,7 @@ def _rate_slab(inputs, gradient, slab, net, scratch, least, counts):  # type: ig
             found += total(bits[:span])
             _subtract(gradient[at : at + count], location)
             back(scratch, unused, inputs, gradient, at, net, span, count, counts)
-    end_tiles(net)
+    end_spans(scratch)
     return found
 
 
@@ -261,7 +261,7 @@ def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, s
     """Sum of squared errors of a slab; adds gradients as `_rate_slab` does."""
     values, outs = scratch.values, scratch.outs
     unused, squares, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
-    begin_tiles(net)
+    begin_spans(scratch)
     for run in range(len(slab.begins)):
         for here in range(0, slab.length, SPAN):
             at, count = slab.begins[run] + here, min(SPAN, slab.length - here)
@@ -274,7 +274,7 @@ def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, s
                 _weigh(out, squares[:span], weights[begin : begin + span])
             found += total(squares[:span])
             back(scratch, unused, inputs, gradient, at, net, span, count, counts)
-    end_tiles(net)
+    end_spans(scratch)
     return found
 
 

@@ -17,15 +17,15 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from ..tiles import OUTPUTS, TILES, configure, release
-from ..vectors import INNER, LANES, LINE, ROWS, aligned, product
+from ..vectors import INNER, LANES, LINE, ROWS, aligned, padded, product
 from . import tiled
-from .blocks import lane_dots
+from .blocks import NEIGHBOURS, add_group, lane_dots
 from .frames import BLOCK, VECTORS
 from .layout import Floats
 from .reference import SLOPE
 from .tiled import Room, Tiles
 
-CHANNELS, INPUTS = 4, 3
+CHANNELS, INPUTS = 4, NEIGHBOURS
 """Rows of a hidden layer, and rows of gradients by inputs, that are made together at least."""
 _LEAST_WIDTH = 32
 """Of the first hidden layer, from which on tiles pay: rows by the 16 and inputs by the 32 are filled then."""
@@ -42,7 +42,6 @@ _one, _one_added = product(1, VECTORS, "plain"), product(1, VECTORS, "added")
 _dots, _dots_of_two, _dots_of_one = lane_dots(CHANNELS, INPUTS), lane_dots(CHANNELS, 2), lane_dots(CHANNELS, 1)
 _dots_of_rows = lane_dots(ROWS, INPUTS)
 
-_OPTIONS: Any = INNER
 # Sums may be reordered and contracted; NaN and infinity keep their meaning.
 SUMS = {"contract", "reassoc", "nsz"}
 
@@ -98,7 +97,6 @@ class Net(NamedTuple):
             back, np.ascontiguousarray(second.T), np.ascontiguousarray(last.T), *places,  # type: ignore[arg-type]
         )  # fmt: skip
 
-
     @property
     def parameters(self) -> list[Floats]:
         """In the order of `Scratch.gradients`."""
@@ -137,11 +135,6 @@ def pace(width: int) -> float:
     return narrower * (_WITH_AVX512 if LANES == 16 else 1.0)
 
 
-def padded(count: int, multiple: int) -> int:
-    """The next multiple."""
-    return -(-count // multiple) * multiple
-
-
 def repeated(places: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
     """Places, the last one repeated up to a multiple."""
     return np.pad(places, (0, padded(len(places), multiple) - len(places)), mode="edge")
@@ -164,14 +157,14 @@ class Scratch(NamedTuple):
     ----------
     values : ndarray of float32
     thin, outs, thick, by_inputs : ndarray of int64
-        Where rows begin: first hidden layer, outputs, second hidden layer, and gradients by the inputs, which are made
+        Where rows begin: first hidden layer, outputs, second hidden layer, and gradients by the inputs, which in vectors are made
         `INPUTS` at a time in the same rows.
     back : ndarray of int64
-        `thin` and `outs`.
+        `thin` and `outs`, for vectors.
     columns : ndarray of int64
-        `thin`, the last one repeated up to a multiple of `INPUTS`.
+        `thin`, the last one repeated up to a multiple of `INPUTS`, for vectors.
     first, second, last, skip : ndarray of float32
-        Sums for the matrices, (outputs, inputs) for the first two and (inputs, outputs) for the others, lanes apart.
+        Sums for the matrices, (outputs, inputs) for the first two and (inputs, outputs) for the others, lanes apart; of the first two, tiles have tiles.
     first_bias, second_bias, last_bias : ndarray of float32
     room : Room or tuple of nothing
         What else it takes where layers go through tiles.
@@ -196,16 +189,17 @@ class Scratch(NamedTuple):
     @classmethod
     def of(cls, net: Net) -> Scratch:
         """Zeros for a network."""
-        thin, outs, thick, inputs = len(net.first_bias), len(net.last_bias), len(net.second_bias), len(net.ins)
-        outer = [np.zeros(size, np.float32) for size in (thick * outs * LANES, len(net.skip_rows) * outs * LANES, thin, thick, outs)]
+        thin, outs, thick, inputs = len(net.first_bias), len(net.last_bias), len(net.second_bias), len(net.in_columns)
+        room: Room | tuple[()] = ()
         if net.tiles:
-            *rows, raw, every = _tiled_rows(thin, outs, thick, len(net.in_columns))
-            room = Room.of(inputs, thin, thick, raw, every, SPAN, ROW)
-            parts: list[Any] = [aligned(len(every) * ROW + LINE), *rows, room.first, room.second, *outer, room]
+            rows, room = _tiled_rows(thin, outs, thick, inputs), Room.of(thin, thick, inputs, SPAN, ROW)
+            sizes = [tiled.sums(len(net.ins), thin), tiled.sums(thin, thick)]
         else:
-            sizes = thin * len(net.in_columns) * LANES, thick * padded(thin, INPUTS) * LANES
-            sums, values = [np.zeros(size, np.float32) for size in sizes], aligned((thin + outs + thick + INPUTS) * ROW + LINE)
-            parts = [values, *_rows(thin, outs, thick, len(net.in_columns) // INPUTS), *sums, *outer, ()]
+            rows = _rows(thin, outs, thick, inputs // INPUTS)
+            sizes = [thin * inputs * LANES, thick * padded(thin, INPUTS) * LANES]
+        sizes += [thick * outs * LANES, len(net.skip_rows) * outs * LANES, thin, thick, outs]
+        last = max(int(row.max()) for row in rows if len(row))
+        parts: list[Any] = [aligned(last + ROW), *rows, *(np.zeros(size, np.float32) for size in sizes), room]
         return cls(*parts)
 
     def gradients(self, net: Net, share: int) -> list[Floats]:
@@ -238,11 +232,11 @@ def _rows(thin: int, outs: int, thick: int, groups: int) -> tuple[NDArray[np.int
 
 @lru_cache(maxsize=64)
 def _tiled_rows(thin: int, outs: int, thick: int, inputs: int) -> tuple[NDArray[np.int64], ...]:
-    """The same where layers go through tiles, which write rows by the `OUTPUTS`; then where those of a `Room` do, and all."""
+    """The same where layers go through tiles, which write rows by the `OUTPUTS`: gradients by inputs have some each, and those of a hidden layer before they are gated."""
     extents = [padded(thin, OUTPUTS), padded(thick, OUTPUTS), padded(max(thin, inputs), OUTPUTS), outs]
     every = np.arange(sum(extents)) * ROW + LINE
     thins, thicks, raw, last = (part.copy() for part in np.split(every, np.cumsum(extents[:3])))
-    return thins[:thin], last, thicks[:thick], raw[:inputs], last[:0], repeated(thins[:thin], INPUTS), raw, every
+    return thins[:thin], last, thicks[:thick], raw, last[:0], last[:0]
 
 
 @njit(**INNER)
@@ -255,10 +249,13 @@ def forward(values, thin, thick, outs, unused, inputs, at, net, span):  # type: 
 
 
 @njit(**INNER)
-def through(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
-    """The same for a span that goes back afterwards."""
-    _hidden_layers(scratch, unused, inputs, at, net, span)
-    _outputs(scratch.values, scratch.thick, scratch.outs, unused, inputs, at, net, span)
+def _layer(out, outs, to, matrix, bias, inputs, ins, at):  # type: ignore[no-untyped-def]
+    """A block of a hidden layer."""
+    together = len(outs) // ROWS * ROWS
+    for m in range(0, together, ROWS):
+        _hidden_rows(out, outs, to, matrix, bias, m, inputs, ins, at)
+    for m in range(together, len(outs), CHANNELS):
+        _hidden(out, outs, to, matrix, bias, m, inputs, ins, at)
 
 
 @njit(**INNER)
@@ -272,50 +269,73 @@ def _outputs(values, thick, outs, unused, inputs, at, net, span):  # type: ignor
             _one_added(values, outs, p, net.skip, unused, 0, inputs, net.skips, at + p)
 
 
-@njit(**INNER)
-def _layer(out, outs, to, matrix, bias, inputs, ins, at):  # type: ignore[no-untyped-def]
-    """A block of a hidden layer."""
-    together = len(outs) // ROWS * ROWS
-    for m in range(0, together, ROWS):
-        _hidden_rows(out, outs, to, matrix, bias, m, inputs, ins, at)
-    for m in range(together, len(outs), CHANNELS):
-        _hidden(out, outs, to, matrix, bias, m, inputs, ins, at)
+def _forward_in_vectors(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    forward(scratch.values, scratch.thin, scratch.thick, scratch.outs, unused, inputs, at, net, span)
 
 
-def begin_tiles(net):  # type: ignore[no-untyped-def]
-    """What a thread does before it takes spans."""
+def _forward_in_tiles(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    tiled.forward(scratch, inputs, at, net, span)
+    _outputs(scratch.values, scratch.thick, scratch.outs, unused, inputs, at, net, span)
 
 
-@overload(begin_tiles, jit_options=_OPTIONS)
-def _(net):  # type: ignore[no-untyped-def]
-    return (lambda net: configure()) if _has_tiles(net) else (lambda net: None)  # type: ignore[call-arg]
+def _gate_thick_in_vectors(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+    _gate(scratch.values, scratch.thick, net.last_turned, unused, scratch.values, scratch.outs, span)
 
 
-def end_tiles(net):  # type: ignore[no-untyped-def]
-    """And after the last one."""
+def _gate_thin_in_vectors(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
+    _gate(scratch.values, scratch.thin, net.second_turned, unused, scratch.values, scratch.thick, span)
 
 
-@overload(end_tiles, jit_options=_OPTIONS)
-def _(net):  # type: ignore[no-untyped-def]
-    return (lambda net: release()) if _has_tiles(net) else (lambda net: None)  # type: ignore[call-arg]
+def _dots_of_second_in_vectors(scratch, span):  # type: ignore[no-untyped-def]
+    _add_dots(scratch.second, scratch.values, scratch.thick, scratch.values, scratch.columns, 0, span)
 
 
-def _hidden_layers(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
-    """Both of a span."""
+def _dots_of_first_in_vectors(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    _add_dots(scratch.first, scratch.values, scratch.thin, inputs, net.in_columns, at, span)
 
 
-@overload(_hidden_layers, jit_options=_OPTIONS)
-def _(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
-    def in_vectors(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
-        values, thin, thick = scratch.values, scratch.thin, scratch.thick
+def _by_inputs_in_vectors(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
+    values, rows = scratch.values, scratch.by_inputs
+    for m in range(0, len(rows), INPUTS):
         for p in range(0, span, BLOCK):
-            _layer(values, thin, p, net.first, net.first_bias, inputs, net.ins, at + p)
-            _layer(values, thick, p, net.second, net.second_bias, values, thin, p)
+            _to_inputs(values, rows, p, net.first_turned, unused, m, values, scratch.back, p)
+        add_group(gradient, at, values, rows, m, net.plan[m // INPUTS], span, count, scratch.back[:0], net.first_turned, 0)
 
-    def in_tiles(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
-        tiled.forward(scratch, inputs, at, net, span)
 
-    return in_tiles if _has_tiles(net) else in_vectors
+def _nothing(scratch):  # type: ignore[no-untyped-def]
+    pass
+
+
+def _configure(scratch):  # type: ignore[no-untyped-def]
+    configure()  # type: ignore[call-arg]
+
+
+def _release(scratch):  # type: ignore[no-untyped-def]
+    release()  # type: ignore[call-arg]
+
+
+def _either(in_vectors: Any, in_tiles: Any) -> Any:
+    """An operation of compiled loops: one of two, by the type of its first argument, a `Scratch`, whose last field says whether it has tiles."""
+
+    def operation(*arguments: Any) -> None: ...
+
+    @overload(operation, strict=False, jit_options=INNER)
+    def _(*arguments: Any) -> Any:
+        return in_tiles if isinstance(arguments[0].types[-1], types.NamedTuple) else in_vectors
+
+    return operation
+
+
+begin_spans, end_spans = _either(_nothing, _configure), _either(_nothing, _release)
+"""What a thread does before it takes spans, and after the last one."""
+through = _either(_forward_in_vectors, _forward_in_tiles)
+"""As `forward`, of a span that goes back afterwards."""
+# Gradients of hidden layers in the place of their results, where they are to be kept; and of matrices.
+_gate_thick = _either(_gate_thick_in_vectors, tiled.gate_thick)
+_gate_thin = _either(_gate_thin_in_vectors, tiled.gate_thin)
+_add_dots_of_second = _either(_dots_of_second_in_vectors, tiled.add_dots_of_second)
+_add_dots_of_first = _either(_dots_of_first_in_vectors, tiled.add_dots_of_first)
+_add_by_inputs = _either(_by_inputs_in_vectors, tiled.add_by_inputs)
 
 
 @njit(**INNER)
@@ -335,90 +355,6 @@ def back(scratch, unused, inputs, gradient, at, net, span, count, counts):  # ty
         _add_sums(scratch.first_bias, values, thin, span)
         _add_dots_of_first(scratch, inputs, at, net, span)
     _add_by_inputs(scratch, unused, gradient, at, net, span, count)
-
-
-def _add_dots_of_second(scratch, span):  # type: ignore[no-untyped-def]
-    """Add the gradient of the second matrix."""
-
-
-@overload(_add_dots_of_second, jit_options=_OPTIONS)
-def _(scratch, span):  # type: ignore[no-untyped-def]
-    def in_vectors(scratch, span):  # type: ignore[no-untyped-def]
-        _add_dots(scratch.second, scratch.values, scratch.thick, scratch.values, scratch.columns, 0, span)
-
-    def in_tiles(scratch, span):  # type: ignore[no-untyped-def]
-        tiled.add_dots(scratch.second, scratch.values, scratch.thick, scratch.room, scratch.values, scratch.thin, 0, span)
-
-    return in_tiles if _has_tiles(scratch) else in_vectors
-
-
-def _add_dots_of_first(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
-    """Add the gradient of the first matrix."""
-
-
-@overload(_add_dots_of_first, jit_options=_OPTIONS)
-def _(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
-    def in_vectors(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
-        _add_dots(scratch.first, scratch.values, scratch.thin, inputs, net.in_columns, at, span)
-
-    def in_tiles(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
-        tiled.add_dots(scratch.first, scratch.values, scratch.thin, scratch.room, inputs, net.ins, at, span)
-
-    return in_tiles if _has_tiles(scratch) else in_vectors
-
-
-def _gate_thick(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
-    """Put the gradient of the thick layer in the place of its results, where it is to be kept."""
-
-
-@overload(_gate_thick, jit_options=_OPTIONS)
-def _(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
-    def in_vectors(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
-        _gate(scratch.values, scratch.thick, net.last_turned, unused, scratch.values, scratch.outs, span)
-
-    def in_tiles(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
-        tiled.gradient_of_thick(scratch, net, span, kept)
-
-    return in_tiles if _has_tiles(net) else in_vectors
-
-
-def _gate_thin(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
-    """The same for the thin one."""
-
-
-@overload(_gate_thin, jit_options=_OPTIONS)
-def _(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
-    def in_vectors(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
-        _gate(scratch.values, scratch.thin, net.second_turned, unused, scratch.values, scratch.thick, span)
-
-    def in_tiles(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
-        tiled.gradient_of_thin(scratch, net, span, kept)
-
-    return in_tiles if _has_tiles(net) else in_vectors
-
-
-def _add_by_inputs(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
-    """Add the gradients by all inputs to where these are."""
-
-
-@overload(_add_by_inputs, jit_options=_OPTIONS)
-def _(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
-    def in_vectors(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
-        values = scratch.values
-        for m in range(0, len(scratch.by_inputs), INPUTS):
-            for p in range(0, span, BLOCK):
-                _to_inputs(values, scratch.by_inputs, p, net.first_turned, unused, m, values, scratch.back, p)
-            _add_scattered(gradient, at, values, scratch.by_inputs, net.plan[m // INPUTS], count)
-
-    def in_tiles(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
-        tiled.add_by_inputs(scratch, gradient, at, net, span, count)
-
-    return in_tiles if _has_tiles(net) else in_vectors
-
-
-def _has_tiles(kind: types.NamedTuple) -> bool:
-    """Of the type of a `Net` or a `Scratch`: its last field says it."""
-    return isinstance(kind.types[-1], types.NamedTuple)
 
 
 @njit(**INNER)
@@ -464,30 +400,3 @@ def total(row):  # type: ignore[no-untyped-def]
 def _add_sums(out, values, places, span):  # type: ignore[no-untyped-def]
     for m in range(len(places)):
         out[m] += total(values[places[m] : places[m] + span])
-
-
-@njit(**INNER)
-def _add(out, row):  # type: ignore[no-untyped-def]
-    for i in range(len(row)):
-        out[i] += row[i]
-
-
-@njit(**INNER)
-def _add_three(out, a, b, c):  # type: ignore[no-untyped-def]
-    for i in range(len(out)):
-        out[i] += a[i] + b[i] + c[i]
-
-
-@njit(**INNER)
-def _add_scattered(gradient, at, values, rows, shifts, count):  # type: ignore[no-untyped-def]
-    """Add `INPUTS` gradients where the inputs are, and nowhere else: other threads work on what is there."""
-    a, b, c = rows[0], rows[1], rows[2]
-    if shifts[INPUTS] == 0:
-        for row in (a, b, c):
-            values[row + count : row + count + LANES] = 0
-        to, n = at + shifts[0], count + 2
-        _add_three(gradient[to : to + n], values[a : a + n], values[b - 1 : b - 1 + n], values[c - 2 : c - 2 + n])
-        return
-    for k in range(shifts[INPUTS]):
-        to, row = at + shifts[k], rows[k]
-        _add(gradient[to : to + count], values[row : row + count])

@@ -18,27 +18,24 @@ from ..tiles import (
     POSITIONS,
     TOGETHER,
     accumulate,
-    added_back,
     halve,
     multiply,
     paired,
     turn,
     weights,
 )
-from ..vectors import INNER, LANES, aligned
+from ..vectors import INNER, LANES, aligned, padded
+from .blocks import NEIGHBOURS, add_group
 from .layout import Floats
 from .reference import SLOPE
 
 BLOCK = POSITIONS * TOGETHER
 _fine, _rounded = multiply(3), multiply(1)
 _pair, _pair_rounded = paired("plain", 3), paired("plain", 1)
-_pair_hidden, _pair_hidden_rounded = paired("hidden", 3, SLOPE), paired("hidden", 1, SLOPE)
+_pair_hidden, _pair_hidden_rounded, _hidden = (paired("hidden", products, SLOPE) for products in (3, 1, 0))
 _pair_gated, _keep_gated = paired("gated", 1, SLOPE, kept=False), paired("gated", 1, SLOPE)
 _pair_of_one, _keep_of_one = paired("outer", 1, SLOPE, 1, kept=False), paired("outer", 1, SLOPE, 1)
 _pair_of_two, _keep_of_two = paired("outer", 1, SLOPE, 2, kept=False), paired("outer", 1, SLOPE, 2)
-_add_three_of_one, _add_three_of_two = added_back(3, 1), added_back(3, 2)
-_add_one_of_one, _add_one_of_two = added_back(1, 1), added_back(1, 2)
-_ALONG = 3
 _halve, _turn, _turn_half, _accumulate = halve(), turn(32), turn(16), accumulate()
 _CHUNK = 32
 """Positions of a tile of dot products."""
@@ -75,48 +72,37 @@ class Room(NamedTuple):
 
     Attributes
     ----------
-    raw : ndarray of int64
-        Where rows of gradients begin before they are gated or added.
-    every : ndarray of int64
-        Where all rows begin.
     pairs : ndarray of uint32
         Pairs of rows: upper halves, then what these leave.
     halves, turned : ndarray of uint32
         Rows rounded, and tiles of rows turned, for dot products.
-    first, second : ndarray of float32
-        Tiles of sums of the gradients of both matrices.
     row : int
         Pitch of rows and of pairs.
     """
 
-    raw: NDArray[np.int64]
-    every: NDArray[np.int64]
     pairs: NDArray[np.uint32]
     halves: NDArray[np.uint32]
     turned: NDArray[np.uint32]
-    first: Floats
-    second: Floats
     row: int
 
     @classmethod
-    def of(cls, inputs: int, thin: int, thick: int, raw: NDArray[np.int64], every: NDArray[np.int64], span: int, row: int) -> Room:
+    def of(cls, thin: int, thick: int, inputs: int, span: int, row: int) -> Room:
         """For layers of so many rows."""
-        most = _padded(max(inputs, thin, thick), INPUTS)
-        chunks = _padded(span, 2 * _CHUNK) // _CHUNK
-        sizes = most * row, most * row // 2, _padded(max(thin, thick), OUTPUTS) * OUTPUTS * chunks
-        pairs, halves, turned = (aligned(size).view(np.uint32) for size in sizes)
-        first, second = (np.zeros(_padded(a, OUTPUTS) * _padded(b, OUTPUTS) * 2, np.float32) for a, b in ((inputs, thin), (thin, thick)))
-        return cls(raw, every, pairs, halves, turned, first, second, row)
+        most = padded(max(inputs, thin, thick), INPUTS)
+        tiles = padded(max(thin, thick), OUTPUTS) * padded(span, 2 * _CHUNK) // _CHUNK
+        pairs, halves, turned = (aligned(size).view(np.uint32) for size in (most * row, most * row // 2, tiles * OUTPUTS))
+        return cls(pairs, halves, turned, row)
 
 
-def _padded(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
+def sums(rows: int, columns: int) -> int:
+    """How many numbers those take that dot products are added to."""
+    return 2 * padded(rows, OUTPUTS) * padded(columns, POSITIONS)
 
 
 def summed(sums: Floats, rows: int, columns: int) -> Floats:
-    """Of tiles that `add_dots` adds to, shape (rows, columns)."""
-    tiles = sums.reshape(_padded(rows, OUTPUTS) // OUTPUTS, -1, 2, OUTPUTS, POSITIONS).sum(2)
-    whole: Floats = tiles.transpose(0, 2, 1, 3).reshape(_padded(rows, OUTPUTS), -1)[:rows, :columns]
+    """Of these, shape (rows, columns)."""
+    tiles = sums.reshape(padded(rows, OUTPUTS) // OUTPUTS, -1, 2, OUTPUTS, POSITIONS).sum(2)
+    whole: Floats = tiles.transpose(0, 2, 1, 3).reshape(padded(rows, OUTPUTS), -1)[:rows, :columns]
     return whole
 
 
@@ -140,11 +126,11 @@ def forward(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
             _pair_hidden_rounded(pairs, k // 2 * row, low, values, thin[k], thin[k + 1], k, k + 1, bias, outs, span)
     _product(values, thick[0], len(thick), tiles.second, len(thin), pairs, row, span, tiles.fine)
     for k in range(0, len(thick), 2):
-        _pair_hidden_rounded(pairs, k // 2 * row, low, values, thick[k], thick[k + 1], k, k + 1, net.second_bias, outs, span)
+        _hidden(pairs, 0, 0, values, thick[k], thick[k + 1], k, k + 1, net.second_bias, outs, span)
 
 
-@njit(**INNER)
-def gradient_of_thick(scratch, net, span, kept):  # type: ignore[no-untyped-def]
+# What follows is compiled where `networks.py` takes it for the same in vectors.
+def gate_thick(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
     """Pairs of the gradient of the thick layer's sums, from that of the outputs; it takes the place of its results if it is kept."""
     values, thick, pairs, row, outs, last = scratch.values, scratch.thick, scratch.room.pairs, scratch.room.row, scratch.outs, net.last.reshape(-1)
     for k in range(0, len(thick), 2):
@@ -159,11 +145,10 @@ def gradient_of_thick(scratch, net, span, kept):  # type: ignore[no-untyped-def]
             _pair_of_one(pairs, k // 2 * row, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
 
 
-@njit(**INNER)
-def gradient_of_thin(scratch, net, span, kept):  # type: ignore[no-untyped-def]
+def gate_thin(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
     """From those pairs to those of the thin layer's sums, which take the place of its results if they are kept."""
-    values, thin, outs, room = scratch.values, scratch.thin, scratch.outs, scratch.room
-    raw, pairs, row = room.raw, room.pairs, room.row
+    values, thin, raw, outs = scratch.values, scratch.thin, scratch.by_inputs, scratch.outs
+    pairs, row = scratch.room.pairs, scratch.room.row
     _product(values, raw[0], len(thin), net.tiles.second_turned, len(scratch.thick), pairs, row, span, False)
     for k in range(0, len(thin), 2):
         if kept:
@@ -172,44 +157,24 @@ def gradient_of_thin(scratch, net, span, kept):  # type: ignore[no-untyped-def]
             _pair_gated(pairs, k // 2 * row, 0, values, thin[k], thin[k + 1], raw[k], raw[k + 1], net.first_bias, outs, span)
 
 
-@njit(**INNER)
-def add_by_inputs(scratch, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
-    """Add the gradients by inputs, from those pairs and by skips, where the inputs are, and nowhere else."""
-    values, outs, plan, room = scratch.values, scratch.outs, net.plan, scratch.room
-    raw, pairs, row = room.raw, room.pairs, room.row
-    factors, first = net.first_turned, len(scratch.thin)
-    _product(values, raw[0], len(net.ins), net.tiles.first_turned, first, pairs, row, span, False)
-    for k in range(len(raw)):
-        values[raw[k] + span : raw[k] + span + LANES] = 0
+def add_by_inputs(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
+    """Add the gradients by inputs, from those pairs and by skips, to where the inputs are."""
+    values, rows, outs, first = scratch.values, scratch.by_inputs, scratch.outs, len(scratch.thin)
+    _product(values, rows[0], len(net.ins), net.tiles.first_turned, first, scratch.room.pairs, scratch.room.row, span, False)
     for k in range(len(outs)):
         values[outs[k] + span : outs[k] + span + LANES] = 0
-    for group in range(len(plan)):
-        m, singles = group * _ALONG, plan[group, _ALONG]
-        if singles == 0:
-            n = (count + _ALONG - 1) // LANES * LANES
-            if n and len(outs) == 2:
-                _add_three_of_two(gradient, at + plan[group, 0], values, raw, m, outs, factors, first, n)
-            elif n:
-                _add_three_of_one(gradient, at + plan[group, 0], values, raw, m, outs, factors, first, n)
-            for i in range(n, count + _ALONG - 1):
-                for j in range(_ALONG):
-                    gradient[at + plan[group, 0] + i] += _by_input(values, raw[m + j], outs, factors, first, m + j, i - j)
-        for j in range(singles):
-            n = count // LANES * LANES
-            if n and len(outs) == 2:
-                _add_one_of_two(gradient, at + plan[group, j], values, raw, m + j, outs, factors, first, n)
-            elif n:
-                _add_one_of_one(gradient, at + plan[group, j], values, raw, m + j, outs, factors, first, n)
-            for i in range(n, count):
-                gradient[at + plan[group, j] + i] += _by_input(values, raw[m + j], outs, factors, first, m + j, i)
+    for group in range(len(net.plan)):
+        add_group(gradient, at, values, rows, group * NEIGHBOURS, net.plan[group], span, count, outs, net.first_turned, first)
 
 
-@njit(**INNER)
-def _by_input(values, row, outs, factors, first, k, i):  # type: ignore[no-untyped-def]
-    found = values[row + i]
-    for o in range(len(outs)):
-        found += factors[first + o, k] * values[outs[o] + i]
-    return found
+def add_dots_of_second(scratch, span):  # type: ignore[no-untyped-def]
+    """Add the gradient of the second matrix."""
+    _add_dots(scratch.second, scratch.values, scratch.thick, scratch.room, scratch.values, scratch.thin, 0, span)
+
+
+def add_dots_of_first(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    """Add the gradient of the first matrix."""
+    _add_dots(scratch.first, scratch.values, scratch.thin, scratch.room, inputs, net.ins, at, span)
 
 
 @njit(**INNER)
@@ -226,18 +191,19 @@ def _product(out, start, outputs, tiles, inputs, pairs, row, span, fine):  # typ
 
 
 @njit(**INNER)
-def add_dots(sums, values, rights, room, left, lefts, at, span):  # type: ignore[no-untyped-def]
+def _add_dots(sums, values, rights, room, left, lefts, at, span):  # type: ignore[no-untyped-def]
     """Dot products of rows of `left`, from `at` on, with rows of the span, which lie one after the other."""
-    pitch, size, first = room.row // 2, OUTPUTS * POSITIONS, rights[0] // room.row
+    pitch, size = room.row // 2, OUTPUTS * POSITIONS
     for i in range(len(lefts)):
         _halve(room.halves, i * pitch, left, lefts[i] + at, span)
     columns, chunks = (len(rights) + POSITIONS - 1) // POSITIONS, (span + 2 * _CHUNK - 1) // (2 * _CHUNK) * 2
     for number in range(columns * chunks):
-        column, here = first + number // chunks * POSITIONS, number % chunks * _CHUNK
+        here = number % chunks * _CHUNK
+        start = rights[0] + number // chunks * POSITIONS * room.row + here
         if span - here >= _CHUNK:
-            _turn(room.turned, number * size, values, room.every, column, here)
+            _turn(room.turned, number * size, values, start, room.row)
         elif span > here:
-            _turn_half(room.turned, number * size, values, room.every, column, here)
+            _turn_half(room.turned, number * size, values, start, room.row)
         else:
             room.turned[number * size : (number + 1) * size] = 0
     for i in range((len(lefts) + OUTPUTS - 1) // OUTPUTS):

@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..backend import in_threads
-from ..vectors import LANES, float32_limits, product
+from ..vectors import LANES, float32_limits, padded, product
 from .reference import SLOPE, Parameters, without_mean
 
 CHANNELS, RESPONSES, VECTORS = 4, 3, 3
@@ -53,12 +53,12 @@ class Layers(NamedTuple):
         """Pad and turn the parameters; the first kernels lose their means."""
         first, last = without_mean(parameters.first).numpy(), parameters.last.numpy()
         count, (z, y, x) = len(first), first.shape[1:]
-        width = _padded(count, CHANNELS)
+        width = padded(count, CHANNELS)
         taps = np.zeros((z * y * x, width), dtype=np.float32)
         taps[:, :count] = first.reshape(count, -1).T
         middle = np.zeros((width, width), dtype=np.float32)
         middle[:count, :count] = parameters.middle.numpy().T
-        responses = np.zeros((width, x, _padded(z * y, RESPONSES)), dtype=np.float32)
+        responses = np.zeros((width, x, padded(z * y, RESPONSES)), dtype=np.float32)
         responses[:count, :, : z * y] = last.reshape(count, z * y, x).transpose(0, 2, 1)
         biases = np.zeros((2, width), dtype=np.float32)
         biases[:, :count] = parameters.biases.numpy()
@@ -97,10 +97,6 @@ def restore(
         _tile(samples[image], place, out[image, z, y, x], kernel, layers, np.float32(unit), rounded, *limits, added)
 
     in_threads(work, range(len(tiles)))
-
-
-def _padded(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

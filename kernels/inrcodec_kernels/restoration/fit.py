@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 
 from ..backend import in_threads
-from ..vectors import dots, product
-from .cpu import BLOCK, CHANNELS, VECTORS, Floats, Layers, _add_responses, _hidden, _padded
+from ..vectors import dots, padded, product
+from .cpu import BLOCK, CHANNELS, VECTORS, Floats, Layers, _add_responses, _hidden
 from .reference import SLOPE, Parameters
 
 COLUMNS = 3
@@ -43,7 +43,7 @@ def loss_and_gradients(samples: Floats, wanted: Floats, parameters: Parameters) 
 
 
 def _zeros(layers: Layers, columns: int) -> Floats:
-    return np.zeros((len(layers.middle), _padded(columns, COLUMNS)), dtype=np.float32)
+    return np.zeros((len(layers.middle), padded(columns, COLUMNS)), dtype=np.float32)
 
 
 def _turned(layers: Layers, kernel: tuple[int, ...]) -> tuple[Floats, Floats]:
