@@ -37,7 +37,7 @@ from .base import SIZE_WINDOW, Draft, Task
 from .pyramid_networks import StoredNetworks
 
 _SIZES: tuple[tuple[int, tuple[int, int, tuple[int, int]]], ...] = (
-    (200_000, (3, 32, (32, 16))), (80_000, (1, 32, (32, 16))), (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))),
+    (200_000, (3, 32, (32, 16))), (30_000, (1, 32, (32, 16))), (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))),
     (2_500, (1, 8, (8, 4))), (0, (1, 8, (4, 4))),
 )  # fmt: skip
 """Least bytes of a stream for so many networks of the context model, their width, and widths of the synthesis: they take a
@@ -213,7 +213,7 @@ class PyramidSystem:
 
     def _steps(self, layout: PyramidLayout) -> int:
         """As many as take about the time that an effort stands for: the faster one is, the more."""
-        return round(self.task.options.pyramid_steps * pace(layout.context, self.backend))
+        return round(self.task.options.pyramid_steps * pace(layout.context, len(layout.above), self.backend))
 
     def _first_goal(self, goal: Goal, layout: PyramidLayout) -> Goal:
         """What is left for the latents before networks are known."""

@@ -108,19 +108,21 @@ def rate(
     return reference.rate(latents, context, layout, least)
 
 
-def pace(width: int, backend: Backend = REFERENCE) -> float:
+def pace(width: int, above: int = 0, backend: Backend = REFERENCE) -> float:
     """Steps of `rate` and `distortion` in the time that the largest usual networks take for one on a processor with AVX2; 1 on devices.
 
     Parameters
     ----------
     width : int
         Of the context model's hidden layers.
+    above : int
+        Lattices without latents.
     """
     if on_device(backend) or not compiled_on_host(backend):
         return 1.0
     from .networks import pace as of_processor
 
-    return of_processor(width)
+    return of_processor(width, above)
 
 
 def distortion(
