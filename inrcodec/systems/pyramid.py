@@ -37,11 +37,13 @@ from .base import SIZE_WINDOW, Draft, Task
 from .pyramid_networks import StoredNetworks
 
 _SIZES: tuple[tuple[int, tuple[int, int, tuple[int, int]]], ...] = (
-    (200_000, (3, 32, (32, 16))), (30_000, (1, 32, (32, 16))), (20_000, (1, 24, (16, 16))), (5_000, (1, 16, (8, 8))),
+    (200_000, (3, 32, (32, 16))), (20_000, (1, 32, (32, 16))), (5_000, (1, 16, (8, 8))),
     (2_500, (1, 8, (8, 4))), (0, (1, 8, (4, 4))),
 )  # fmt: skip
 """Least bytes of a stream for so many networks of the context model, their width, and widths of the synthesis: they take a
-twentieth or so, and of the largest streams a fiftieth."""
+twentieth or so, at low rates a seventh, and of the largest streams a fiftieth."""
+_UNTAUGHT = (1, 24, (16, 16))
+"""The largest for signals that are too small for lessons: wider networks learn too slowly then, and such are shipped."""
 Parameters = dict[str, NDArray[np.float32]]
 
 _LARGE, _LARGE_SIZE_WINDOW = 1 << 20, 0.97
@@ -205,7 +207,8 @@ class PyramidSystem:
         bits, wish = goal.bits, self.options
         if bits is None:
             bits = GUESS * known.bits(known.step(goal, 1.0))
-        networks, context, synthesis = next(sizes for least, sizes in _SIZES if bits / 8 >= least)
+        sizes = next(sizes for least, sizes in _SIZES if bits / 8 >= least)
+        networks, context, synthesis = sizes if teaches(math.prod(layout.shape), False) else min(sizes, _UNTAUGHT)
         return replace(
             layout, networks=min(wish.networks or networks, layout.levels),
             context=wish.context or context, synthesis=wish.synthesis or synthesis,

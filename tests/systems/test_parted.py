@@ -56,7 +56,7 @@ def test_sizes_are_met(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a plane", pytest.param("a volume", marks=pytest.mark.slow), pytest.param("a series", marks=pytest.mark.slow), "channels"]
+    "name", ["a plane", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a volume", "a series", "channels"))]
 )
 def test_psnrs_are_met(name: str) -> None:
     volume, choices, _ = SIGNALS[name]

@@ -118,11 +118,10 @@ def _arranged(ins: tuple[int, ...], skips: tuple[int, ...]) -> tuple[NDArray[np.
     return skipping, (places, repeated(places, INPUTS), skipped, repeated(skipped, CHANNELS), scatter(ins))
 
 
-_PACES = ((25, 1.0), (17, 1.4), (0, 2.0))
-"""Steps of networks from such a width on in the time that those of 32 take for one; measured with AVX2, as are the next two."""
+_PACES = ((25, 1.0, 1.5), (17, 1.4, 2.1), (0, 2.0, 2.0))
+"""Steps of networks from such a width on in the time that those of 32 take for one, with latents on the finest lattice and without, where
+a context model sees an eighth of as many (those of 16 gain too little by still more steps); measured with AVX2, as are the next two."""
 _WITH_TILES, _WITH_AVX512 = 1.5, 1.25
-_WITHOUT_FINEST = 1.5
-"""The same where the finest lattice holds no latents: a context model sees an eighth of as many. A second one that holds none saves no more."""
 _SMALL = 8
 """Width of the networks of the smallest streams, which keep their steps: they take little time, and what more would gain was not measured."""
 
@@ -131,10 +130,10 @@ def pace(width: int, above: int) -> float:
     """Steps of networks of a width, with so many lattices without latents, in the time that one of 32 with all takes on a processor with AVX2."""
     if width <= _SMALL:
         return 1.0
-    narrower = next(pace for least, pace in _PACES if width >= least) * (_WITHOUT_FINEST if above else 1.0)
+    faster = next(paces[above > 0] for least, *paces in _PACES if width >= least)
     if TILES and width >= _LEAST_WIDTH:
-        return narrower * _WITH_TILES
-    return narrower * (_WITH_AVX512 if LANES == 16 else 1.0)
+        return faster * _WITH_TILES
+    return faster * (_WITH_AVX512 if LANES == 16 else 1.0)
 
 
 def repeated(places: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
