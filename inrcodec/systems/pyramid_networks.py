@@ -9,18 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inrcodec_kernels.pyramid import Context, IntegerContext, Synthesis
+from inrcodec_kernels.pyramid import EXACT, Context, IntegerContext, Synthesis, largest_sums
 
 from ..coding.parameters import QuantisedTensor
-from ..models.pyramid import FINE, Precision, checked_contexts, joined, parted
+from ..models.pyramid import FINE, Precision, checked_contexts, integer_contexts, joined, parted
 from ..payload.pyramid import LARGEST_PARAMETER
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
-_SUMMED = ("context.first", "context.second", "context.last", "context.skip")
-"""Parameters of the context model that make its sums large."""
 _CUT = 0.9
-"""What is left of their largest magnitude each time that sums are too large."""
+"""What is left of the largest magnitude of the weights of a sum each time that it is too large."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,11 @@ class StoredNetworks:
         while True:
             differences = {name: QuantisedTensor.of(v - first[name], -places[name]) for name, v in exact.items()}
             held = {name: t.dequantised() + first[name] for name, t in differences.items()}
-            if found := _finest({n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}):
+            stored = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
+            if found := _finest(stored):
                 return cls(differences, parted(held), *found)
             # Some weights of short fits at fine steps are so large; but what is written must be readable.
-            for name in _SUMMED:
-                most = _CUT * np.abs(exact[name]).max(initial=0)
-                exact[name] = np.clip(exact[name], -most, most)
+            _cut(exact, stored)
 
 
 def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
@@ -74,3 +71,15 @@ def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] 
         with suppress(ValueError):
             return precision, checked_contexts(stored, precision)
     return None
+
+
+def _cut(exact: Parameters, stored: Parameters) -> None:
+    """Cut what makes sums of the context model too large, and nothing else: where others are cut with it, a fit at a fine step loses decibels."""
+    each = {id(network): network for network in integer_contexts(stored, FINE[-1])}
+    for own, network in enumerate(each.values()):
+        first, second, outputs = (sums >= EXACT for sums in largest_sums(network))
+        skipped = network.input * np.abs(network.skip).sum(axis=0) > network.hidden * np.abs(network.last).sum(axis=0)
+        for name, columns in {"first": first, "second": second, "last": outputs & ~skipped, "skip": outputs & skipped}.items():
+            weights = exact[f"context.{name}"][own]
+            most = np.where(columns, _CUT * np.abs(weights).max(axis=0), np.inf)
+            np.clip(weights, -most, most, out=weights)

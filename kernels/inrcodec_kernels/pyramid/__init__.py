@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..backend import REFERENCE, Backend, compiled_on_host, on_device
 from ..rans import CodedError
 from . import reference
-from .context import IntegerContext, Tile, check_tile
+from .context import EXACT, IntegerContext, Tile, check_tile, largest_sums
 from .context import check as check_context
 from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
@@ -27,6 +27,7 @@ from .workspace import Workspace
 __all__ = [
     "ALL",
     "CUBIC",
+    "EXACT",
     "LINEAR",
     "NONE",
     "Box",
@@ -43,6 +44,7 @@ __all__ = [
     "decode_tiles",
     "device_pyramid",
     "distortion",
+    "largest_sums",
     "needed",
     "neighbouring_bits",
     "network_of",

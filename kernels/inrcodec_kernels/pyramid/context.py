@@ -148,17 +148,18 @@ def check(network: IntegerContext) -> None:
 
 def _largest_sum(network: IntegerContext) -> int:
     """The largest magnitude that a sum of the network can have, or an entry that alone is too large."""
-    arrays = network.arrays
-    entry = max(max(int(array.max()), -int(array.min())) for array in arrays)
-    if entry >= EXACT:
-        return entry
-    first, level_bias, second, second_bias, last, last_bias, skip = (np.abs(array.astype(np.int64)) for array in arrays)
-    sums = [
+    entry = max(max(int(array.max()), -int(array.min())) for array in network.arrays)
+    return entry if entry >= EXACT else max(int(each.max()) for each in largest_sums(network))
+
+
+def largest_sums(network: IntegerContext) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The largest magnitudes that sums of the first and the second layer, shape (H,), and the outputs, shape (2,), can have."""
+    first, level_bias, second, second_bias, last, last_bias, skip = (np.abs(array.astype(np.int64)) for array in network.arrays)
+    return (
         network.input * first.sum(axis=0) + level_bias.max(axis=0),
         network.hidden * second.sum(axis=0) + second_bias,
         network.hidden * last.sum(axis=0) + network.input * skip.sum(axis=0) + last_bias,
-    ]
-    return max(int(each.max()) for each in sums)
+    )
 
 
 @cache
