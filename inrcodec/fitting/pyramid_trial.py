@@ -160,7 +160,7 @@ class Trials:
         if above is not None or self._first.samples.size < TELLING or self._full.levels < 3:
             best = self._tried(self._without(above or 0), step)
         else:
-            best = self._better(self._tried(self._without(1), step))
+            best = self._better(self._trial(self._without(1), step))
         networks = self._networks(best.layout)
         if self._teaches:
             self._done = _MOST_TRIALS * self._first.samples.size
@@ -179,12 +179,18 @@ class Trials:
 
     def _better(self, first: _Trial) -> _Trial:
         """The best of the trial and what its finest level suggests."""
+        if first.finest > _ALIVE and first.needed * _NEAR < first.step:
+            # What such lattices take for all those bits says nothing of the step that finer ones need.
+            return self._cheaper(first, self._tried(self._full, first.step))
+        first = self._corrected(first)
         if first.finest > _ALIVE:
-            rival = self._trial(self._full, first.needed)
-        elif first.finest < _DEAD and first.layout.levels > 2:
-            rival = self._trial(first.layout.without_finest, first.needed)
-        else:
-            return first
+            return self._cheaper(first, self._trial(self._full, first.needed))
+        if first.finest < _DEAD and first.layout.levels > 2:
+            return self._cheaper(first, self._trial(first.layout.without_finest, first.needed))
+        return first
+
+    def _cheaper(self, first: _Trial, rival: _Trial) -> _Trial:
+        """The better one at about one step."""
         if not 1 / _NEAR < first.step / rival.step < _NEAR:
             first = self._trial(first.layout, rival.step)
         # Between both steps, each is as far from where it is best.
@@ -193,14 +199,17 @@ class Trials:
 
     def _tried(self, layout: PyramidLayout, step: float) -> _Trial:
         """A trial at about the step that the signal needs."""
-        first = self._trial(layout, step)
-        if 1 / _NEAR < first.needed / step < _NEAR:
+        return self._corrected(self._trial(layout, step))
+
+    def _corrected(self, first: _Trial) -> _Trial:
+        """The trial, or another one at the step that the signal needs."""
+        if 1 / _NEAR < first.needed / first.step < _NEAR:
             return first
-        second = self._trial(layout, first.needed)
-        lacks, more = math.log(first.needed / step), math.log(second.needed / second.step)
+        second = self._trial(first.layout, first.needed)
+        lacks, more = math.log(first.needed / first.step), math.log(second.needed / second.step)
         if lacks * more < 0:
             # Each trial asks for the other's side: what is needed lies between.
-            return replace(second, needed=step * math.exp(lacks * lacks / (lacks - more)))
+            return replace(second, needed=first.step * math.exp(lacks * lacks / (lacks - more)))
         return second
 
     def _trial(self, layout: PyramidLayout, step: float, networks: Pair | None = None, sample: _Sample | None = None) -> _Trial:
