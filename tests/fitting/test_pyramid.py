@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from inrcodec.fitting import pyramid_trial
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, USUAL, Cost, Course, PyramidFit, Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents, typical_boxes
@@ -297,6 +298,39 @@ def test_finest_levels_are_left_out_where_streams_are_small(bits: float) -> None
     asked = [guessed(volume, Goal(bits=bits), 5, above).layout for above in (0, 1, 2)]
     assert [len(found.above) for found in asked] == [0, 1, 2] and [found.levels for found in asked] == [4, 3, 2]
     assert all(found.above + found.halved == asked[0].halved for found in asked)
+
+
+@pytest.mark.parametrize(
+    ("finest", "lacks", "tried"),
+    [
+        # Lattices that take most of the bits and still not enough of them: what they would need is no step for finer ones.
+        (0.9, 0.25, [(1, 1.0), (0, 1.0), (0, 1.5), (1, 1.5)]),
+        (0.9, 0.9, [(1, 1.0), (0, 0.9)]),
+        (0.9, 1.5, [(1, 1.0), (1, 1.5), (0, 1.5)]),
+        (0.2, 0.25, [(1, 1.0), (1, 0.25)]),
+        (0.05, 1.5, [(1, 1.0), (1, 1.5), (2, 1.5)]),
+    ],
+)
+def test_trials_correct_the_step_of_lattices_that_may_be_those(
+    finest: float, lacks: float, tried: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lattices without latents and steps, over the first guess, of all trials; those with latents everywhere need 1.5 of it."""
+    seen: list[tuple[int, float]] = []
+
+    def trial(self: Trials, layout: PyramidLayout, step: float, *lesson: object) -> object:
+        above, first = len(layout.above), self._first_step
+        if lesson:
+            return made(layout, step)
+        seen.append((above, round(step / first, 3)))
+        return made(layout, step, needed=first * (1.5 if above == 0 else lacks), finest=finest)
+
+    def made(layout: PyramidLayout, step: float, needed: float = 1.0, finest: float = 0.0) -> object:
+        networks = initial_networks(layout, 0)
+        return pyramid_trial._Trial(layout, step, 1.0, 1.0, finest, USUAL, needed, networks, 0.0)
+
+    monkeypatch.setattr(Trials, "_trial", trial)
+    guessed(tissue((48, 56, 56)), Goal(bits=1e5))
+    assert seen == tried
 
 
 def test_a_fit_without_the_finest_level_starts_from_all_that_a_half_has() -> None:
