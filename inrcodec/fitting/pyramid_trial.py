@@ -191,6 +191,9 @@ class Trials:
 
     def _cheaper(self, first: _Trial, rival: _Trial) -> _Trial:
         """The better one at about one step."""
+        if first.step * _NEAR < rival.step and first.error > rival.error + FAIR * rival.step**2 * rival.bits:
+            # A coarser step makes no less error.
+            return rival
         if not 1 / _NEAR < first.step / rival.step < _NEAR:
             first = self._trial(first.layout, rival.step)
         # Between both steps, each is as far from where it is best.

@@ -301,18 +301,20 @@ def test_finest_levels_are_left_out_where_streams_are_small(bits: float) -> None
 
 
 @pytest.mark.parametrize(
-    ("finest", "lacks", "tried"),
+    ("finest", "lacks", "error", "tried"),
     [
         # Lattices that take most of the bits and still not enough of them: what they would need is no step for finer ones.
-        (0.9, 0.25, [(1, 1.0), (0, 1.0), (0, 1.5), (1, 1.5)]),
-        (0.9, 0.9, [(1, 1.0), (0, 0.9)]),
-        (0.9, 1.5, [(1, 1.0), (1, 1.5), (0, 1.5)]),
-        (0.2, 0.25, [(1, 1.0), (1, 0.25)]),
-        (0.05, 1.5, [(1, 1.0), (1, 1.5), (2, 1.5)]),
+        (0.9, 0.25, 1.0, [(1, 1.0), (0, 1.0), (0, 1.5), (1, 1.5)]),
+        # With an error that is worse than all of the rival, whose step is coarser still.
+        (0.9, 0.25, 1e6, [(1, 1.0), (0, 1.0), (0, 1.5)]),
+        (0.9, 0.9, 1.0, [(1, 1.0), (0, 0.9)]),
+        (0.9, 1.5, 1.0, [(1, 1.0), (1, 1.5), (0, 1.5)]),
+        (0.2, 0.25, 1.0, [(1, 1.0), (1, 0.25)]),
+        (0.05, 1.5, 1.0, [(1, 1.0), (1, 1.5), (2, 1.5)]),
     ],
 )
 def test_trials_correct_the_step_of_lattices_that_may_be_those(
-    finest: float, lacks: float, tried: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+    finest: float, lacks: float, error: float, tried: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lattices without latents and steps, over the first guess, of all trials; those with latents everywhere need 1.5 of it."""
     seen: list[tuple[int, float]] = []
@@ -322,11 +324,10 @@ def test_trials_correct_the_step_of_lattices_that_may_be_those(
         if lesson:
             return made(layout, step)
         seen.append((above, round(step / first, 3)))
-        return made(layout, step, needed=first * (1.5 if above == 0 else lacks), finest=finest)
+        return made(layout, step, first * (1.5 if above == 0 else lacks), finest, error if above else 1.0)
 
-    def made(layout: PyramidLayout, step: float, needed: float = 1.0, finest: float = 0.0) -> object:
-        networks = initial_networks(layout, 0)
-        return pyramid_trial._Trial(layout, step, 1.0, 1.0, finest, USUAL, needed, networks, 0.0)
+    def made(layout: PyramidLayout, step: float, needed: float = 1.0, finest: float = 0.0, error: float = 1.0) -> object:
+        return pyramid_trial._Trial(layout, step, error, 1.0, finest, USUAL, needed, initial_networks(layout, 0), 0.0)
 
     monkeypatch.setattr(Trials, "_trial", trial)
     guessed(tissue((48, 56, 56)), Goal(bits=1e5))
