@@ -14,7 +14,7 @@ arXiv:2312.02753.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -268,9 +268,14 @@ def checked_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Preci
         If sums of one of the networks might be too large for float32.
     """
     found = integer_contexts(stored, precision)
-    for network in {id(network): network for network in found}.values():
+    for network in distinct(found):
         check_context(network)
     return found
+
+
+def distinct(contexts: Sequence[IntegerContext]) -> list[IntegerContext]:
+    """The networks of all levels, each once, that of the finest level first."""
+    return list({id(network): network for network in contexts}.values())
 
 
 def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision) -> tuple[IntegerContext, ...]:

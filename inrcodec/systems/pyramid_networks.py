@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inrcodec_kernels.pyramid import EXACT, Context, IntegerContext, Synthesis, largest_sums
 
 from ..coding.parameters import QuantisedTensor
-from ..models.pyramid import FINE, Precision, checked_contexts, integer_contexts, joined, parted
+from ..models.pyramid import FINE, Precision, checked_contexts, distinct, integer_contexts, joined, parted
 from ..payload.pyramid import LARGEST_PARAMETER
 
 Parameters = Mapping[str, NDArray[np.float32]]
@@ -75,8 +75,7 @@ def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] 
 
 def _cut(exact: Parameters, stored: Parameters) -> None:
     """Cut what makes sums of the context model too large, and nothing else: where others are cut with it, a fit at a fine step loses decibels."""
-    each = {id(network): network for network in integer_contexts(stored, FINE[-1])}
-    for own, network in enumerate(each.values()):
+    for own, network in enumerate(distinct(integer_contexts(stored, FINE[-1]))):
         first, second, outputs = (sums >= EXACT for sums in largest_sums(network))
         skipped = network.input * np.abs(network.skip).sum(axis=0) > network.hidden * np.abs(network.last).sum(axis=0)
         for name, columns in {"first": first, "second": second, "last": outputs & ~skipped, "skip": outputs & skipped}.items():
