@@ -43,7 +43,7 @@ from .there import down, up
 
 Floats = NDArray[np.float32]
 Note = Callable[[float, str], None]
-Settle = Callable[[], Goal | None]
+Settle = Callable[[bool], Goal | None]
 Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend, Any, Workspace, Turn], tuple[float, list[Any], Synthesis]]
 
 FAIR = math.log(2) / 12
@@ -70,8 +70,8 @@ _TURNS = 4
 """Of a large signal one in so many parts says in each step how networks are to move: it says the same as all."""
 _WARM = 20
 """Steps until learning rates are whole."""
-_SETTLE = 0.85
-"""Part of the steps after which networks are settled."""
+_SETTLE = 0.8, 0.92
+"""Parts of the steps after which networks are settled, the large matrices first and then what is small."""
 _TURN, _OCTAVES = 0.6, 0.18
 """Part of the steps after which `PyramidFit.again` begins, and its `octaves`."""
 _NEAR, _NEAR_TURN, _NEAR_OCTAVES = 1.06, 0.75, 0.08
@@ -233,16 +233,16 @@ class PyramidFit:
     @property
     def context(self) -> Context:
         """The context model as it is now."""
-        return self._networks.context
+        return self.networks.context
 
     @property
     def synthesis(self) -> Synthesis:
         """The synthesis as it is now."""
-        return self._networks.synthesis
+        return self.networks.synthesis
 
     def set_networks(self, context: Context, synthesis: Synthesis) -> None:
         """Replace the networks."""
-        self._networks = Networks(context, synthesis)
+        self.networks = Networks(context, synthesis)
 
     @property
     def samples(self) -> int:
@@ -261,7 +261,7 @@ class PyramidFit:
 
     def share_networks(self, other: PyramidFit) -> None:
         """Move another fit's networks from now on, beside it."""
-        self._networks = other._networks
+        self.networks = other.networks
 
     def start_at_half(self, steps: int, schedule: Schedule, note: Note, taught: bool = False) -> None:
         """Take all levels but one as fine as the signal, and the context model, from a fit of the signal at half its resolution.
@@ -300,20 +300,20 @@ class PyramidFit:
         schedule : Schedule
         note : callable
         settle : callable, optional
-            ``settle()`` may round the networks before the last part of the steps, which leaves them as they are then, and says what
-            remains of the goal.
+            ``settle(last)`` may round the networks, or hold what it has rounded of them, and says what remains of the goal. After the last time
+            the networks stay as they are.
         """
         self.begin(steps, schedule)
         checks = max(5, steps // 25)
-        settled = min(math.ceil(_SETTLE * steps), steps - 1)
+        first, last = (min(math.ceil(part * steps), steps - 1) for part in _SETTLE)
         for number in range(steps):
             if number == math.ceil(_TURN * steps):
                 self._keep(number, _OCTAVES)
             elif number == math.ceil(_NEAR_TURN * steps) and 1 / _NEAR <= self._excess <= _NEAR:
                 self._keep(number, _NEAR_OCTAVES)
-            if number == settled and settle is not None:
-                goal = settle()
-            self.advance(number, networks=settle is None or number < settled)
+            if settle is not None and number in (first, last):
+                goal = settle(number == last)
+            self.advance(number, networks=settle is None or number < last)
             if (number + 1) % checks == 0:
                 cost, part = self.cost(), (number + 1) / steps
                 self.costs.append((part, cost))
@@ -440,7 +440,7 @@ class PyramidFit:
         if network_rate:
             # The latents' step comes first: a device works on it while the networks' gradients are fetched.
             gradients = Context(*map(down, of_context)), Synthesis(*map(down, of_synthesis))
-            self._networks.move(*gradients, network_rate, self._networks_backend)
+            self.networks.move(*gradients, network_rate, self._networks_backend)
 
     def _follow(self, goal: Goal, cost: Cost, part: float) -> None:
         """Change the step, or later the price of bits, so that the end meets the goal."""

@@ -33,6 +33,8 @@ _FASTER = 4.0
 """Learning rate of layers, over that of the others."""
 _SLOWER = {"context.skip": 0.1, "synthesis.filters": 0.1, "synthesis.gains": 0.0}
 """Of the learning rate. Gains keep still: skips and first weights can do what they could."""
+LARGE = frozenset(("context.first", "context.second", "synthesis.first", "synthesis.second"))
+"""Matrices that take nearly all of the bits of networks in a stream."""
 _MOMENTUM, _EVERY = 0.9, 3
 """Of SOAP: gradients change fast in so few steps, and eigenbases with them."""
 DECAYS = 0.9, 0.95
@@ -102,6 +104,7 @@ class Networks:
             (layer, SmallSoap(layer.stacked(self._arrays), momentum=_MOMENTUM, every=_EVERY))
             for layer in _layers(context.networks)
         ]
+        self._held = False
 
     @property
     def context(self) -> Context:
@@ -113,6 +116,12 @@ class Networks:
         """The synthesis as it is now."""
         return Synthesis(*(self._arrays[f"synthesis.{name}"] for name in Synthesis._fields))
 
+    def hold(self, context: Context, synthesis: Synthesis) -> None:
+        """Give the large matrices these values, for good; what is small moves on, and makes up for what that did."""
+        given = _named(context, synthesis)
+        self._arrays |= {name: np.array(given[name], np.float32) for name in LARGE}
+        self._held = True
+
     def move(self, of_context: Context, of_synthesis: Synthesis, rate: float, backend: Backend) -> None:
         """A step down the gradients."""
         gradients = _named(of_context, of_synthesis)
@@ -123,6 +132,8 @@ class Networks:
         for layer, soap in self._layers:
             soap.move(layer.stacked(gradients), _FASTER * rate)
             weights, biases = layer.parts(self._arrays)
+            if self._held and layer.weights in LARGE:
+                soap.values[: len(weights)] = weights
             weights[...], biases[...] = np.split(soap.values, [len(weights)])
 
 

@@ -105,8 +105,8 @@ class Trials:
         With latents on the signal's lattice.
     networks : callable
         ``networks(layout)``: those to begin with.
-    stored : callable
-        ``stored(fit)``: rounds the networks of a fit to what a decoder will have of them, and tells the bits that they take.
+    settling : callable
+        ``settling(fit)(last)``: rounds the networks of a fit to what a decoder will have of them, and tells the bits that they take.
     goal : callable
         ``goal(layout)``: what is left for latents.
     steps, seed : int
@@ -123,7 +123,7 @@ class Trials:
         known: Differences,
         full: PyramidLayout,
         networks: Callable[[PyramidLayout], Pair],
-        stored: Callable[[PyramidFit], float],
+        settling: Callable[[PyramidFit], Callable[[bool], float]],
         goal: Callable[[PyramidLayout], Goal],
         steps: int,
         seed: int,
@@ -137,7 +137,7 @@ class Trials:
         self._first = self._sample(most) if weights is None else self._of_boxes([middle_box(volume.shape, most, weights)])
         self._weights = cut_weights(weights, self._first.boxes[0])
         self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
-        self._steps, self._seed, self._backend, self._note, self._stored = steps, seed, backend, note, stored
+        self._steps, self._seed, self._backend, self._note, self._settling = steps, seed, backend, note, settling
         self._teaches = teaches(volume.size, weights is not None)
         self._done, self._most = 0, _MOST_TRIALS * self._first.samples.size + self._teaches * _part_of(volume.size, _LESSON_SAMPLES)
 
@@ -223,10 +223,10 @@ class Trials:
             self._backend, self._weights,
         )  # fmt: skip
         fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None, taught=networks is not None)
-        stored: list[float] = []
-        fit.run(self._steps, None, Schedule(), partial(self._told, samples.size), lambda: stored.append(self._stored(fit)))
+        settling, stored = self._settling(fit), [0.0]
+        fit.run(self._steps, None, Schedule(), partial(self._told, samples.size), lambda last: stored.append(settling(last)))
         self._done += samples.size
-        (network_bits,), of_levels, cost = stored, fit.level_bits(fit.rounded), fit.cost()
+        network_bits, of_levels, cost = stored[-1], fit.level_bits(fit.rounded), fit.cost()
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
         course = Course.of(fit)
         if sample is not None:

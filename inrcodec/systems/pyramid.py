@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +17,6 @@ from inrcodec_kernels.pyramid import Context, Synthesis, pace
 from ..coding.latents import LatentCoder, Place
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
-from ..fitting.pyramid_places import GROUPS, generous, worth
 from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Trials, teaches
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
@@ -28,16 +27,15 @@ from ..models.pyramid import (
     PyramidLayout,
     initial_networks,
     parted,
-    stored_places,
 )
 from ..models.shipped import first_shipped
 from ..payload.pyramid import PyramidStream, network_section, write_chunk
 from ..payload.sections import MAX_STEP
 from .base import SIZE_WINDOW, Draft, Task
-from .pyramid_networks import StoredNetworks
+from .pyramid_networks import Settling
 
 _SIZES: tuple[tuple[int, int, tuple[int, int, tuple[int, int]]], ...] = (
-    (200_000, 0, (3, 32, (32, 16))), (20_000, 52_000, (1, 32, (32, 16))), (20_000, 0, (1, 24, (16, 16))), (5_000, 0, (1, 16, (8, 8))),
+    (200_000, 0, (3, 32, (32, 16))), (20_000, 52_000, (3, 32, (32, 16))), (20_000, 0, (1, 24, (16, 16))), (5_000, 0, (1, 16, (8, 8))),
     (2_500, 0, (1, 8, (8, 4))), (0, 0, (1, 8, (4, 4))),
 )  # fmt: skip
 """Least bytes of a stream, alone and with those that its errors are worth, for so many networks of the context model, their width, and widths
@@ -133,7 +131,7 @@ class PyramidSystem:
         known = pyramid_start.Differences(self.volume, self.offset, PyramidLayout(self.volume.shape, halved), self._weights)
         full, options = self._sized(PyramidLayout(self.volume.shape, halved, apart=True), known, goal), self.task.options
         trials = Trials(
-            self.volume, self.offset, known, full, self._first_networks, self._stored_bits,
+            self.volume, self.offset, known, full, self._first_networks, self._settling_bits,
             lambda layout: self._first_goal(goal, layout), self._steps(full), options.seed, self.backend, self._weights,
             self.task.note("trial"),
         )  # fmt: skip
@@ -180,8 +178,10 @@ class PyramidSystem:
         steps = self._steps(self.layout)
         task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half"), self._teaches))
 
-        def settle() -> Goal:
-            self._round_networks()
+        settling = self._settling(self.fit)
+
+        def settle(last: bool) -> Goal:
+            self._rounded = settling(last)
             return self._of_latents(goal, 8 * len(self._network_section()))
 
         first = self._of_latents(goal, self._network_bits)
@@ -249,34 +249,14 @@ class PyramidSystem:
         _, base = self._shipped(layout)
         return parted(base) if base else initial_networks(layout, self.task.options.seed)
 
-    def _round_networks(self) -> None:
-        """Round both networks to what a stream holds, and go on with those."""
-        self._rounded = self._stored(self.fit)
+    def _settling(self, fit: pyramid.PyramidFit) -> Settling:
+        """What rounds the networks of a fit."""
+        return Settling(fit, self._shipped(fit.layout)[1], self.task.volume.size)
 
-    def _stored_bits(self, fit: pyramid.PyramidFit) -> float:
-        """The same of a trial's networks: the bits that a stream takes for them."""
-        return 8 * len(network_section(self._stored(fit).differences, self._shipped(fit.layout)[0]))
-
-    def _stored(self, fit: pyramid.PyramidFit) -> StoredNetworks:
-        """Round the networks of a fit as finely as is worth its bits."""
-        exact, latents, (_, base) = (fit.context, fit.synthesis), fit.rounded, self._shipped(fit.layout)
-        # What is done to a sample is done to all of the signal.
-        whole, price = self.task.volume.size / math.prod(fit.layout.shape), pyramid.FAIR * fit.pressure
-
-        def cost(kind: str, tried: dict[str, int]) -> float:
-            """What a network takes, and does to the latents or to the samples, in bits."""
-            stored = StoredNetworks.of(*exact, base, tried)
-            fit.set_networks(*stored.networks)
-            own = sum(t.bits for name, t in stored.differences.items() if name.startswith(kind))
-            # Latents that follow the rounded networks make up for half of it.
-            return 2 * own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
-
-        places = generous(stored_places(self.task.volume.size))
-        for kind, groups in GROUPS.items():
-            places = worth(groups, places, partial(cost, kind))
-        found = StoredNetworks.of(*exact, base, places)
-        fit.set_networks(*found.networks)
-        return found
+    def _settling_bits(self, fit: pyramid.PyramidFit) -> Callable[[bool], float]:
+        """The same of a trial, telling the bits that a stream takes for them."""
+        settling, (base, _) = self._settling(fit), self._shipped(fit.layout)
+        return lambda last: 8 * len(network_section(settling(last).differences, base))
 
     def _network_section(self) -> bytes:
         return network_section(self._rounded.differences, self._base_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,32 @@ from numpy.typing import NDArray
 from inrcodec_kernels.pyramid import EXACT, Context, IntegerContext, Synthesis, largest_sums
 
 from ..coding.parameters import QuantisedTensor
-from ..models.pyramid import FINE, Precision, checked_contexts, distinct, integer_contexts, joined, parted
+from ..fitting.pyramid import FAIR, PyramidFit
+from ..fitting.pyramid_networks import LARGE
+from ..fitting.pyramid_places import GROUPS, Places, generous, worth
+from ..models.pyramid import (
+    FINE,
+    STORED_PLACES,
+    Precision,
+    checked_contexts,
+    distinct,
+    integer_contexts,
+    joined,
+    parted,
+    stored_places,
+)
 from ..payload.pyramid import LARGEST_PARAMETER
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
 _CUT = 0.9
 """What is left of the largest magnitude of the weights of a sum each time that it is too large."""
+
+
+_FOLLOWED = 3
+"""Bits of networks count so many times while what their rounding does is looked at: latents, and what is small, make up for the rest."""
+_SMALL_FINER = 1
+"""Places more than these for what is small, and takes few bits."""
 
 
 @dataclass(frozen=True)
@@ -82,3 +102,52 @@ def _cut(exact: Parameters, stored: Parameters) -> None:
             weights = exact[f"context.{name}"][own]
             most = np.where(columns, _CUT * np.abs(weights).max(axis=0), np.inf)
             np.clip(weights, -most, most, out=weights)
+
+
+class Settling:
+    """Rounds the networks of a fit as finely as is worth its bits: the large matrices, and later what was small and could follow them.
+
+    Parameters
+    ----------
+    fit : PyramidFit
+    base : mapping of str to ndarray
+        Parameters that a stream counts from.
+    samples : int
+        Of the whole signal, of which a fit may see a part.
+    """
+
+    def __init__(self, fit: PyramidFit, base: Parameters, samples: int) -> None:
+        self._fit, self._base, self._samples = fit, base, samples
+        self._places: Places = {}
+
+    def __call__(self, last: bool) -> StoredNetworks:
+        """Round all, which a fit holds in its large matrices, or, the last time, altogether."""
+        fit = self._fit
+        if not self._places:
+            self._places = self.places()
+        found = StoredNetworks.of(fit.context, fit.synthesis, self._base, self._places)
+        if last:
+            fit.set_networks(*found.networks)
+        else:
+            fit.networks.hold(*found.networks)
+        return found
+
+    def places(self) -> Places:
+        """Binary places of all parameters."""
+        fit, networks = self._fit, self._fit.networks
+        exact, latents = (fit.context, fit.synthesis), fit.rounded
+        # What is done to a sample is done to all of the signal.
+        whole, price = self._samples / fit.samples, FAIR * fit.pressure
+
+        def cost(kind: str, tried: Places) -> float:
+            """What a network takes, and does to the latents or to the samples, in bits."""
+            stored = StoredNetworks.of(*exact, self._base, tried)
+            fit.set_networks(*stored.networks)
+            own = sum(t.bits for name, t in stored.differences.items() if name.startswith(kind))
+            return _FOLLOWED * own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
+
+        places = generous(stored_places(self._samples))
+        for kind, groups in GROUPS.items():
+            places = worth(groups, places, partial(cost, kind))
+        fit.networks = networks
+        return {name: min(p + (name not in LARGE) * _SMALL_FINER, STORED_PLACES[name]) for name, p in places.items()}

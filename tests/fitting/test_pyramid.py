@@ -11,9 +11,10 @@ import pytest
 from inrcodec.fitting import pyramid_trial
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, USUAL, Cost, Course, PyramidFit, Schedule
+from inrcodec.fitting.pyramid_networks import LARGE
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents, typical_boxes
 from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Trials
-from inrcodec.models.pyramid import PyramidLayout, initial_networks
+from inrcodec.models.pyramid import PyramidLayout, initial_networks, joined, parted
 from inrcodec.region import Region
 from inrcodec_kernels.backend import choose
 from inrcodec_kernels.pyramid import Context, Synthesis, synthesise
@@ -69,7 +70,7 @@ def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
 def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None, note: Callable[[float, str], None] = quiet) -> Guess:
     full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
     trials = Trials(
-        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda fit: 0.0, lambda layout: goal, steps, 0, choose("cpu"), None, note
+        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda fit: lambda last: 0.0, lambda layout: goal, steps, 0, choose("cpu"), None, note
     )
     return trials.guess(above)
 
@@ -224,15 +225,32 @@ def test_two_levels_have_no_half_to_start_from() -> None:
 
 
 def test_settled_networks_stay_as_they_are() -> None:
+    """Large matrices from the first time on, while what is small moves on; in the end all of them."""
     fit, seen = new_fit(small()), []
 
-    def settle() -> Goal | None:
-        fit.set_networks(fit.context, fit.synthesis)
-        seen.append(fit.context.first.copy())
+    def settle(last: bool) -> Goal | None:
+        rounded = parted({name: values.round(2) for name, values in joined(fit.context, fit.synthesis).items()})
+        if last:
+            fit.set_networks(*rounded)
+        else:
+            fit.networks.hold(*rounded)
+        seen.append((last, joined(*rounded)))
         return None
 
     fit.run(20, None, Schedule(), quiet, settle)
-    assert len(seen) == 1 and np.array_equal(seen[0], fit.context.first)
+    assert [last for last, _ in seen] == [False, True]
+    (_, first), (_, second), end = *seen, joined(fit.context, fit.synthesis)
+    for name, values in end.items():
+        np.testing.assert_allclose(values, second[name], rtol=1e-6)
+        moved = not np.allclose(first[name], second[name], rtol=1e-6)
+        assert not (name in LARGE and moved), name
+    assert not np.allclose(first["context.last_bias"], second["context.last_bias"], rtol=1e-6)
+
+
+def test_a_fit_of_few_steps_is_settled_once() -> None:
+    fit, seen = new_fit(small()), []
+    fit.run(2, None, Schedule(), quiet, lambda last: seen.append(last))
+    assert seen == [True]
 
 
 def test_bits_are_dear_at_first_and_fair_in_the_end() -> None:

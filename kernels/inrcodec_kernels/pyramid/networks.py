@@ -118,7 +118,7 @@ def _arranged(ins: tuple[int, ...], skips: tuple[int, ...]) -> tuple[NDArray[np.
     return skipping, (places, repeated(places, INPUTS), skipped, repeated(skipped, CHANNELS), scatter(ins))
 
 
-_PACES = ((25, 1.0, 1.5), (17, 1.4, 2.1), (0, 2.0, 2.0))
+_PACES = ((25, 1.0, 2.0), (17, 1.4, 2.8), (0, 2.0, 2.0))
 """Steps of networks from such a width on in the time that those of 32 take for one, with latents on the finest lattice and without, where
 a context model sees an eighth of as many (those of 16 gain too little by still more steps); measured with AVX2, as are the next two."""
 _WITH_TILES, _WITH_AVX512 = 1.5, 1.25

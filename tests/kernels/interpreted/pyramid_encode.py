@@ -66,7 +66,7 @@ def fitted(backend: Backend, weights: np.ndarray | None) -> tuple[PyramidFit, li
     fit = PyramidFit(volume, float(volume.mean()), 8.0, layout, initial_networks(layout, 0), 0, backend, weights)
     fit.start_at_half(1, Schedule(), quiet)
 
-    def settle() -> Goal:
+    def settle(last: bool) -> Goal:
         fit.set_networks(fit.context, fit.synthesis)
         return Goal(bits=BITS)
 
