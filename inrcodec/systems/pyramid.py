@@ -35,8 +35,8 @@ from .base import SIZE_WINDOW, Draft, Task
 from .pyramid_networks import Settling
 
 _SIZES: tuple[tuple[int, int, tuple[int, int, tuple[int, int]]], ...] = (
-    (200_000, 0, (3, 32, (32, 16))), (20_000, 52_000, (3, 32, (32, 16))), (20_000, 0, (1, 24, (16, 16))), (5_000, 0, (1, 16, (8, 8))),
-    (2_500, 0, (1, 8, (8, 4))), (0, 0, (1, 8, (4, 4))),
+    (200_000, 0, (3, 32, (32, 16))), (30_000, 52_000, (3, 32, (32, 16))), (20_000, 52_000, (2, 32, (32, 16))), (20_000, 0, (1, 24, (16, 16))),
+    (5_000, 0, (1, 16, (8, 8))), (2_500, 0, (1, 8, (8, 4))), (0, 0, (1, 8, (4, 4))),
 )  # fmt: skip
 """Least bytes of a stream, alone and with those that its errors are worth, for so many networks of the context model, their width, and widths
 of the synthesis: wide ones pay where there is much to save, bits or errors."""
