@@ -8,19 +8,24 @@ from ..models.pyramid import STORED_PLACES
 
 Places = dict[str, int]
 
+_LARGE: tuple[tuple[str, ...], ...] = (("first", "second"), ("first",), ("second",))
 _OF_CONTEXT: tuple[tuple[str, ...], ...] = (
-    ("first", "level_bias", "second", "second_bias", "last", "last_bias", "skip"),
-    ("first",), ("second",), ("level_bias", "second_bias"), ("last", "last_bias", "skip"),
+    ("level_bias", "second_bias", "last", "last_bias", "skip"), ("level_bias", "second_bias"), ("last", "last_bias", "skip"),
 )  # fmt: skip
 _OF_SYNTHESIS: tuple[tuple[str, ...], ...] = (
-    ("gains", "filters", "first", "first_bias", "second", "second_bias", "last", "last_bias", "skips"),
-    ("first",), ("second",), ("first_bias", "second_bias"), ("last",), ("gains", "filters", "skips", "last_bias"),
+    ("gains", "filters", "first_bias", "second_bias", "last", "last_bias", "skips"),
+    ("first_bias", "second_bias"), ("last",), ("gains", "filters", "skips", "last_bias"),
 )  # fmt: skip
-GROUPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    kind: tuple(tuple(f"{kind}.{name}" for name in group) for group in groups)
-    for kind, groups in (("context", _OF_CONTEXT), ("synthesis", _OF_SYNTHESIS))
-}
-"""Parameters of each network whose places change together, in the order in which that is tried: all of it first."""
+Groups = Mapping[str, tuple[tuple[str, ...], ...]]
+
+
+def _groups(**kinds: tuple[tuple[str, ...], ...]) -> Groups:
+    return {kind: tuple(tuple(f"{kind}.{name}" for name in group) for group in groups) for kind, groups in kinds.items()}
+
+
+LARGE, SMALL = _groups(context=_LARGE, synthesis=_LARGE), _groups(context=_OF_CONTEXT, synthesis=_OF_SYNTHESIS)
+"""Parameters of each network whose places change together, in the order in which that is tried, all of them first: the large matrices, which
+take nearly all of the bits of networks in a stream, and what is small."""
 _FINER, _CONTEXT_FINER = 6, 2
 """Places more than by the formula that a search begins with, of the synthesis and of the context model."""
 
@@ -50,6 +55,11 @@ def worth(groups: Sequence[Sequence[str]], first: Places, cost: Callable[[Places
             if found != start:
                 break
     return found
+
+
+def chosen(groups: Groups, places: Places) -> Places:
+    """The places of parameters in some groups."""
+    return {name: places[name] for together in groups.values() for name in together[0]}
 
 
 def generous(places: Places) -> Places:

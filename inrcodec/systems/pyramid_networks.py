@@ -14,8 +14,7 @@ from inrcodec_kernels.pyramid import EXACT, Context, IntegerContext, Synthesis, 
 
 from ..coding.parameters import QuantisedTensor
 from ..fitting.pyramid import FAIR, PyramidFit
-from ..fitting.pyramid_networks import LARGE
-from ..fitting.pyramid_places import GROUPS, Places, generous, worth
+from ..fitting.pyramid_places import LARGE, SMALL, Groups, Places, chosen, generous, worth
 from ..models.pyramid import (
     FINE,
     STORED_PLACES,
@@ -35,10 +34,9 @@ _CUT = 0.9
 """What is left of the largest magnitude of the weights of a sum each time that it is too large."""
 
 
-_FOLLOWED = 3
-"""Bits of networks count so many times while what their rounding does is looked at: latents, and what is small, make up for the rest."""
-_SMALL_FINER = 1
-"""Places more than these for what is small, and takes few bits."""
+_FOLLOWED, _FOLLOWED_SMALL = 3, 2
+"""How many times bits of the large matrices, and of what is small, count while what their rounding does is looked at: the latter, and latents,
+make up for the rest."""
 
 
 @dataclass(frozen=True)
@@ -118,22 +116,24 @@ class Settling:
 
     def __init__(self, fit: PyramidFit, base: Parameters, samples: int) -> None:
         self._fit, self._base, self._samples = fit, base, samples
-        self._places: Places = {}
+        self._large: Places = {}
 
     def __call__(self, last: bool) -> StoredNetworks:
-        """Round all, which a fit holds in its large matrices, or, the last time, altogether."""
-        fit = self._fit
-        if not self._places:
-            self._places = self.places()
-        found = StoredNetworks.of(fit.context, fit.synthesis, self._base, self._places)
+        """Round all, of which a fit holds the large matrices, or, the last time, everything."""
+        fit, first = self._fit, generous(stored_places(self._samples))
+        if not self._large:
+            # What is small is as good as exact until it is its turn.
+            self._large = self.places(LARGE, {**STORED_PLACES, **chosen(LARGE, first)}, _FOLLOWED)
+        places = self.places(SMALL, {**self._large, **chosen(SMALL, first)}, _FOLLOWED_SMALL)
+        found = StoredNetworks.of(fit.context, fit.synthesis, self._base, places)
         if last:
             fit.set_networks(*found.networks)
         else:
             fit.networks.hold(*found.networks)
         return found
 
-    def places(self) -> Places:
-        """Binary places of all parameters."""
+    def places(self, groups: Groups, first: Places, followed: float) -> Places:
+        """Binary places, from first ones on, of which those of some groups change; bits of networks count so many times."""
         fit, networks = self._fit, self._fit.networks
         exact, latents = (fit.context, fit.synthesis), fit.rounded
         # What is done to a sample is done to all of the signal.
@@ -144,10 +144,10 @@ class Settling:
             stored = StoredNetworks.of(*exact, self._base, tried)
             fit.set_networks(*stored.networks)
             own = sum(t.bits for name, t in stored.differences.items() if name.startswith(kind))
-            return _FOLLOWED * own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
+            return followed * own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
 
-        places = generous(stored_places(self._samples))
-        for kind, groups in GROUPS.items():
-            places = worth(groups, places, partial(cost, kind))
+        places = first
+        for kind, together in groups.items():
+            places = worth(together, places, partial(cost, kind))
         fit.networks = networks
-        return {name: min(p + (name not in LARGE) * _SMALL_FINER, STORED_PLACES[name]) for name, p in places.items()}
+        return places

@@ -5,22 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inrcodec.fitting.pyramid_places import GROUPS, generous, worth
+from inrcodec.fitting.pyramid_places import LARGE, SMALL, chosen, generous, worth
 from inrcodec.models.pyramid import STORED_PLACES, stored_places
 
 
-@pytest.mark.parametrize("kind", GROUPS)
-def test_groups_are_matrices_and_biases_of_their_network(kind: str) -> None:
-    every, *parts = GROUPS[kind]
-    assert set(every) == {name for name in STORED_PLACES if name.startswith(kind)} and {name for part in parts for name in part} == set(every)
-    assert all(name.startswith(f"{kind}.") for name in every) and len(set(every)) == len(every) == sum(map(len, parts))
+@pytest.mark.parametrize("kind", ["context", "synthesis"])
+def test_groups_are_all_parameters_of_their_network_once(kind: str) -> None:
+    every: list[str] = []
+    for groups in (LARGE, SMALL):
+        whole, *parts = groups[kind]
+        assert {name for part in parts for name in part} == set(whole) and len(set(whole)) == len(whole) == sum(map(len, parts))
+        every += whole
+    assert sorted(every) == sorted(name for name in STORED_PLACES if name.startswith(f"{kind}."))
 
 
 @pytest.mark.parametrize("first", [0, 3, 7])
 def test_the_least_of_separate_costs_is_found_from_anywhere(first: int) -> None:
     """Each group's cost is that of its own distance from its best places; what no group holds stays."""
     random = np.random.default_rng(first)
-    groups = GROUPS["context"]
+    groups = SMALL["context"]
     best = {name: int(random.integers(0, STORED_PLACES[name] + 1)) for part in groups[1:] for name in part[:1]}
     start = {name: min(first, most) for name, most in STORED_PLACES.items()}
 
@@ -40,17 +43,17 @@ def test_places_stay_within_what_can_be_stored_and_nothing_is_tried_in_vain() ->
         return -float(sum(places.values()))
 
     start = stored_places(1 << 18)
-    found = worth(GROUPS["synthesis"], start, cost)
-    changed = set(GROUPS["synthesis"][0])
+    found = worth(SMALL["synthesis"], start, cost)
+    changed = set(SMALL["synthesis"][0])
     assert all(found[name] == (most if name in changed else start[name]) for name, most in STORED_PLACES.items())
     assert len(asked) <= 30
-    cheap = worth(GROUPS["synthesis"], start, lambda places: float(sum(places.values())))
+    cheap = worth(SMALL["synthesis"], start, lambda places: float(sum(places.values())))
     assert all(cheap[name] == (0 if name in changed else start[name]) for name in STORED_PLACES)
 
 
 def test_places_that_cost_less_nowhere_stay() -> None:
     start = stored_places(1 << 20)
-    assert worth(GROUPS["context"], start, lambda places: 1.0) == start
+    assert worth(SMALL["context"], start, lambda places: 1.0) == start
 
 
 def test_a_search_from_finer_places_is_not_misled_where_rounding_does_much() -> None:
@@ -65,3 +68,8 @@ def test_a_search_from_finer_places_is_not_misled_where_rounding_does_much() -> 
     assert worth(group, first, cost)["synthesis.first"] == 0, "the case would show nothing"
     assert worth(group, generous(first), cost)["synthesis.first"] == 7
     assert all(first[name] < place <= STORED_PLACES[name] for name, place in generous(first).items())
+
+
+def test_places_of_groups_are_chosen() -> None:
+    large, small = (chosen(groups, STORED_PLACES) for groups in (LARGE, SMALL))
+    assert not set(large) & set(small) and large | small == STORED_PLACES

@@ -14,14 +14,11 @@ from PIL import Image as Picture
 import inrcodec
 from inrcodec import OptionError, TargetError, cli, encoder
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.pyramid import FAIR
 from inrcodec.models.pyramid import PyramidLayout
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.payload.sections import MAX_STEP
 from inrcodec.systems import pyramid as module
-from inrcodec.systems import pyramid_networks as networks
 from inrcodec.systems.pyramid import PyramidSystem
-from inrcodec.systems.pyramid_networks import Settling, StoredNetworks
 from inrcodec_formats.container.header import Quality
 from samples import psnr_db, scan, tissue
 
@@ -256,38 +253,6 @@ def volume() -> np.ndarray:
 @pytest.fixture(scope="module")
 def stream(volume: np.ndarray) -> bytes:
     return encode(volume, bits_per_voxel=7)
-
-
-class _SeenError(Exception):
-    """A test has seen what it needs."""
-
-
-def test_networks_take_what_they_are_worth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one fit, whose latents keep still: what is found by trying costs less than what the formula says, and takes fewer bits."""
-    found: list[tuple[float, float]] = []
-    volume, places, groups = tissue((16, 24, 28)), Settling.places, networks.GROUPS
-
-    def noted(self: Settling) -> Any:
-        fit = self._fit
-        if fit.samples < volume.size:
-            return places(self)
-        exact = fit.context, fit.synthesis
-        for tried, start in (({}, lambda places: places), (groups, networks.generous)):
-            monkeypatch.setattr(networks, "GROUPS", tried)
-            monkeypatch.setattr(networks, "generous", start)
-            stored = StoredNetworks.of(*exact, {}, places(self))
-            assert all(np.array_equal(a, b) for a, b in zip(exact[0], fit.context, strict=True)), "networks are as they were"
-            fit.set_networks(*stored.networks)
-            own = sum(tensor.bits for tensor in stored.differences.values())
-            found.append((own, fit.bits(fit.rounded) + fit.squares(fit.rounded) / (FAIR * fit.pressure)))
-            fit.set_networks(*exact)
-        raise _SeenError
-
-    monkeypatch.setattr(Settling, "places", noted)
-    with pytest.raises(_SeenError):
-        encode(volume, bits_per_voxel=0.5)
-    (by_rule, rest_by_rule), (own, rest) = found
-    assert own < 0.95 * by_rule and 2 * own + rest < 2 * by_rule + rest_by_rule
 
 
 def test_another_seed_gives_other_bytes(volume: np.ndarray, stream: bytes) -> None:

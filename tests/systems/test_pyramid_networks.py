@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule
+from inrcodec.fitting.pyramid_places import LARGE
+from inrcodec.fitting.pyramid_start import choose_halvings
 from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout, initial_networks, joined, stored_places
-from inrcodec.systems.pyramid_networks import StoredNetworks
+from inrcodec.systems.pyramid_networks import Settling, StoredNetworks
+from inrcodec_kernels.backend import choose
 from inrcodec_kernels.pyramid import EXACT, Context, check_context, largest_sums
 from pyramid_streams import flags
+from samples import tissue
 
 LAYOUT = PyramidLayout((9, 10, 11), flags(3, 3), 8, (8, 4), networks=2)
 
@@ -43,3 +48,37 @@ def test_where_sums_are_too_large_the_weights_that_make_them_are_cut_and_nothing
     # Of one network one sum, by tenths: a tenth more would have been too much.
     assert set(map(tuple, np.argwhere(changed[f"context.{name}"])[:, ::2])) == {(1, weights.shape[2] - 1)}
     assert max(int(sums.max()) for sums in largest_sums(found.context[1])) > 0.8 * EXACT
+
+
+@pytest.fixture(scope="module")
+def fit() -> PyramidFit:
+    volume = tissue((16, 24, 28))
+    layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (4, 4))
+    found = PyramidFit(volume, 0.0, 60.0, layout, initial_networks(layout, 0), 0, choose("cpu"))
+    found.run(60, None, Schedule(), lambda fraction, text: None)
+    return found
+
+
+def test_networks_take_what_they_are_worth(fit: PyramidFit) -> None:
+    """Of one fit, whose latents keep still: what is found by trying costs less than what the formula says, and takes fewer bits."""
+    exact, costs = (fit.context, fit.synthesis), []
+    for stored in (StoredNetworks.of(*exact, {}, stored_places(fit.samples)), Settling(fit, {}, fit.samples)(True)):
+        fit.set_networks(*stored.networks)
+        own = sum(tensor.bits for tensor in stored.differences.values())
+        costs.append((own, fit.bits(fit.rounded) + fit.squares(fit.rounded) / (FAIR * fit.pressure)))
+        fit.set_networks(*exact)
+    (by_rule, rest_by_rule), (own, rest) = costs
+    assert own < 0.95 * by_rule and 2 * own + rest < 2 * by_rule + rest_by_rule
+
+
+def test_the_first_turn_holds_large_matrices_alone_and_the_last_everything(fit: PyramidFit) -> None:
+    exact, settling = joined(fit.context, fit.synthesis), Settling(fit, {}, fit.samples)
+    large = {name for together in LARGE.values() for name in together[0]}
+    settling(False)
+    held = joined(fit.context, fit.synthesis)
+    assert {name for name, values in exact.items() if not np.array_equal(values, held[name])} == large
+    found = settling(True)
+    for name, values in joined(fit.context, fit.synthesis).items():
+        step = 2.0 ** found.differences[name].exponent
+        np.testing.assert_allclose(values, step * np.rint(values / step), atol=1e-5)
+        assert name not in large or np.array_equal(values, held[name]), "large matrices are as they were held"
