@@ -45,6 +45,8 @@ _NEAR = 1.3
 """Factor within which a step is near enough to another for what was seen there."""
 _DEAD, _ALIVE = 0.1, 0.3
 """Part of the bits that the finest level takes, below which it may be left out, and above which a finer one may pay."""
+_BY_STEPS = 0.93
+"""Factor in the cost that the further steps make which a fit takes, and no trial, where the finest lattice holds no latents."""
 
 
 class Guess(NamedTuple):
@@ -198,7 +200,7 @@ class Trials:
             first = self._trial(first.layout, rival.step)
         # Between both steps, each is as far from where it is best.
         price = FAIR * first.step * rival.step
-        return min(first, rival, key=lambda trial: trial.error + price * trial.bits)
+        return min(first, rival, key=lambda trial: (trial.error + price * trial.bits) * (_BY_STEPS if trial.layout.above else 1.0))
 
     def _tried(self, layout: PyramidLayout, step: float) -> _Trial:
         """A trial at about the step that the signal needs."""
