@@ -34,12 +34,13 @@ from ..payload.sections import MAX_STEP
 from .base import SIZE_WINDOW, Draft, Task
 from .pyramid_networks import Settling
 
-_SIZES: tuple[tuple[int, int, tuple[int, int, tuple[int, int]]], ...] = (
-    (200_000, 0, (3, 32, (32, 16))), (30_000, 52_000, (3, 32, (32, 16))), (20_000, 52_000, (2, 32, (32, 16))), (20_000, 0, (1, 24, (16, 16))),
-    (5_000, 0, (1, 16, (8, 8))), (2_500, 0, (1, 8, (8, 4))), (0, 0, (1, 8, (4, 4))),
+_SIZES: tuple[tuple[int, int, int, tuple[int, int, tuple[int, int]]], ...] = (
+    (200_000, 0, 0, (3, 32, (32, 16))), (30_000, 52_000, 1 << 22, (3, 32, (32, 16))), (20_000, 52_000, 1 << 22, (2, 32, (32, 16))),
+    (20_000, 52_000, 0, (1, 32, (32, 16))), (20_000, 0, 0, (1, 24, (16, 16))), (5_000, 0, 0, (1, 16, (8, 8))), (2_500, 0, 0, (1, 8, (8, 4))),
+    (0, 0, 0, (1, 8, (4, 4))),
 )  # fmt: skip
-"""Least bytes of a stream, alone and with those that its errors are worth, for so many networks of the context model, their width, and widths
-of the synthesis: wide ones pay where there is much to save, bits or errors."""
+"""Least bytes of a stream, alone and with those that its errors are worth, and least samples, for so many networks of the context model, their
+width, and widths of the synthesis: wide ones pay where there is much to save, bits or errors, several where many samples share them."""
 _SAMPLES_A_BYTE = 150
 """Samples whose errors are worth a byte, about."""
 Parameters = dict[str, NDArray[np.float32]]
@@ -140,7 +141,7 @@ class PyramidSystem:
     @property
     def measures(self) -> Measures:
         """What the samples say of bits and errors, before anything is fitted, and what the smallest networks take."""
-        volume, weights, (_, _, (_, context, synthesis)) = self.volume, self._weights, _SIZES[-1]
+        volume, weights, (*_, (_, context, synthesis)) = self.volume, self._weights, _SIZES[-1]
         halved = pyramid_start.choose_halvings(volume, self.options.levels, channels=self.task.channels)
         layout = PyramidLayout(volume.shape, halved, self.options.context or context, self.options.synthesis or synthesis)
         inside = volume.size if weights is None else int(np.count_nonzero(weights >= 1)) * (volume.size // weights.size)
@@ -207,8 +208,11 @@ class PyramidSystem:
         bits, wish = goal.bits, self.options
         if bits is None:
             bits = GUESS * known.bits(known.step(goal, 1.0))
-        stream, errors = bits / 8, math.prod(layout.shape) / _SAMPLES_A_BYTE
-        networks, context, synthesis = next(sizes for least, worth, sizes in _SIZES if stream >= least and stream + errors >= worth)
+        samples, stream = math.prod(layout.shape), bits / 8
+        both = stream + samples / _SAMPLES_A_BYTE
+        networks, context, synthesis = next(
+            sizes for least, worth, many, sizes in _SIZES if stream >= least and both >= worth and samples >= many
+        )
         return replace(
             layout, networks=min(wish.networks or networks, layout.levels),
             context=wish.context or context, synthesis=wish.synthesis or synthesis,
