@@ -250,5 +250,5 @@ def test_steps_are_as_many_more_as_they_are_faster(
     monkeypatch.setattr(networks, "LANES", lanes)
     assert [pyramid.pace(width, 0, NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([of_32, of_24, of_16, 1.0])
     for above in (1, 2):
-        assert [pyramid.pace(width, above, NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([1.5 * of_32, 1.5 * of_24, of_16, 1.0])
+        assert [pyramid.pace(width, above, NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([2 * of_32, 2 * of_24, of_16, 1.0])
     assert pyramid.pace(16, 1, Backend("triton", "cuda")) == 1.0

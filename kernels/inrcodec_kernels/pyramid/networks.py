@@ -119,15 +119,16 @@ def _arranged(ins: tuple[int, ...], skips: tuple[int, ...]) -> tuple[NDArray[np.
 
 
 _PACES = ((25, 1.0, 2.0), (17, 1.4, 2.8), (0, 2.0, 2.0))
-"""Steps of networks from such a width on in the time that those of 32 take for one, with latents on the finest lattice and without, where
-a context model sees an eighth of as many (those of 16 gain too little by still more steps); measured with AVX2, as are the next two."""
+"""Steps of networks from such a width on in the time that those of 32 take for one, with latents on the finest lattice; and without, where a
+context model sees an eighth of as many, in that time and a third more of it: there they gain most (those of 16 gain too little by still more
+steps). Measured with AVX2, as are the next two."""
 _WITH_TILES, _WITH_AVX512 = 1.5, 1.25
 _SMALL = 8
 """Width of the networks of the smallest streams, which keep their steps: they take little time, and what more would gain was not measured."""
 
 
 def pace(width: int, above: int) -> float:
-    """Steps of networks of a width, with so many lattices without latents, in the time that one of 32 with all takes on a processor with AVX2."""
+    """Steps of networks of a width, with so many lattices without latents, for one of 32 with all on a processor with AVX2, in about its time."""
     if width <= _SMALL:
         return 1.0
     faster = next(paces[above > 0] for least, *paces in _PACES if width >= least)
