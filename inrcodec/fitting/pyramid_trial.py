@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.pyramid import Context, Synthesis
+from inrcodec_kernels.pyramid import Context, Synthesis, pace
 
 from ..models.pyramid import MOST_ABOVE, PyramidLayout
 from .goal import Goal
@@ -46,7 +46,7 @@ _NEAR = 1.3
 _DEAD, _ALIVE = 0.1, 0.3
 """Part of the bits that the finest level takes, below which it may be left out, and above which a finer one may pay."""
 _BY_STEPS = 0.93
-"""Factor in the cost that the further steps make which a fit takes, and no trial, where the finest lattice holds no latents."""
+"""Factor in the cost that the further steps make which a fit of wide networks takes, and no trial, where the finest lattice holds no latents."""
 
 
 class Guess(NamedTuple):
@@ -141,6 +141,7 @@ class Trials:
         self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
         self._steps, self._seed, self._backend, self._note, self._settling = steps, seed, backend, note, settling
         self._teaches = teaches(volume.size, weights is not None)
+        self._by_steps = _BY_STEPS if pace(full.context, 1, backend) > pace(full.context, 0, backend) else 1.0
         self._done, self._most = 0, _MOST_TRIALS * self._first.samples.size + self._teaches * _part_of(volume.size, _LESSON_SAMPLES)
 
     def _sample(self, most: int, turn: int = 0) -> _Sample:
@@ -200,7 +201,7 @@ class Trials:
             first = self._trial(first.layout, rival.step)
         # Between both steps, each is as far from where it is best.
         price = FAIR * first.step * rival.step
-        return min(first, rival, key=lambda trial: (trial.error + price * trial.bits) * (_BY_STEPS if trial.layout.above else 1.0))
+        return min(first, rival, key=lambda trial: (trial.error + price * trial.bits) * (self._by_steps if trial.layout.above else 1.0))
 
     def _tried(self, layout: PyramidLayout, step: float) -> _Trial:
         """A trial at about the step that the signal needs."""

@@ -353,15 +353,18 @@ def test_trials_correct_the_step_of_lattices_that_may_be_those(
     assert seen == tried
 
 
-@pytest.mark.parametrize(("error", "above"), [(1.05, 1), (1.1, 0)])
-def test_trials_count_the_further_steps_of_a_fit_without_the_finest_lattice(error: float, above: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A little more error, over that of latents everywhere, is what they will make up for."""
+@pytest.mark.parametrize(("error", "further", "above"), [(1.05, 1.0, 1), (1.1, 1.0, 0), (1.05, 0.0, 0), (0.99, 0.0, 1)])
+def test_trials_count_the_further_steps_of_a_fit_without_the_finest_lattice(
+    error: float, further: float, above: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A little more error, over that of latents everywhere, is what they will make up for, if there are any."""
 
     def trial(self: Trials, layout: PyramidLayout, step: float, *lesson: object) -> object:
         own = 1e6 * (error if layout.above else 1.0)
         return pyramid_trial._Trial(layout, step, own, 1.0, 0.9, USUAL, step, initial_networks(layout, 0), 0.0)
 
     monkeypatch.setattr(Trials, "_trial", trial)
+    monkeypatch.setattr(pyramid_trial, "pace", lambda width, above, backend: 1.0 + further * above)
     assert len(guessed(tissue((48, 56, 56)), Goal(bits=1e5)).layout.above) == above
 
 
