@@ -20,7 +20,7 @@ Case = TypeVar("Case")
 NUMBA = Backend("numba")
 LEAST = -2.0
 CLEAR = 2e-6
-"""Hidden numbers of cases are farther from zero than this: rounding to float32 does not decide on which side of a kink they lie."""
+"""Hidden numbers of cases are farther from zero than this, and scales from their limits: rounding to float32 does not decide on which side of a kink they lie."""
 INSENSITIVE = 5e-6
 """Rounding what goes into a case changes what comes out by less than this."""
 YES, NO = True, False
@@ -64,27 +64,32 @@ def fresh() -> np.random.Generator:
 
 
 def clear_case(draw: Callable[[], Case], define: Callable[[Case], Any]) -> tuple[Case, Any]:
-    """A case, drawn until none of its hidden numbers is nearly zero and no sum nearly cancels, and what the definition says of it.
+    """A case, drawn until none of its hidden numbers is nearly zero, no scale nearly at a limit, and no sum nearly cancels, and what the definition says of it.
 
-    Where one is nearly zero, its slope is that of one side or the other; where a sum cancels, roundings are all that single precision
+    Where one is, its slope is that of one side or the other; where a sum cancels, roundings are all that single precision
     has to show: there is nothing to compare with.
     """
-    hidden: list[float] = []
+    distances: list[float] = []
 
     def watched(values: torch.Tensor) -> torch.Tensor:
-        hidden.append(float(values.detach().abs().min()))
-        return plain(values)
+        distances.append(float(values.detach().abs().min()))
+        return leaky(values)
 
-    plain = reference.leaky
+    def limited(values: torch.Tensor, location: torch.Tensor, log_scale: torch.Tensor, least: float) -> torch.Tensor:
+        distances.extend(float((log_scale.detach() - limit).abs().min()) for limit in (least, reference.MOST))
+        return laplace_bits(values, location, log_scale, least)
+
+    leaky, laplace_bits = reference.leaky, reference.laplace_bits
     for _ in range(100):
         case = draw()
-        hidden.clear()
+        distances.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reference, "leaky", watched)
+            patch.setattr(reference, "laplace_bits", limited)
             expected = define(case)
-        if min(hidden, default=math.inf) > CLEAR and sensitivity(expected, define(nudged(case))) < INSENSITIVE:
+        if min(distances, default=math.inf) > CLEAR and sensitivity(expected, define(nudged(case))) < INSENSITIVE:
             return case, expected
-    raise AssertionError("no case without hidden numbers near zero, or sums that cancel, in 100 draws")
+    raise AssertionError("no case without hidden numbers near zero, scales near their limits, or sums that cancel, in 100 draws")
 
 
 def nudged(case: Any) -> Any:

@@ -18,11 +18,13 @@ from .pyramid_cases import (
     NO,
     SMALL,
     YES,
+    clear_case,
     context,
     double,
     fresh,
     latents,
     name,
+    rate_defined,
     single,
     synthesis,
     weights,
@@ -150,3 +152,16 @@ def test_what_does_not_fit_is_refused() -> None:
         Layout((1, 0, 2, 2), ())
     with pytest.raises(ValueError, match="levels"):
         Layout((1, 2, 2, 2), ((NO, YES, YES, YES),) * 8)
+
+
+@pytest.mark.parametrize("limit", [LEAST, 5.5])
+def test_cases_whose_scales_lie_at_a_limit_are_drawn_again(limit: float) -> None:
+    """What is compared has one slope: beyond a limit gradients are none, before it some."""
+    random, layout = fresh(), SMALL[0]
+    p = context(random, layout)
+    # So near that rounding decides, and so far that half a last place does not.
+    flat = p._replace(last=0 * p.last, skip=0 * p.skip, last_bias=np.full_like(p.last_bias, limit - math.copysign(1e-6, limit)))
+    inside = flat._replace(last_bias=np.full_like(p.last_bias, limit - math.copysign(1, limit)))
+    draws = itertools.chain([flat], itertools.repeat(inside))
+    case, _ = clear_case(lambda: (latents(random, layout), next(draws)), lambda case: rate_defined(*case, layout))
+    assert case[1] is inside
