@@ -200,6 +200,8 @@ class PyramidFit:
         The signal's frames where `volume` are still ones; on the CPU only.
     """
 
+    networks: Networks
+    """What moves beside the latents."""
     octaves: float
     """How many fewer bits `again` leaves when they cost twice as much, about."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Context, Synthesis, adam
 
-from .pyramid_places import LARGE
+from .pyramid_places import LARGE, names
 from .soap_small import SmallSoap
 from .there import zeros
 
@@ -36,8 +36,7 @@ _SLOWER = {"context.skip": 0.1, "synthesis.filters": 0.1, "synthesis.gains": 0.0
 """Of the learning rate. Gains keep still: skips and first weights can do what they could."""
 _MOMENTUM, _EVERY = 0.9, 3
 """Of SOAP: gradients change fast in so few steps, and eigenbases with them."""
-_HELD = frozenset(name for together in LARGE.values() for name in together[0])
-"""The large matrices."""
+_LARGE = names(LARGE)
 DECAYS = 0.9, 0.95
 """Of Adam's moments: gradients shrink fast at first, and so must their squares."""
 
@@ -120,7 +119,7 @@ class Networks:
     def hold(self, context: Context, synthesis: Synthesis) -> None:
         """Give the large matrices these values, for good; what is small moves on, and makes up for what that did."""
         given = _named(context, synthesis)
-        self._arrays |= {name: np.array(given[name], np.float32) for name in _HELD}
+        self._arrays |= {name: np.array(given[name], np.float32) for name in _LARGE}
         self._held = True
 
     def move(self, of_context: Context, of_synthesis: Synthesis, rate: float, backend: Backend) -> None:
@@ -133,7 +132,7 @@ class Networks:
         for layer, soap in self._layers:
             soap.move(layer.stacked(gradients), _FASTER * rate)
             weights, biases = layer.parts(self._arrays)
-            if self._held and layer.weights in _HELD:
+            if self._held and layer.weights in _LARGE:
                 soap.values[: len(weights)] = weights
             weights[...], biases[...] = np.split(soap.values, [len(weights)])
 

@@ -57,9 +57,9 @@ def worth(groups: Sequence[Sequence[str]], first: Places, cost: Callable[[Places
     return found
 
 
-def chosen(groups: Groups, places: Places) -> Places:
-    """The places of parameters in some groups."""
-    return {name: places[name] for together in groups.values() for name in together[0]}
+def names(groups: Groups) -> frozenset[str]:
+    """All parameters in some groups."""
+    return frozenset(name for together in groups.values() for name in together[0])
 
 
 def generous(places: Places) -> Places:

@@ -14,7 +14,7 @@ from inrcodec_kernels.pyramid import EXACT, Context, IntegerContext, Synthesis, 
 
 from ..coding.parameters import QuantisedTensor
 from ..fitting.pyramid import FAIR, PyramidFit
-from ..fitting.pyramid_places import LARGE, SMALL, Groups, Places, chosen, generous, worth
+from ..fitting.pyramid_places import LARGE, SMALL, Groups, Places, generous, names, worth
 from ..models.pyramid import (
     FINE,
     STORED_PLACES,
@@ -123,8 +123,11 @@ class Settling:
         fit, first = self._fit, generous(stored_places(self._samples))
         if not self._large:
             # What is small is as good as exact until it is its turn.
-            self._large = self.places(LARGE, {**STORED_PLACES, **chosen(LARGE, first)}, _FOLLOWED)
-        places = self.places(SMALL, {**self._large, **chosen(SMALL, first)}, _FOLLOWED_SMALL)
+            exact = {name: STORED_PLACES[name] for name in names(SMALL)}
+            self._large = self._places(LARGE, first | exact, _FOLLOWED)
+        # In the first turn this says only what it will take, about.
+        small = {name: first[name] for name in names(SMALL)}
+        places = self._places(SMALL, self._large | small, _FOLLOWED_SMALL)
         found = StoredNetworks.of(fit.context, fit.synthesis, self._base, places)
         if last:
             fit.set_networks(*found.networks)
@@ -132,7 +135,7 @@ class Settling:
             fit.networks.hold(*found.networks)
         return found
 
-    def places(self, groups: Groups, first: Places, followed: float) -> Places:
+    def _places(self, groups: Groups, first: Places, followed: float) -> Places:
         """Binary places, from first ones on, of which those of some groups change; bits of networks count so many times."""
         fit, networks = self._fit, self._fit.networks
         exact, latents = (fit.context, fit.synthesis), fit.rounded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inrcodec.fitting.pyramid_places import LARGE, SMALL, chosen, generous, worth
+from inrcodec.fitting.pyramid_places import LARGE, SMALL, generous, names, worth
 from inrcodec.models.pyramid import STORED_PLACES, stored_places
 
 
@@ -15,6 +15,7 @@ def test_groups_are_all_parameters_of_their_network_once(kind: str) -> None:
     for groups in (LARGE, SMALL):
         whole, *parts = groups[kind]
         assert {name for part in parts for name in part} == set(whole) and len(set(whole)) == len(whole) == sum(map(len, parts))
+        assert {name for name in names(groups) if name.startswith(f"{kind}.")} == set(whole)
         every += whole
     assert sorted(every) == sorted(name for name in STORED_PLACES if name.startswith(f"{kind}."))
 
@@ -68,8 +69,3 @@ def test_a_search_from_finer_places_is_not_misled_where_rounding_does_much() -> 
     assert worth(group, first, cost)["synthesis.first"] == 0, "the case would show nothing"
     assert worth(group, generous(first), cost)["synthesis.first"] == 7
     assert all(first[name] < place <= STORED_PLACES[name] for name, place in generous(first).items())
-
-
-def test_places_of_groups_are_chosen() -> None:
-    large, small = (chosen(groups, STORED_PLACES) for groups in (LARGE, SMALL))
-    assert not set(large) & set(small) and large | small == STORED_PLACES

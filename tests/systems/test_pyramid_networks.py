@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule
-from inrcodec.fitting.pyramid_places import LARGE
+from inrcodec.fitting.pyramid_places import LARGE, names
 from inrcodec.fitting.pyramid_start import choose_halvings
 from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout, initial_networks, joined, stored_places
 from inrcodec.systems.pyramid_networks import Settling, StoredNetworks
@@ -50,7 +50,7 @@ def test_where_sums_are_too_large_the_weights_that_make_them_are_cut_and_nothing
     assert max(int(sums.max()) for sums in largest_sums(found.context[1])) > 0.8 * EXACT
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fit() -> PyramidFit:
     volume = tissue((16, 24, 28))
     layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (4, 4))
@@ -73,7 +73,7 @@ def test_networks_take_what_they_are_worth(fit: PyramidFit) -> None:
 
 def test_the_first_turn_holds_large_matrices_alone_and_the_last_everything(fit: PyramidFit) -> None:
     exact, settling = joined(fit.context, fit.synthesis), Settling(fit, {}, fit.samples)
-    large = {name for together in LARGE.values() for name in together[0]}
+    large = names(LARGE)
     settling(False)
     held = joined(fit.context, fit.synthesis)
     assert {name for name, values in exact.items() if not np.array_equal(values, held[name])} == large
