@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from .bd import Curve
 
@@ -12,6 +13,25 @@ QUOTED = {
 }
 """Curves that were measured elsewhere, kept for orientation."""
 MARKERS = "osv^D<>Pphd*X8"
+OWN_COLOURS = "#b2182b", "#542788", "#b35806", "#1b7837"
+"""Of our methods, in the order of their names."""
+
+
+class Summary(NamedTuple):
+    """BD-rates of one of our methods.
+
+    Attributes
+    ----------
+    method : str
+    peers, signals : list of str
+    values : list of list of float or None
+        Of every peer, for every signal and their average.
+    """
+
+    method: str
+    peers: list[str]
+    signals: list[str]
+    values: list[list[float | None]]
 
 
 def plot_signal(path: Path, signal: str, curves: dict[str, Curve], own: set[str]) -> None:
@@ -27,7 +47,7 @@ def plot_signal(path: Path, signal: str, curves: dict[str, Curve], own: set[str]
             curves[name].rates,
             curves[name].psnrs,
             label=name,
-            color="#b2182b" if ours else f"C{number % 10}",
+            color=OWN_COLOURS[number % len(OWN_COLOURS)] if ours else f"C{number % 10}",
             linewidth=2.8 if ours else 1.2,
             linestyle="-" if ours or number <= 10 else "--",
             marker=MARKERS[number % len(MARKERS)],
@@ -59,26 +79,31 @@ def _limit(axes: object, curves: dict[str, Curve]) -> None:
         axes.set_xlim(min(rates) * 0.9, max(rates) * 1.1)  # type: ignore[attr-defined]
 
 
-def plot_summary(path: Path, peers: list[str], signals: list[str], values: list[list[float | None]], method: str) -> None:
-    """BD-rates as a coloured table: blue where we need fewer bytes, red where we need more."""
+def plot_summary(path: Path, summaries: list[Summary]) -> None:
+    """BD-rates as coloured tables, one for each of our methods: blue where we need fewer bytes, red where we need more."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.6 + 1.15 * max(1, len(signals)), 1.6 + 0.38 * max(1, len(peers))), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    if not values:
-        axes.text(0.5, 0.5, "no curve of ours", ha="center")
-        axes.set_axis_off()
-        figure.savefig(path)
-        return
-    logs = [[math.nan if v is None else math.log2(1 + v) for v in row] for row in values]
+    widest = max((len(summary.signals) for summary in summaries), default=1)
+    heights = [1.6 + 0.38 * len(summary.peers) for summary in summaries] or [2.0]
+    figure = Figure(figsize=(1.6 + 1.15 * widest, sum(heights)), dpi=110, layout="constrained")
+    panels = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    if not summaries:
+        panels[0].text(0.5, 0.5, "no curve of ours", ha="center")
+        panels[0].set_axis_off()
+    for axes, summary in zip(panels, summaries, strict=False):
+        _draw(axes, summary)
+    figure.savefig(path)
+
+
+def _draw(axes: Any, summary: Summary) -> None:
+    logs = [[math.nan if v is None else math.log2(1 + v) for v in row] for row in summary.values]
     axes.imshow(logs, cmap="RdBu_r", vmin=-2, vmax=2, aspect="auto")
-    for y, row in enumerate(values):
+    for y, row in enumerate(summary.values):
         for x, value in enumerate(row):
             text = "" if value is None else f"{value:+.0%}"
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color="w" if value and abs(math.log2(1 + value)) > 1.3 else "k")
-    short = [name.replace("_", " ", 1).replace("_", "\n", 1) for name in signals]
-    axes.set_xticks(range(len(signals)), short, fontsize=7)
-    axes.set_yticks(range(len(peers)), peers, fontsize=8)
-    axes.axvline(len(signals) - 1.5, color="k", linewidth=1)
-    axes.set_title(f"BD-rate of {method}: bytes at equal PSNR\nblue = fewer than the peer", fontsize=9)
-    figure.savefig(path)
+    short = [name.replace("_", " ", 1).replace("_", "\n", 1) for name in summary.signals]
+    axes.set_xticks(range(len(short)), short, fontsize=7)
+    axes.set_yticks(range(len(summary.peers)), summary.peers, fontsize=8)
+    axes.axvline(len(short) - 1.5, color="k", linewidth=1)
+    axes.set_title(f"BD-rate of {summary.method}: bytes at equal PSNR\nblue = fewer than the peer", fontsize=9)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .bd import Curve, Delta, better, delta, mean_rate
 from .peers import BASELINES, METHODS, PEERS
-from .plots import plot_signal, plot_summary
+from .plots import Summary, plot_signal, plot_summary
 from .signals import LABEL_MAPS, SOURCE_NOTES
 from .store import Row
 
@@ -82,7 +82,7 @@ def write_report(folder: Path, rows: Sequence[Row], runs: Sequence[str]) -> Path
         lines += [f"![{signal}](rd_{signal}.png)", "", *_psnr_table(curves[signal]), "", *_points_table(signal, rows)]
         plot_signal(folder / f"rd_{signal}.png", signal, {title_of(s): c for s, c in curves[signal].items()}, _own_titles())
     lines += _not_measured(rows)
-    plot_summary(folder / "rd_summary.png", *_summary(curves, kinds))
+    plot_summary(folder / "rd_summary.png", summaries(curves, kinds))
     path = folder / "rd.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -279,12 +279,12 @@ def _order_note(row: Row) -> str:
     return f" ({order})" if found else ""
 
 
-def _summary(curves: Curves, kinds: dict[str, str]) -> tuple[list[str], list[str], list[list[float | None]], str]:
-    """Peers, signals and BD-rates of our best-known method, for the summary plot."""
-    methods = _methods(curves)
-    if not methods:
-        return [], [], [], ""
-    method = methods[0]
+def summaries(curves: Curves, kinds: dict[str, str]) -> list[Summary]:
+    """BD-rates of each of our methods against every peer, for the summary picture."""
+    return [found for method in _methods(curves) if (found := _summary(curves, kinds, method)).values]
+
+
+def _summary(curves: Curves, kinds: dict[str, str], method: str) -> Summary:
     names = [name for name in sorted(curves) if method in curves[name]]
     # A baseline measured at single sizes has no curve to compare.
     peers = [peer for peer in _peers(curves) if any(_delta(curves, name, method, peer) for name in names)]
@@ -294,4 +294,4 @@ def _summary(curves: Curves, kinds: dict[str, str]) -> tuple[list[str], list[str
         rates = [d.rate if (d := found[name]) is not None else None for name in names]
         means = [d.rate for name in averaged(names, kinds) if (d := found[name]) is not None]
         values.append([*rates, mean_rate(means) if means else None])
-    return [title_of(p) for p in peers], [*names, "average"], values, title_of(method)
+    return Summary(title_of(method), [title_of(p) for p in peers], [*names, "average"], values)

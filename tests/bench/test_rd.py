@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image as Picture
 
 from bench import rd
 from bench.__main__ import main
 from bench.peers import make_peer
-from bench.report import curves_of, headline, latest, write_report
+from bench.report import curves_of, headline, latest, summaries, write_report
 from bench.signals import SignalReadError, load_signal
 from bench.store import Store
 
@@ -190,6 +191,26 @@ def test_the_report_leaves_nothing_out(tmp_path: Path) -> None:
     assert "- unreachable: a, SZ3 at 0.01 bits/voxel" in text
     assert "- failed: a, ZFP at 0.01 bits/voxel: ValueError: odd" in text
     assert "- unsupported: b, AV1 (SVT-AV1), preset 2: no yuv444p" in text
+
+
+def test_the_summary_has_every_method_of_ours(tmp_path: Path) -> None:
+    """Also one that was measured on fewer signals; the average leaves label maps out."""
+    pytest.importorskip("bjontegaard")
+    pytest.importorskip("matplotlib")
+    rows = made_rows() + [made_row("b", "pyramid", 2.0 ** (number - 6), 36 + 3 * number) for number in range(8)]
+    kinds = dict.fromkeys(("a", "b", "labels_neurons_fibsem"), "volume")
+    tinc, pyramid = summaries(curves_of(rows), kinds)
+    assert (tinc.method, pyramid.method) == ("inrcodec TINC", "inrcodec pyramid")
+    assert tinc.signals == ["a", "b", "labels_neurons_fibsem", "average"] and pyramid.signals == ["b", "average"]
+    # Three decibels are an octave of the rate here.
+    assert tinc.values[0][0] == pytest.approx(2 ** (2 / 3) - 1, abs=1e-3) and tinc.values[0][1] == pytest.approx(0.5 - 1, abs=1e-3)
+    assert pyramid.values == [[pytest.approx(0.25 - 1, abs=1e-3)] * 2]
+    write_report(tmp_path, rows, [])
+    with Picture.open(tmp_path / "rd_summary.png") as both:
+        write_report(tmp_path, made_rows(), [])
+        with Picture.open(tmp_path / "rd_summary.png") as alone:
+            assert both.height > 1.5 * alone.height
+    assert summaries({}, {}) == []
 
 
 def test_clips_have_frames_a_second_where_volumes_have_seconds(tmp_path: Path) -> None:
