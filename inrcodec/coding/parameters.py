@@ -39,7 +39,7 @@ class QuantisedTensor:
     @classmethod
     def of(cls, tensor: np.ndarray, exponent: int) -> QuantisedTensor:
         """Round a tensor to multiples of ``2 ** exponent``."""
-        return cls(exponent, np.rint(np.asarray(tensor, dtype=np.float64) * 2.0**-exponent).astype(np.int64))
+        return cls(exponent, np.asarray(np.rint(np.asarray(tensor, dtype=np.float64) * 2.0**-exponent), dtype=np.int64))
 
     def dequantised(self) -> np.ndarray:
         """The tensor back, float32."""

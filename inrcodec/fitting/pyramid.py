@@ -29,9 +29,11 @@ from inrcodec_kernels.pyramid import (
     Synthesis,
     Turn,
     Workspace,
+    context_curvature,
     distortion,
     rate,
     soften,
+    synthesis_curvature,
     synthesise,
 )
 
@@ -70,8 +72,8 @@ _TURNS = 4
 """Of a large signal one in so many parts says in each step how networks are to move: it says the same as all."""
 _WARM = 20
 """Steps until learning rates are whole."""
-_SETTLE = 0.8, 0.92
-"""Parts of the steps after which networks are settled, the large matrices first and then what is small."""
+_SETTLE = 0.8, 0.97
+"""Parts of the steps after which it is foretold what networks take, and after which they are settled."""
 _TURN, _OCTAVES = 0.6, 0.18
 """Part of the steps after which `PyramidFit.again` begins, and its `octaves`."""
 _NEAR, _NEAR_TURN, _NEAR_OCTAVES = 1.06, 0.75, 0.08
@@ -302,8 +304,7 @@ class PyramidFit:
         schedule : Schedule
         note : callable
         settle : callable, optional
-            ``settle(last)`` may round the networks, or hold what it has rounded of them, and says what remains of the goal. After the last time
-            the networks stay as they are.
+            ``settle(last)`` says what remains of the goal beside the networks, and may round them the last time, after which they stay as they are.
         """
         self.begin(steps, schedule)
         checks = max(5, steps // 25)
@@ -378,6 +379,20 @@ class PyramidFit:
         _, of_error, _ = self._errors(there, self._weights)
         _, of_rate, _ = self._rate(there)
         return [down(by) for by in of_error], [down(by) for by in of_rate]
+
+    def curvatures(self) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+        """How bits bend with each network of the context model, and squared errors, in units of the step, with the synthesis; of whole latents.
+
+        Of displaced frames as if they were still.
+        """
+        kernel, random = self.layout.kernel, np.random.default_rng(self._seed)
+        latents = [y.astype(np.float32) for y in self.rounded]
+        weights = None if self._weights is None or self._displaced is not None else down(self._weights)
+        of_context = [
+            context_curvature(latents, self.context, kernel, Schedule.least, own, random) for own in range(self.context.networks)
+        ]
+        frames = self.samples / math.prod(kernel.shape)
+        return of_context, frames * synthesis_curvature(latents, self.synthesis, kernel, weights, random)
 
     def _there(self, latents: list[NDArray[Any]]) -> list[Any]:
         """Latents where the fit has its own."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Context, Synthesis, adam
 
-from .pyramid_places import LARGE, names
 from .soap_small import SmallSoap
 from .there import zeros
 
@@ -36,7 +35,6 @@ _SLOWER = {"context.skip": 0.1, "synthesis.filters": 0.1, "synthesis.gains": 0.0
 """Of the learning rate. Gains keep still: skips and first weights can do what they could."""
 _MOMENTUM, _EVERY = 0.9, 3
 """Of SOAP: gradients change fast in so few steps, and eigenbases with them."""
-_LARGE = names(LARGE)
 DECAYS = 0.9, 0.95
 """Of Adam's moments: gradients shrink fast at first, and so must their squares."""
 
@@ -104,7 +102,6 @@ class Networks:
             (layer, SmallSoap(layer.stacked(self._arrays), momentum=_MOMENTUM, every=_EVERY))
             for layer in _layers(context.networks)
         ]
-        self._held = False
 
     @property
     def context(self) -> Context:
@@ -116,12 +113,6 @@ class Networks:
         """The synthesis as it is now."""
         return Synthesis(*(self._arrays[f"synthesis.{name}"] for name in Synthesis._fields))
 
-    def hold(self, context: Context, synthesis: Synthesis) -> None:
-        """Give the large matrices these values, for good; what is small moves on, and makes up for what that did."""
-        given = _named(context, synthesis)
-        self._arrays |= {name: np.array(given[name], np.float32) for name in _LARGE}
-        self._held = True
-
     def move(self, of_context: Context, of_synthesis: Synthesis, rate: float, backend: Backend) -> None:
         """A step down the gradients."""
         gradients = _named(of_context, of_synthesis)
@@ -132,8 +123,6 @@ class Networks:
         for layer, soap in self._layers:
             soap.move(layer.stacked(gradients), _FASTER * rate)
             weights, biases = layer.parts(self._arrays)
-            if self._held and layer.weights in _LARGE:
-                soap.values[: len(weights)] = weights
             weights[...], biases[...] = np.split(soap.values, [len(weights)])
 
 

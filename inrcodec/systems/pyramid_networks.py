@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inrcodec_kernels.pyramid import EXACT, Context, IntegerContext, Synthesis, largest_sums
+from inrcodec_kernels.pyramid import (
+    CONTEXT_ORDER,
+    EXACT,
+    SYNTHESIS_ORDER,
+    Context,
+    IntegerContext,
+    Synthesis,
+    largest_sums,
+    network_of,
+)
 
 from ..coding.parameters import QuantisedTensor
+from ..fitting.feedback import Feedback
 from ..fitting.pyramid import FAIR, PyramidFit
-from ..fitting.pyramid_places import LARGE, SMALL, Groups, Places, generous, names, worth
+from ..fitting.pyramid_places import UPSAMPLING, Places, generous, worth
 from ..models.pyramid import (
     FINE,
     STORED_PLACES,
@@ -34,9 +45,51 @@ _CUT = 0.9
 """What is left of the largest magnitude of the weights of a sum each time that it is too large."""
 
 
-_FOLLOWED, _FOLLOWED_SMALL = 3, 2
-"""How many times bits of the large matrices, and of what is small, count while what their rounding does is looked at: the latter, and latents,
-make up for the rest."""
+_FOLLOWED = 1.5
+"""How many times bits of networks count while places are chosen: latents make up for some of what rounding does."""
+_TRIES, _FURTHEST = 4, 64.0
+"""How many places of all parameters are tried, and by how much at most what is to be lost is corrected each time."""
+
+
+class Together(NamedTuple):
+    """Parameters that are rounded together.
+
+    Attributes
+    ----------
+    parts : dict of str to index
+        Which of the parameters of a name.
+    sizes : tuple of int
+        How many these are.
+    feedback : Feedback
+        Of the stream's numbers.
+    """
+
+    parts: Mapping[str, Any]
+    sizes: tuple[int, ...]
+    feedback: Feedback
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Any], curvature: NDArray[np.float64], units: Parameters) -> Together:
+        """By a curvature of the networks' own numbers; `units` are those that a stream has for one."""
+        chosen = [np.ravel(units[name][place]) for name, place in parts.items()]
+        scale = np.concatenate(chosen).astype(np.float64)
+        return cls(parts, tuple(map(len, chosen)), Feedback(curvature / scale[:, None] / scale))
+
+    def lost(self, name: str) -> float:
+        """What rounding a parameter to whole numbers is to cost."""
+        return float(dict(zip(self.parts, self._split(self.feedback.variances), strict=True))[name].sum()) / 12 if name in self.parts else 0.0
+
+    def round(self, exact: Parameters, places: Mapping[str, int], found: Mapping[str, QuantisedTensor]) -> None:
+        """Write whole numbers of steps to where these parameters are among those found."""
+        values = np.concatenate([np.ravel(exact[name][place]) for name, place in self.parts.items()]).astype(np.float64)
+        steps = np.concatenate([np.full(n, 2.0 ** -places[name]) for name, n in zip(self.parts, self.sizes, strict=True)])
+        whole = self._split(self.feedback.rounded(values, steps))
+        for (name, place), numbers in zip(self.parts.items(), whole, strict=True):
+            held, limit = found[name].values, int(LARGEST_PARAMETER) << places[name]
+            held[place] = np.clip(numbers, -limit, limit).reshape(held[place].shape)
+
+    def _split(self, numbers: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        return np.split(numbers, np.cumsum(self.sizes)[:-1])
 
 
 @dataclass(frozen=True)
@@ -61,7 +114,14 @@ class StoredNetworks:
     context: tuple[IntegerContext, ...]
 
     @classmethod
-    def of(cls, context: Context, synthesis: Synthesis, base: Parameters, places: Mapping[str, int]) -> StoredNetworks:
+    def of(
+        cls,
+        context: Context,
+        synthesis: Synthesis,
+        base: Parameters,
+        places: Mapping[str, int],
+        together: Sequence[Together] = (),
+    ) -> StoredNetworks:
         """Round networks to so many binary places, as differences to others.
 
         Parameters
@@ -70,17 +130,24 @@ class StoredNetworks:
         base : mapping of str to ndarray
             Parameters that differences are counted from; what is not there is 0.
         places : mapping of str to int
+        together : sequence of Together, optional
+            Which of them are rounded so that their errors make up for each other's.
         """
         exact = {name: np.clip(v, -LARGEST_PARAMETER, LARGEST_PARAMETER) for name, v in joined(context, synthesis).items()}
         first = {name: base.get(name, np.float32(0)) for name in exact}
         while True:
-            differences = {name: QuantisedTensor.of(v - first[name], -places[name]) for name, v in exact.items()}
+            wanted = {name: v - first[name] for name, v in exact.items()}
+            differences = {name: QuantisedTensor.of(v, -places[name]) for name, v in wanted.items()}
+            for each in together:
+                each.round(wanted, places, differences)
             held = {name: t.dequantised() + first[name] for name, t in differences.items()}
             stored = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
             if found := _finest(stored):
                 return cls(differences, parted(held), *found)
             # Some weights of short fits at fine steps are so large; but what is written must be readable.
             _cut(exact, stored)
+            # What was cut is not to come back with the errors of others.
+            together = ()
 
 
 def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
@@ -103,7 +170,7 @@ def _cut(exact: Parameters, stored: Parameters) -> None:
 
 
 class Settling:
-    """Rounds the networks of a fit as finely as is worth its bits: the large matrices, and later what was small and could follow them.
+    """Rounds the networks of a fit as finely as is worth its bits.
 
     Parameters
     ----------
@@ -116,41 +183,83 @@ class Settling:
 
     def __init__(self, fit: PyramidFit, base: Parameters, samples: int) -> None:
         self._fit, self._base, self._samples = fit, base, samples
-        self._large: Places = {}
 
     def __call__(self, last: bool) -> StoredNetworks:
-        """Round all, of which a fit holds the large matrices, or, the last time, everything."""
-        fit, first = self._fit, generous(stored_places(self._samples))
-        if not self._large:
-            # What is small is as good as exact until it is its turn.
-            exact = {name: STORED_PLACES[name] for name in names(SMALL)}
-            self._large = self._places(LARGE, first | exact, _FOLLOWED)
-        # In the first turn this says only what it will take, about.
-        small = {name: first[name] for name in names(SMALL)}
-        places = self._places(SMALL, self._large | small, _FOLLOWED_SMALL)
-        found = StoredNetworks.of(fit.context, fit.synthesis, self._base, places)
+        """Round all; the last time the fit has them so, before that it only foretells what they take."""
+        fit, together = self._fit, self._together()
+        places = self._places(together)
+        found = StoredNetworks.of(fit.context, fit.synthesis, self._base, places, together)
         if last:
             fit.set_networks(*found.networks)
-        else:
-            fit.networks.hold(*found.networks)
         return found
 
-    def _places(self, groups: Groups, first: Places, followed: float) -> Places:
-        """Binary places, from first ones on, of which those of some groups change; bits of networks count so many times."""
-        fit, networks = self._fit, self._fit.networks
-        exact, latents = (fit.context, fit.synthesis), fit.rounded
+    def _together(self) -> list[Together]:
+        """Each network of the context model, and the synthesis, with what their changes cost in bits."""
+        fit = self._fit
+        of_context, of_synthesis = fit.curvatures()
+        ones, zeros = (
+            joined(Context(*map(fill, fit.context)), Synthesis(*map(fill, fit.synthesis))) for fill in (np.ones_like, np.zeros_like)
+        )
+        units = {name: ones[name] - zeros[name] for name in ones}
+        numbers = np.array([network_of(level, len(of_context)) for level in range(fit.layout.levels)])
+        found = []
+        for own, matrix in enumerate(of_context):
+            served = np.flatnonzero(numbers == own)
+            places = {f"context.{name}": served if name == "level_bias" else own for name in CONTEXT_ORDER}
+            found.append(Together.of(places, matrix, units))
+        every = {f"synthesis.{name}": ... for name in SYNTHESIS_ORDER}
+        return [*found, Together.of(every, of_synthesis / (FAIR * fit.pressure), units)]
+
+    def _places(self, together: Sequence[Together]) -> Places:
+        """Binary places whose bits are worth what they save: what is to be lost tells which to try, and what is lost corrects it."""
+        exact = generous(stored_places(self._samples)) | {name: STORED_PLACES[name] for each in together for name in each.parts}
+        found = worth(UPSAMPLING, exact, self._tried)
+        own = self._own_bits([name for each in together for name in each.parts])
         # What is done to a sample is done to all of the signal.
-        whole, price = self._samples / fit.samples, FAIR * fit.pressure
+        lost = {name: self._whole * sum(each.lost(name) for each in together) for name in own}
+        before, least = self._costs(exact, ()), {"context.": math.inf, "synthesis.": math.inf}
+        for _ in range(_TRIES):
+            tried = _best(own, lost)
+            for kind, cost in self._costs(found | tried, together).items():
+                of_kind = {name: place for name, place in tried.items() if name.startswith(kind)}
+                total = cost + _FOLLOWED * sum(own[name][place] for name, place in of_kind.items())
+                if total < least[kind]:
+                    least[kind], found = total, found | of_kind
+                foretold = sum(lost[name] * 4.0**-place for name, place in of_kind.items())
+                off = min(max((cost - before[kind]) / max(foretold, 1e-9), 1 / _FURTHEST), _FURTHEST)
+                lost.update({name: lost[name] * off for name in of_kind})
+            if _best(own, lost) == tried:
+                break
+        return found
 
-        def cost(kind: str, tried: Places) -> float:
-            """What a network takes, and does to the latents or to the samples, in bits."""
-            stored = StoredNetworks.of(*exact, self._base, tried)
-            fit.set_networks(*stored.networks)
-            own = sum(t.bits for name, t in stored.differences.items() if name.startswith(kind))
-            return followed * own + whole * (fit.bits(latents) if kind == "context" else fit.squares(latents) / price)
+    @property
+    def _whole(self) -> float:
+        return self._samples / self._fit.samples
 
-        places = first
-        for kind, together in groups.items():
-            places = worth(together, places, partial(cost, kind))
+    def _own_bits(self, names: Sequence[str]) -> dict[str, list[float]]:
+        """What parameters take with no binary places, one, two and so on."""
+        exact = joined(self._fit.context, self._fit.synthesis)
+        wanted = {name: exact[name] - self._base.get(name, np.float32(0)) for name in names}
+        return {name: [QuantisedTensor.of(v, -place).bits for place in range(STORED_PLACES[name] + 1)] for name, v in wanted.items()}
+
+    def _costs(self, places: Places, together: Sequence[Together]) -> dict[str, float]:
+        """Bits of all latents, and what squared errors are worth, with networks so rounded."""
+        fit, networks, latents = self._fit, self._fit.networks, self._fit.rounded
+        fit.set_networks(*StoredNetworks.of(fit.context, fit.synthesis, self._base, places, together).networks)
+        found = {"context.": fit.bits(latents), "synthesis.": fit.squares(latents) / (FAIR * fit.pressure)}
         fit.networks = networks
-        return places
+        return {kind: self._whole * cost for kind, cost in found.items()}
+
+    def _tried(self, places: Places) -> float:
+        """What parameters of the upsampling take and do to the samples, in bits."""
+        fit, networks = self._fit, self._fit.networks
+        stored = StoredNetworks.of(fit.context, fit.synthesis, self._base, places)
+        fit.set_networks(fit.context, stored.networks[1])
+        squares = self._whole * fit.squares(fit.rounded) / (FAIR * fit.pressure)
+        fit.networks = networks
+        return _FOLLOWED * sum(stored.differences[name].bits for name in UPSAMPLING) + squares
+
+
+def _best(own: Mapping[str, Sequence[float]], lost: Mapping[str, float]) -> Places:
+    """Of each parameter the binary places at which its bits and what is lost cost least."""
+    return {name: min(range(len(bits)), key=lambda p: _FOLLOWED * bits[p] + lost[name] * 4.0**-p) for name, bits in own.items()}

@@ -20,16 +20,19 @@ from .context import EXACT, IntegerContext, Tile, check_tile, largest_sums
 from .context import check as check_context
 from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
+from .curvature import CONTEXT_ORDER, SYNTHESIS_ORDER, context_curvature, synthesis_curvature
 from .layout import ALL, AXES, CENTRE, NONE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed, network_of
 from .reference import CUBIC, LINEAR
 from .workspace import Workspace
 
 __all__ = [
     "ALL",
+    "CONTEXT_ORDER",
     "CUBIC",
     "EXACT",
     "LINEAR",
     "NONE",
+    "SYNTHESIS_ORDER",
     "Box",
     "Context",
     "IntegerContext",
@@ -41,6 +44,7 @@ __all__ = [
     "Workspace",
     "adam",
     "check_context",
+    "context_curvature",
     "decode_tiles",
     "device_pyramid",
     "distortion",
@@ -51,6 +55,7 @@ __all__ = [
     "pace",
     "rate",
     "soften",
+    "synthesis_curvature",
     "synthesise",
     "synthesise_box",
     "tile_coder",

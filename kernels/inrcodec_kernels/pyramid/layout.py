@@ -279,12 +279,12 @@ def needed_of_all(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> 
     spans = [(max(0, a - r), min(n, b + r)) for (a, b, n), r in zip(axes, layout.synthesis_reach, strict=True)]
     found = [spans]
     for axes_halved, shape in zip(layout.above + layout.halved, layout.whole.shapes[1:], strict=True):
-        spans = [_reach(*span, n) if half else span for span, n, half in zip(spans, shape, axes_halved, strict=True)]
+        spans = [coarser_span(*span, n) if half else span for span, n, half in zip(spans, shape, axes_halved, strict=True)]
         found.append(spans)
     return [(place_of(a for a, _ in spans), place_of(b for _, b in spans)) for spans in found]
 
 
-def _reach(start: int, stop: int, extent: int) -> tuple[int, int]:
+def coarser_span(start: int, stop: int, extent: int) -> tuple[int, int]:
     """What four taps see, on the coarser of two levels, from samples [start, stop) of the finer one."""
     last = stop - 1
     return max(0, start // 2 - 2 + start % 2), min(extent, last // 2 + 2 + last % 2)

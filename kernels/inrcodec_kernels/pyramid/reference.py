@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..siren.reference import mix
-from .layout import AXES, Box, Context, Layout, Place, Synthesis, needed_of_all
+from .layout import AXES, Box, Context, Layout, Place, Synthesis, coarser_span, needed_of_all, place_of
 
 SLOPE = 0.125
 """Slope of the leaky ReLU below zero."""
@@ -101,23 +101,43 @@ def _cumulative(values: Tensor) -> Tensor:
     return torch.where(values > 0, 1 - tail, tail)
 
 
+def context_inputs(latents: Sequence[Tensor], layout: Layout, level: int, box: Box) -> Tensor:
+    """What the context model sees from the latents of a box of a level, shape (..., n)."""
+    shapes = layout.shapes
+    own = Window(latents[level], (0, 0, 0, 0), shapes[level])
+    around = _around(box, layout.context_reach, shapes[level])
+    coarser = Window(_coarser(latents, layout, level, 1, around), around[0], shapes[level])
+    inputs = [seen(own, box, tap, False) for tap in layout.causal] + [seen(coarser, box, tap, True) for tap in layout.cross]
+    return torch.stack([*inputs, _coarser(latents, layout, level, 2, box)], -1)
+
+
+def _coarser(latents: Sequence[Tensor], layout: Layout, level: int, further: int, box: Box) -> Tensor:
+    """Latents so many levels further, upsampled to a box of a level; zeros where there are none."""
+    if level + further >= layout.levels:
+        return torch.zeros([b - a for a, b in zip(*box, strict=True)], dtype=latents[0].dtype)
+    linear, extents = torch.tensor(LINEAR, dtype=latents[0].dtype), layout.shapes[level + 1]
+    axes = zip(*box, extents, layout.halved[level], strict=True)
+    spans = [coarser_span(a, b, n) if half else (a, b) for a, b, n, half in axes]
+    near = place_of(a for a, _ in spans), place_of(b for _, b in spans)
+    values = latents[level + 1][_inside(near)] if further == 1 else _coarser(latents, layout, level + 1, further - 1, near)
+    return upsample(Window(values, near[0], extents), linear, layout.halved[level], box)
+
+
+def _around(box: Box, reach: Place, extents: Place) -> Box:
+    """A box with what lies around it within a lattice."""
+    axes = [(max(0, a - r), min(n, b + r)) for a, b, r, n in zip(*box, reach, extents, strict=True)]
+    return place_of(a for a, _ in axes), place_of(b for _, b in axes)
+
+
+def _inside(box: Box) -> tuple[slice, ...]:
+    return tuple(slice(a, b) for a, b in zip(*box, strict=True))
+
+
 def bits(latents: Sequence[Tensor], context: Any, layout: Layout, least: float) -> Tensor:
     """Bits of every level, shape (K,); `context` holds tensors."""
-    linear = torch.tensor(LINEAR, dtype=latents[0].dtype)
-    shapes = layout.shapes
-    wholes: list[Box] = [((0, 0, 0, 0), shape) for shape in shapes]
-
-    def finer(level: int, values: Tensor) -> Tensor:
-        return upsample(Window(values, (0, 0, 0, 0), shapes[level + 1]), linear, layout.halved[level], wholes[level])
-
-    coarser = [finer(k, latents[k + 1]) for k in range(layout.levels - 1)] + [torch.zeros_like(latents[-1])]
     found = []
     for k, own in enumerate(latents):
-        second = finer(k, coarser[k + 1]) if k + 2 < layout.levels else torch.zeros_like(own)
-        here = Window(own, (0, 0, 0, 0), shapes[k]), Window(coarser[k], (0, 0, 0, 0), shapes[k])
-        inputs = [seen(here[0], wholes[k], tap, False) for tap in layout.causal]
-        inputs += [seen(here[1], wholes[k], tap, True) for tap in layout.cross]
-        x = torch.stack([*inputs, second], -1)
+        x = context_inputs(latents, layout, k, ((0, 0, 0, 0), layout.shapes[k]))
         first, first_bias, second, second_bias, last, last_bias, skip = context.of_level(k)
         hidden = leaky(leaky(x @ first + first_bias) @ second + second_bias)
         location, log_scale = (hidden @ last + last_bias + x @ skip).unbind(-1)
@@ -125,8 +145,10 @@ def bits(latents: Sequence[Tensor], context: Any, layout: Layout, least: float) 
     return torch.stack(found)
 
 
-def samples(latents: Sequence[Tensor], origins: Sequence[Place], synthesis: Any, layout: Layout, box: Box) -> Tensor:
-    """Samples of a box, in units of the step; `synthesis` holds tensors, and latents cover what the box needs."""
+def synthesis_inputs(
+    latents: Sequence[Tensor], origins: Sequence[Place], synthesis: Any, layout: Layout, box: Box
+) -> tuple[Tensor, Tensor]:
+    """What the synthesis sees from the samples of a box, shape (..., n), and the centres of all channels, shape (..., K)."""
     whole, absent, boxes = layout.whole, len(layout.above), needed_of_all(layout, *box)
     channels: list[Tensor] = []
     for j in reversed(range(whole.levels)):
@@ -140,9 +162,14 @@ def samples(latents: Sequence[Tensor], origins: Sequence[Place], synthesis: Any,
     windows = [Window(c, boxes[0][0], layout.shape) for c in channels]
     inputs = [seen(window, box, tap, k + absent > 0) for k, window in enumerate(windows[:2]) for tap in layout.near]
     centres = [seen(window, box, (0, 0, 0, 0), True) for window in windows]
-    x = torch.stack([*inputs, *centres[2:]], -1)
+    return torch.stack([*inputs, *centres[2:]], -1), torch.stack(centres, -1)
+
+
+def samples(latents: Sequence[Tensor], origins: Sequence[Place], synthesis: Any, layout: Layout, box: Box) -> Tensor:
+    """Samples of a box, in units of the step; `synthesis` holds tensors, and latents cover what the box needs."""
+    x, centres = synthesis_inputs(latents, origins, synthesis, layout, box)
     hidden = leaky(leaky(x @ synthesis.first + synthesis.first_bias) @ synthesis.second + synthesis.second_bias)
-    return hidden @ synthesis.last + synthesis.last_bias + torch.stack(centres, -1) @ synthesis.skips
+    return hidden @ synthesis.last + synthesis.last_bias + centres @ synthesis.skips
 
 
 def rate(

@@ -1,0 +1,214 @@
+"""How both networks' losses bend with all of their parameters: Gauss and Newton's matrices, from some of the sites.
+
+Both networks are one: two hidden layers and a linear skip. With ``d`` the gradients of an output by parameters and ``O`` the second derivatives of what a
+site costs by its outputs, changes ``c`` of the parameters add ``c' M c`` to the cost, ``M = sum d' O d / 2`` over sites. Of squared errors O is 2. Of bits it
+comes from differences, as far from each other as rounding moves outputs, for they have an edge at the mean; and it has no directions that bend down.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .layout import AXES, Box, Context, Floats, Layout, Place, Synthesis, network_of, place_of
+from .reference import SLOPE, context_inputs, laplace_bits, leaky, synthesis_inputs
+
+CONTEXT_ORDER = ("last_bias", "skip", "last", "second_bias", "level_bias", "first", "second")
+SYNTHESIS_ORDER = ("last_bias", "skips", "last", "second_bias", "first_bias", "first", "second")
+"""Parameters of one network in the order of its matrix; of the context model's biases of levels, those that it serves."""
+SITES = 6000
+"""That a matrix is made of, of each level; half of them are chosen by how much they say."""
+_BOXES, _BOX = 64, 512
+"""Boxes of a lattice that sites are taken from, and their sites, about."""
+_REACH = 0.3
+"""Distance of differences, in units of a latent, or of an octave of its scale."""
+_UNSURE = 0.3
+"""How much larger diagonals are where sites are not all of a lattice, for each parameter a row."""
+_ROWS = 2048
+"""Rows of gradients that are multiplied at once."""
+
+Matrix = NDArray[np.float64]
+
+
+class _Network(NamedTuple):
+    """Both layers, and what goes around them."""
+
+    first: Tensor
+    first_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+    last: Tensor
+    last_bias: Tensor
+    skip: Tensor
+
+    @classmethod
+    def of(cls, *parameters: Floats) -> _Network:
+        return cls(*(torch.from_numpy(np.asarray(p, np.float32)) for p in parameters))
+
+    def layers(self, seen: Tensor, skipped: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both hidden layers before they are bent, and the outputs."""
+        first = seen @ self.first + self.first_bias
+        second = leaky(first) @ self.second + self.second_bias
+        return first, second, leaky(second) @ self.last + self.last_bias + skipped @ self.skip
+
+    def gradients(self, seen: Tensor, skipped: Tensor, by_output: Tensor, level: int, levels: int) -> Tensor:
+        """By all parameters, of sums of outputs, each times what is given; `level` of `levels` biases of the first layer are those."""
+        first, second, _ = self.layers(seen, skipped)
+        by_second = by_output @ self.last.T * _slope(second)
+        by_first = by_second @ self.second.T * _slope(first)
+        biases = torch.zeros(len(seen), levels, by_first.shape[1], dtype=seen.dtype)
+        biases[:, level] = by_first
+        parts = [
+            by_output, _products(skipped, by_output), _products(leaky(second), by_output), by_second, biases.flatten(1),
+            _products(seen, by_first), _products(leaky(first), by_second),
+        ]  # fmt: skip
+        return torch.cat(parts, 1)
+
+
+class _Sites(NamedTuple):
+    """Some sites, what counts for each, and how their costs bend with their outputs: roots of `O / 2` times that, shape (n, outputs, roots)."""
+
+    seen: Tensor
+    skipped: Tensor
+    roots: Tensor
+
+
+def context_curvature(latents: Sequence[Floats], context: Context, layout: Layout, least: float, own: int, random: np.random.Generator) -> Matrix:
+    """How the bits of latents bend with the parameters of one network of the context model.
+
+    Parameters
+    ----------
+    latents : sequence of K ndarray of float32, shapes `layout.shapes`
+    context : Context
+    layout : Layout
+    least : float
+        Lower limit of log2 of the scale.
+    own : int
+        Number of the network.
+    random : numpy.random.Generator
+        Draws the sites.
+
+    Returns
+    -------
+    ndarray of float64, shape (P, P)
+        The parameters in `CONTEXT_ORDER`. Bits of all latents rise by ``c' M c``, about, with changes c.
+    """
+    served = [level for level in range(layout.levels) if network_of(level, context.networks) == own]
+    tensors: list[Tensor] = [torch.from_numpy(np.asarray(y)) for y in latents]
+    found: Matrix | float = 0.0
+    for number, level in enumerate(served):
+        network, lattice = _Network.of(*context.of_level(level)), layout.shapes[level]
+        boxes = list(_boxes(lattice, random))
+        seen = torch.cat([context_inputs(tensors, layout, level, box).flatten(0, AXES - 1) for box in boxes])
+        symbols = torch.cat([tensors[level][_inside(box)].flatten() for box in boxes])
+        roots = _bent(symbols.double(), network.layers(seen, seen)[2].double(), least).float()
+        found = found + _matrix(network, _Sites(seen, seen, roots), math.prod(lattice), random, number, len(served))
+    return np.asarray(found)
+
+
+def synthesis_curvature(
+    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, weights: Floats | None, random: np.random.Generator
+) -> Matrix:
+    """How the sum of squared errors bends with the parameters of the synthesis but gains and filters.
+
+    Parameters
+    ----------
+    latents : sequence of K ndarray of float32, shapes `layout.shapes`
+    synthesis : Synthesis
+    layout : Layout
+    weights : ndarray of float32, shape of the signal, or 1 along some axes, or None
+        What squared errors count.
+    random : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of float64, shape (P, P)
+        The parameters in `SYNTHESIS_ORDER`, as of `context_curvature`.
+    """
+    whole = Synthesis(*(torch.from_numpy(np.asarray(p, np.float32)) for p in synthesis))  # type: ignore[arg-type]
+    tensors, origins = [torch.from_numpy(np.asarray(y)) for y in latents], [place_of((0,) * AXES)] * layout.levels
+    boxes = list(_boxes(layout.shape, random))
+    pairs = [synthesis_inputs(tensors, origins, whole, layout, box) for box in boxes]
+    seen, skipped = (torch.cat([pair[i].flatten(0, AXES - 1) for pair in pairs]) for i in range(2))
+    counts = np.broadcast_to(np.float32(1) if weights is None else weights, layout.shape)
+    roots = torch.from_numpy(np.concatenate([np.sqrt(counts[_inside(box)]).ravel() for box in boxes])).reshape(-1, 1, 1)
+    s = synthesis
+    network = _Network.of(
+        s.first, s.first_bias, s.second, s.second_bias, s.last[:, None], np.reshape(s.last_bias, 1), s.skips[:, None]
+    )
+    return _matrix(network, _Sites(seen, skipped, roots), math.prod(layout.shape), random, 0, 1)
+
+
+def _boxes(lattice: Place, random: np.random.Generator) -> Iterator[Box]:
+    """Boxes of a lattice in which each site is as often as another; all of it where it has few."""
+    present = sum(n > 1 for n in lattice)
+    edge = max(2, round(_BOX ** (1 / max(present, 1))))
+    counts = [-(-n // edge) for n in lattice]
+    every = math.prod(counts)
+    chosen = range(every) if every <= _BOXES else random.choice(every, _BOXES, replace=False)
+    for number in chosen:
+        start = [edge * int(i) for i in np.unravel_index(number, counts)]
+        yield place_of(start), place_of(min(a + edge, n) for a, n in zip(start, lattice, strict=True))
+
+
+def _inside(box: Box) -> tuple[slice, ...]:
+    return tuple(itertools.starmap(slice, zip(*box, strict=True)))
+
+
+def _chosen(sites: _Sites, every: int, random: np.random.Generator) -> _Sites:
+    """Sites that stand for all of a lattice, half of them for what they say and half for being there."""
+    count, given = len(sites.seen), every / len(sites.seen)
+    if count <= SITES:
+        return sites._replace(roots=sites.roots * math.sqrt(given))
+    said = (sites.roots.square().sum((1, 2)) * (1 + sites.seen.square().sum(1))).double().numpy()
+    likely = 0.5 * said / max(said.sum(), 1e-30) + 0.5 / count
+    numbers = random.choice(count, SITES, p=likely / likely.sum())
+    factor = torch.from_numpy(np.sqrt(given / (SITES * likely[numbers]))).float()
+    seen, skipped, roots = (part[numbers] for part in sites)
+    return _Sites(seen, skipped, roots * factor[:, None, None])
+
+
+def _bent(symbols: Tensor, outputs: Tensor, least: float) -> Tensor:
+    """Roots of half of the bits' second derivatives by mean and scale, shape (n, 2, 2), without directions that bend down."""
+    mean, scale = outputs.unbind(-1)
+
+    def moved(a: int, b: int) -> Tensor:
+        return laplace_bits(symbols, mean + a * _REACH, scale + b * _REACH, least)
+
+    here = moved(0, 0)
+    of_mean, of_scale = (moved(a, b) + moved(-a, -b) - 2 * here for a, b in ((1, 0), (0, 1)))
+    of_both = (moved(1, 1) + moved(-1, -1) - moved(1, -1) - moved(-1, 1)) / 4
+    second = torch.stack([of_mean, of_both, of_both, of_scale], -1).reshape(-1, 2, 2) / _REACH**2
+    values, vectors = torch.linalg.eigh(second)
+    return vectors * (values.clamp(min=0) / 2).sqrt()[:, None]
+
+
+def _matrix(network: _Network, known: _Sites, every: int, random: np.random.Generator, level: int, levels: int) -> Matrix:
+    """Sum of products of gradients, every root a row, of some of the sites of a lattice that are known."""
+    sites, found, rows = _chosen(known, every, random), np.zeros((0, 0)), 0
+    for start in range(0, len(sites.seen), _ROWS):
+        seen, skipped, roots = (part[start : start + _ROWS] for part in sites)
+        for root in roots.unbind(-1):
+            gradients = network.gradients(seen, skipped, root, level, levels)
+            products, rows = (gradients.T @ gradients).double().numpy(), rows + len(gradients)
+            found = found + products if found.size else products
+    if len(sites.seen) < every:
+        # Some rows say of so many parameters too surely what goes with what.
+        found[np.diag_indices_from(found)] *= 1 + _UNSURE * len(found) / rows
+    return found
+
+
+def _slope(values: Tensor) -> Tensor:
+    return torch.where(values > 0, 1.0, SLOPE).to(values.dtype)
+
+
+def _products(rows: Tensor, columns: Tensor) -> Tensor:
+    """Of every site, all products of both; shape (n, rows * columns)."""
+    return (rows[:, :, None] * columns[:, None]).flatten(1)
