@@ -380,19 +380,19 @@ class PyramidFit:
         _, of_rate, _ = self._rate(there)
         return [down(by) for by in of_error], [down(by) for by in of_rate]
 
-    def curvatures(self) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+    def curvatures(self, sites: int) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
         """How bits bend with each network of the context model, and squared errors, in units of the step, with the synthesis; of whole latents.
 
-        Of displaced frames as if they were still.
+        From so many sites of each level. Of displaced frames as if they were still.
         """
         kernel, random = self.layout.kernel, np.random.default_rng(self._seed)
         latents = [y.astype(np.float32) for y in self.rounded]
         weights = None if self._weights is None or self._displaced is not None else down(self._weights)
         of_context = [
-            context_curvature(latents, self.context, kernel, Schedule.least, own, random) for own in range(self.context.networks)
+            context_curvature(latents, self.context, kernel, Schedule.least, own, random, sites) for own in range(self.context.networks)
         ]
         frames = self.samples / math.prod(kernel.shape)
-        return of_context, frames * synthesis_curvature(latents, self.synthesis, kernel, weights, random)
+        return of_context, frames * synthesis_curvature(latents, self.synthesis, kernel, weights, random, sites)
 
     def _there(self, latents: list[NDArray[Any]]) -> list[Any]:
         """Latents where the fit has its own."""

@@ -108,7 +108,7 @@ class Trials:
     networks : callable
         ``networks(layout)``: those to begin with.
     settling : callable
-        ``settling(fit)(last)``: rounds the networks of a fit to what a decoder will have of them, and tells the bits that they take.
+        ``settling(fit)()``: rounds the networks of a fit to what a decoder will have of them, and tells the bits that they take.
     goal : callable
         ``goal(layout)``: what is left for latents.
     steps, seed : int
@@ -125,7 +125,7 @@ class Trials:
         known: Differences,
         full: PyramidLayout,
         networks: Callable[[PyramidLayout], Pair],
-        settling: Callable[[PyramidFit], Callable[[bool], float]],
+        settling: Callable[[PyramidFit], Callable[[], float]],
         goal: Callable[[PyramidLayout], Goal],
         steps: int,
         seed: int,
@@ -227,7 +227,9 @@ class Trials:
         )  # fmt: skip
         fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None, taught=networks is not None)
         settling, stored = self._settling(fit), [0.0]
-        fit.run(self._steps, None, Schedule(), partial(self._told, samples.size), lambda last: stored.append(settling(last)))
+        fit.run(
+            self._steps, None, Schedule(), partial(self._told, samples.size), lambda last: stored.append(settling()) if last else None
+        )
         self._done += samples.size
         network_bits, of_levels, cost = stored[-1], fit.level_bits(fit.rounded), fit.cost()
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inrcodec_formats.container import Section
 from inrcodec_kernels.backend import best_on_cpu, in_threads, on_device
-from inrcodec_kernels.pyramid import Context, Synthesis, pace
+from inrcodec_kernels.pyramid import SITES, Context, Synthesis, pace
 
 from ..coding.latents import LatentCoder, Place
 from ..fitting import motion, pyramid, pyramid_start, start
@@ -41,6 +41,8 @@ _SIZES: tuple[tuple[int, int, int, tuple[int, int, tuple[int, int]]], ...] = (
 )  # fmt: skip
 """Least bytes of a stream, alone and with those that its errors are worth, and least samples, for so many networks of the context model, their
 width, and widths of the synthesis: wide ones pay where there is much to save, bits or errors, several where many samples share them."""
+_FEWER_SITES = 4
+"""Of sites that tell how networks may be rounded, one in so many is enough for trials."""
 _SAMPLES_A_BYTE = 150
 """Samples whose errors are worth a byte, about."""
 Parameters = dict[str, NDArray[np.float32]]
@@ -253,14 +255,14 @@ class PyramidSystem:
         _, base = self._shipped(layout)
         return parted(base) if base else initial_networks(layout, self.task.options.seed)
 
-    def _settling(self, fit: pyramid.PyramidFit) -> Settling:
+    def _settling(self, fit: pyramid.PyramidFit, sites: int = SITES) -> Settling:
         """What rounds the networks of a fit."""
-        return Settling(fit, self._shipped(fit.layout)[1], self.task.volume.size)
+        return Settling(fit, self._shipped(fit.layout)[1], self.task.volume.size, sites)
 
-    def _settling_bits(self, fit: pyramid.PyramidFit) -> Callable[[bool], float]:
-        """The same of a trial, telling the bits that a stream takes for them."""
-        settling, (base, _) = self._settling(fit), self._shipped(fit.layout)
-        return lambda last: 8 * len(network_section(settling(last).differences, base))
+    def _settling_bits(self, fit: pyramid.PyramidFit) -> Callable[[], float]:
+        """The same of a trial, from fewer sites, telling the bits that a stream takes for them."""
+        settling, (base, _) = self._settling(fit, SITES // _FEWER_SITES), self._shipped(fit.layout)
+        return lambda: 8 * len(network_section(settling(last=True).differences, base))
 
     def _network_section(self) -> bytes:
         return network_section(self._rounded.differences, self._base_name)

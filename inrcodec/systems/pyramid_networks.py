@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from inrcodec_kernels.pyramid import (
     CONTEXT_ORDER,
     EXACT,
+    SITES,
     SYNTHESIS_ORDER,
     Context,
     IntegerContext,
@@ -179,10 +180,12 @@ class Settling:
         Parameters that a stream counts from.
     samples : int
         Of the whole signal, of which a fit may see a part.
+    sites : int
+        Of each level, that tell how the cost bends.
     """
 
-    def __init__(self, fit: PyramidFit, base: Parameters, samples: int) -> None:
-        self._fit, self._base, self._samples = fit, base, samples
+    def __init__(self, fit: PyramidFit, base: Parameters, samples: int, sites: int = SITES) -> None:
+        self._fit, self._base, self._samples, self._sites = fit, base, samples, sites
 
     def __call__(self, last: bool) -> StoredNetworks:
         """Round all; the last time the fit has them so, before that it only foretells what they take."""
@@ -196,7 +199,7 @@ class Settling:
     def _together(self) -> list[Together]:
         """Each network of the context model, and the synthesis, with what their changes cost in bits."""
         fit = self._fit
-        of_context, of_synthesis = fit.curvatures()
+        of_context, of_synthesis = fit.curvatures(self._sites)
         ones, zeros = (
             joined(Context(*map(fill, fit.context)), Synthesis(*map(fill, fit.synthesis))) for fill in (np.ones_like, np.zeros_like)
         )

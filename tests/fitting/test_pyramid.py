@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
 def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None, note: Callable[[float, str], None] = quiet) -> Guess:
     full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
     trials = Trials(
-        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda fit: lambda last: 0.0, lambda layout: goal, steps, 0, choose("cpu"), None, note
+        volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda fit: lambda: 0.0, lambda layout: goal, steps, 0, choose("cpu"), None, note
     )
     return trials.guess(above)
 

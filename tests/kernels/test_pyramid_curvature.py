@@ -11,10 +11,9 @@ import torch
 
 from inrcodec_kernels.pyramid import (
     CONTEXT_ORDER,
+    SITES,
     SYNTHESIS_ORDER,
-    Context,
     Layout,
-    Synthesis,
     context_curvature,
     curvature,
     network_of,
@@ -116,16 +115,13 @@ def test_some_sites_stand_for_all(layout: Layout, monkeypatch: pytest.MonkeyPatc
         synthesis(random, layout),
     )
 
-    def matrices() -> tuple[np.ndarray, np.ndarray]:
-        one: tuple[Context, Synthesis] = of_context, of_synthesis
-        return context_curvature(ys, one[0], layout, LEAST, 0, random), synthesis_curvature(
-            ys, one[1], layout, None, random
-        )
+    def matrices(sites: int) -> tuple[np.ndarray, np.ndarray]:
+        of_bits = context_curvature(ys, of_context, layout, LEAST, 0, random, sites)
+        return of_bits, synthesis_curvature(ys, of_synthesis, layout, None, random, sites)
 
-    some = matrices()
-    monkeypatch.setattr(curvature, "SITES", 1 << 40)
+    some = matrices(SITES)
     monkeypatch.setattr(curvature, "_BOXES", 1 << 40)
-    for found, every in zip(some, matrices(), strict=True):
+    for found, every in zip(some, matrices(1 << 40), strict=True):
         changes = random.standard_normal((50, len(every)))
         ratios = np.einsum("ij,jk,ik->i", changes, found, changes) / np.einsum("ij,jk,ik->i", changes, every, changes)
         assert np.mean(ratios) == pytest.approx(1, abs=0.1) and np.all(np.abs(ratios - 1) < 0.3)

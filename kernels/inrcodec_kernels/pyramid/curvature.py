@@ -24,7 +24,7 @@ CONTEXT_ORDER = ("last_bias", "skip", "last", "second_bias", "level_bias", "firs
 SYNTHESIS_ORDER = ("last_bias", "skips", "last", "second_bias", "first_bias", "first", "second")
 """Parameters of one network in the order of its matrix; of the context model's biases of levels, those that it serves."""
 SITES = 6000
-"""That a matrix is made of, of each level; half of them are chosen by how much they say."""
+"""That a matrix is made of, of each level."""
 _BOXES, _BOX = 64, 512
 """Boxes of a lattice that sites are taken from, and their sites, about."""
 _REACH = 0.3
@@ -80,7 +80,15 @@ class _Sites(NamedTuple):
     roots: Tensor
 
 
-def context_curvature(latents: Sequence[Floats], context: Context, layout: Layout, least: float, own: int, random: np.random.Generator) -> Matrix:
+def context_curvature(
+    latents: Sequence[Floats],
+    context: Context,
+    layout: Layout,
+    least: float,
+    own: int,
+    random: np.random.Generator,
+    sites: int = SITES,
+) -> Matrix:
     """How the bits of latents bend with the parameters of one network of the context model.
 
     Parameters
@@ -94,6 +102,8 @@ def context_curvature(latents: Sequence[Floats], context: Context, layout: Layou
         Number of the network.
     random : numpy.random.Generator
         Draws the sites.
+    sites : int
+        Of each level; half of them are chosen by how much they say.
 
     Returns
     -------
@@ -109,12 +119,18 @@ def context_curvature(latents: Sequence[Floats], context: Context, layout: Layou
         seen = torch.cat([context_inputs(tensors, layout, level, box).flatten(0, AXES - 1) for box in boxes])
         symbols = torch.cat([tensors[level][_inside(box)].flatten() for box in boxes])
         roots = _bent(symbols.double(), network.layers(seen, seen)[2].double(), least).float()
-        found = found + _matrix(network, _Sites(seen, seen, roots), math.prod(lattice), random, number, len(served))
+        chosen = _chosen(_Sites(seen, seen, roots), math.prod(lattice), sites, random)
+        found = found + _matrix(network, chosen, math.prod(lattice), number, len(served))
     return np.asarray(found)
 
 
 def synthesis_curvature(
-    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, weights: Floats | None, random: np.random.Generator
+    latents: Sequence[Floats],
+    synthesis: Synthesis,
+    layout: Layout,
+    weights: Floats | None,
+    random: np.random.Generator,
+    sites: int = SITES,
 ) -> Matrix:
     """How the sum of squared errors bends with the parameters of the synthesis but gains and filters.
 
@@ -126,6 +142,7 @@ def synthesis_curvature(
     weights : ndarray of float32, shape of the signal, or 1 along some axes, or None
         What squared errors count.
     random : numpy.random.Generator
+    sites : int
 
     Returns
     -------
@@ -143,7 +160,8 @@ def synthesis_curvature(
     network = _Network.of(
         s.first, s.first_bias, s.second, s.second_bias, s.last[:, None], np.reshape(s.last_bias, 1), s.skips[:, None]
     )
-    return _matrix(network, _Sites(seen, skipped, roots), math.prod(layout.shape), random, 0, 1)
+    every = math.prod(layout.shape)
+    return _matrix(network, _chosen(_Sites(seen, skipped, roots), every, sites, random), every, 0, 1)
 
 
 def _boxes(lattice: Place, random: np.random.Generator) -> Iterator[Box]:
@@ -162,16 +180,16 @@ def _inside(box: Box) -> tuple[slice, ...]:
     return tuple(itertools.starmap(slice, zip(*box, strict=True)))
 
 
-def _chosen(sites: _Sites, every: int, random: np.random.Generator) -> _Sites:
+def _chosen(known: _Sites, every: int, wanted: int, random: np.random.Generator) -> _Sites:
     """Sites that stand for all of a lattice, half of them for what they say and half for being there."""
-    count, given = len(sites.seen), every / len(sites.seen)
-    if count <= SITES:
-        return sites._replace(roots=sites.roots * math.sqrt(given))
-    said = (sites.roots.square().sum((1, 2)) * (1 + sites.seen.square().sum(1))).double().numpy()
+    count, given = len(known.seen), every / len(known.seen)
+    if count <= wanted:
+        return known._replace(roots=known.roots * math.sqrt(given))
+    said = (known.roots.square().sum((1, 2)) * (1 + known.seen.square().sum(1))).double().numpy()
     likely = 0.5 * said / max(said.sum(), 1e-30) + 0.5 / count
-    numbers = random.choice(count, SITES, p=likely / likely.sum())
-    factor = torch.from_numpy(np.sqrt(given / (SITES * likely[numbers]))).float()
-    seen, skipped, roots = (part[numbers] for part in sites)
+    numbers = random.choice(count, wanted, p=likely / likely.sum())
+    factor = torch.from_numpy(np.sqrt(given / (wanted * likely[numbers]))).float()
+    seen, skipped, roots = (part[numbers] for part in known)
     return _Sites(seen, skipped, roots * factor[:, None, None])
 
 
@@ -190,9 +208,9 @@ def _bent(symbols: Tensor, outputs: Tensor, least: float) -> Tensor:
     return vectors * (values.clamp(min=0) / 2).sqrt()[:, None]
 
 
-def _matrix(network: _Network, known: _Sites, every: int, random: np.random.Generator, level: int, levels: int) -> Matrix:
-    """Sum of products of gradients, every root a row, of some of the sites of a lattice that are known."""
-    sites, found, rows = _chosen(known, every, random), np.zeros((0, 0)), 0
+def _matrix(network: _Network, sites: _Sites, every: int, level: int, levels: int) -> Matrix:
+    """Sum of products of gradients, every root a row, of sites that stand for all of a lattice."""
+    found, rows = np.zeros((0, 0)), 0
     for start in range(0, len(sites.seen), _ROWS):
         seen, skipped, roots = (part[start : start + _ROWS] for part in sites)
         for root in roots.unbind(-1):
