@@ -8,6 +8,8 @@ doi:10.1007/BF02579403), of which GPTQ (arXiv:2210.17323) is the case of one row
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,12 +34,11 @@ class Feedback:
     """
 
     def __init__(self, curvature: Numbers) -> None:
-        own = np.diag(curvature)
+        known = bool(np.isfinite(curvature).all() and np.diag(curvature).any())
         # Where nothing is known, each number is rounded by itself.
-        least = _LEAST * own.mean() if own.any() else 1.0
-        lower = np.linalg.cholesky(curvature + np.diag(_DAMPING * own + least))
+        lower = _lower(curvature) if known else np.eye(len(curvature))
         scales = np.diag(lower)
-        self.variances = scales**2 if own.any() else np.zeros(len(own))
+        self.variances = scales**2 if known else np.zeros(len(curvature))
         self._behind = np.ascontiguousarray(np.triu((lower / scales).T, 1))
 
     def rounded(self, values: Numbers, steps: Numbers) -> Numbers:
@@ -47,3 +48,12 @@ class Feedback:
             found[i] = np.rint((values[i] + self._behind[i] @ errors) / steps[i])
             errors[i] = values[i] - found[i] * steps[i]
         return found
+
+
+def _lower(curvature: Numbers) -> Numbers:
+    """Its Cholesky factor, with as much on the diagonal as it takes."""
+    own, damping = np.diag(curvature), _DAMPING
+    while True:
+        with suppress(np.linalg.LinAlgError):
+            return np.asarray(np.linalg.cholesky(curvature + np.diag(damping * own + _LEAST * own.mean())), np.float64)
+        damping *= 10

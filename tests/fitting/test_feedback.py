@@ -48,10 +48,22 @@ def test_less_is_lost_than_with_each_number_for_itself() -> None:
     assert together == pytest.approx(foretold, rel=0.2)
 
 
-def test_where_nothing_is_known_numbers_are_rounded_for_themselves() -> None:
+@pytest.mark.parametrize("unknown", [0.0, np.nan, np.inf])
+def test_where_nothing_is_known_numbers_are_rounded_for_themselves(unknown: float) -> None:
     values = np.random.default_rng(1).standard_normal(9)
-    rounding = Feedback(np.zeros((9, 9)))
+    rounding = Feedback(np.full((9, 9), unknown))
     assert (
         np.array_equal(rounding.rounded(values, np.full(9, 0.25)), np.rint(values / 0.25))
         and not rounding.variances.any()
     )
+
+
+def test_a_matrix_that_roundings_made_indefinite_is_made_definite() -> None:
+    """Products in single precision of numbers that say nearly the same."""
+    matrix = np.full((40, 40), 1e6)
+    matrix[np.diag_indices(40)] -= 2e4
+    assert np.linalg.eigvalsh(matrix).min() < -1e4
+    rounding, values = Feedback(matrix), np.linspace(-1, 1, 40)
+    assert np.all(rounding.variances > 0)
+    errors = values - 0.25 * rounding.rounded(values, np.full(40, 0.25))
+    assert abs(errors.sum()) < 0.25
