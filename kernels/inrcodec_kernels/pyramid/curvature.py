@@ -63,7 +63,7 @@ class _Network(NamedTuple):
         first, second, _ = self.layers(seen, skipped)
         by_second = by_output @ self.last.T * _slope(second)
         by_first = by_second @ self.second.T * _slope(first)
-        biases = torch.zeros(len(seen), levels, by_first.shape[1], dtype=seen.dtype)
+        biases = by_first.new_zeros(len(seen), levels, by_first.shape[1])
         biases[:, level] = by_first
         parts = [
             by_output, _products(skipped, by_output), _products(leaky(second), by_output), by_second, biases.flatten(1),
@@ -88,6 +88,7 @@ def context_curvature(
     own: int,
     random: np.random.Generator,
     sites: int = SITES,
+    device: str = "cpu",
 ) -> Matrix:
     """How the bits of latents bend with the parameters of one network of the context model.
 
@@ -104,6 +105,8 @@ def context_curvature(
         Draws the sites.
     sites : int
         Of each level; half of them are chosen by how much they say.
+    device : str
+        Where gradients are multiplied.
 
     Returns
     -------
@@ -120,7 +123,7 @@ def context_curvature(
         symbols = torch.cat([tensors[level][_inside(box)].flatten() for box in boxes])
         roots = _bent(symbols.double(), network.layers(seen, seen)[2].double(), least).float()
         chosen = _chosen(_Sites(seen, seen, roots), math.prod(lattice), sites, random)
-        found = found + _matrix(network, chosen, math.prod(lattice), number, len(served))
+        found = found + _matrix(network, chosen, math.prod(lattice), number, len(served), device)
     return np.asarray(found)
 
 
@@ -131,6 +134,7 @@ def synthesis_curvature(
     weights: Floats | None,
     random: np.random.Generator,
     sites: int = SITES,
+    device: str = "cpu",
 ) -> Matrix:
     """How the sum of squared errors bends with the parameters of the synthesis but gains and filters.
 
@@ -143,6 +147,7 @@ def synthesis_curvature(
         What squared errors count.
     random : numpy.random.Generator
     sites : int
+    device : str
 
     Returns
     -------
@@ -161,7 +166,7 @@ def synthesis_curvature(
         s.first, s.first_bias, s.second, s.second_bias, s.last[:, None], np.reshape(s.last_bias, 1), s.skips[:, None]
     )
     every = math.prod(layout.shape)
-    return _matrix(network, _chosen(_Sites(seen, skipped, roots), every, sites, random), every, 0, 1)
+    return _matrix(network, _chosen(_Sites(seen, skipped, roots), every, sites, random), every, 0, 1, device)
 
 
 def _boxes(lattice: Place, random: np.random.Generator) -> Iterator[Box]:
@@ -208,14 +213,14 @@ def _bent(symbols: Tensor, outputs: Tensor, least: float) -> Tensor:
     return vectors * (values.clamp(min=0) / 2).sqrt()[:, None]
 
 
-def _matrix(network: _Network, sites: _Sites, every: int, level: int, levels: int) -> Matrix:
+def _matrix(network: _Network, sites: _Sites, every: int, level: int, levels: int, device: str) -> Matrix:
     """Sum of products of gradients, every root a row, of sites that stand for all of a lattice."""
-    found, rows = np.zeros((0, 0)), 0
+    there, found, rows = _Network(*(p.to(device) for p in network)), np.zeros((0, 0)), 0
     for start in range(0, len(sites.seen), _ROWS):
-        seen, skipped, roots = (part[start : start + _ROWS] for part in sites)
+        seen, skipped, roots = (part[start : start + _ROWS].to(device) for part in sites)
         for root in roots.unbind(-1):
-            gradients = network.gradients(seen, skipped, root, level, levels)
-            products, rows = (gradients.T @ gradients).double().numpy(), rows + len(gradients)
+            gradients = there.gradients(seen, skipped, root, level, levels)
+            products, rows = (gradients.T @ gradients).double().cpu().numpy(), rows + len(gradients)
             found = found + products if found.size else products
     if len(sites.seen) < every:
         # Some rows say of so many parameters too surely what goes with what.
