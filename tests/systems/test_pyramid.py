@@ -102,9 +102,7 @@ def test_a_smaller_ratio_than_one_that_is_reached_is_reached_too() -> None:
 
 
 def test_a_psnr_out_of_reach_is_refused_with_what_can_be_had() -> None:
-    with pytest.raises(
-        TargetError, match=r"expected a PSNR that this signal can reach, at most \d+\.\d+ dB, found 500"
-    ):
+    with pytest.raises(TargetError, match=r"expected a PSNR that this signal can reach, at most \d+\.\d+ dB, found 500"):
         encode(scan((8, 9, 10)), psnr_db=500.0)
 
 
@@ -141,18 +139,12 @@ def test_a_step_is_of_all_bytes(fewer: float) -> None:
     assert left == pytest.approx((5000 + rest) / 64 / 16), "where less than nothing is left, a little is"
 
 
-@pytest.mark.parametrize(
-    ("start", "slope"), [(0.0, 0.18), (0.1, 0.18), (0.0, 0.3), (0.06, 0.12), (-0.07, 0.18)], ids=str
-)
+@pytest.mark.parametrize(("start", "slope"), [(0.0, 0.18), (0.1, 0.18), (0.0, 0.3), (0.06, 0.12), (-0.07, 0.18)], ids=str)
 @pytest.mark.parametrize("usual", [0.18, 0.08])
 @pytest.mark.parametrize("fewer", [1.05, 1.12])
-def test_prices_that_were_tried_tell_the_next(
-    start: float, slope: float, usual: float, fewer: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prices_that_were_tried_tell_the_next(start: float, slope: float, usual: float, fewer: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signals answer a price in their own way, and doing the last part again alone changes its bits."""
-    monkeypatch.setattr(
-        PyramidSystem, "task", SimpleNamespace(timed=lambda name, work: work(), note=lambda name: None), raising=False
-    )
+    monkeypatch.setattr(PyramidSystem, "task", SimpleNamespace(timed=lambda name, work: work(), note=lambda name: None), raising=False)
     system, again = PyramidSystem.__new__(PyramidSystem), []
 
     def done_again(price: float, note: Any) -> float:
@@ -167,16 +159,10 @@ def test_prices_that_were_tried_tell_the_next(
     assert len(again) <= 3
 
 
-@pytest.mark.parametrize(
-    ("fewer", "answers", "tries"), [(1.1, 0.3, 1), (1.03, 0.1, 2), (0.95, 0.3, 1), (1.1, 0.02, 2), (1.002, 0.3, 0)]
-)
-def test_what_lies_between_two_prices_is_spliced(
-    fewer: float, answers: float, tries: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("fewer", "answers", "tries"), [(1.1, 0.3, 1), (1.03, 0.1, 2), (0.95, 0.3, 1), (1.1, 0.02, 2), (1.002, 0.3, 0)])
+def test_what_lies_between_two_prices_is_spliced(fewer: float, answers: float, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One further price is enough where bits answer as they usually do; where they do not, what is nearest is taken."""
-    monkeypatch.setattr(
-        PyramidSystem, "task", SimpleNamespace(timed=lambda name, work: work(), note=lambda name: None), raising=False
-    )
+    monkeypatch.setattr(PyramidSystem, "task", SimpleNamespace(timed=lambda name, work: work(), note=lambda name: None), raising=False)
     system, again = PyramidSystem.__new__(PyramidSystem), []
 
     def latents(bits: float) -> list[np.ndarray]:
@@ -232,9 +218,7 @@ def test_latents_that_take_more_bits_when_single_ones_change_stay(
         (False, 100, False, False),
     ],
 )
-def test_shipped_networks_serve_signals_without_lessons(
-    wish: bool | str, samples: int, weighted: bool, warm: bool
-) -> None:
+def test_shipped_networks_serve_signals_without_lessons(wish: bool | str, samples: int, weighted: bool, warm: bool) -> None:
     system = PyramidSystem.__new__(PyramidSystem)
     system.options, system.volume = PyramidOptions(warm_start=wish), np.broadcast_to(np.int16(0), samples)  # type: ignore[arg-type]
     system._weights = np.ones(1, np.float32) if weighted else None
@@ -276,9 +260,7 @@ def test_another_seed_gives_other_bytes(volume: np.ndarray, stream: bytes) -> No
     assert encode(volume, bits_per_voxel=7, seed=1) != stream
 
 
-def test_the_same_seed_gives_the_same_bytes_and_the_report_tells_what_was_made(
-    volume: np.ndarray, stream: bytes, tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_the_report_tells_what_was_made(volume: np.ndarray, stream: bytes, tmp_path: Path) -> None:
     stages: list[tuple[str, float]] = []
     report = encode(
         volume.copy(order="F"),
