@@ -73,7 +73,7 @@ class _Network(NamedTuple):
 
 
 class _Sites(NamedTuple):
-    """Some sites, what counts for each, and how their costs bend with their outputs: roots of `O / 2` times that, shape (n, outputs, roots)."""
+    """Some sites: what the layers and the skip see of each, and roots of how its cost bends with its outputs (`O / 2`), shape (n, outputs, roots)."""
 
     seen: Tensor
     skipped: Tensor
