@@ -182,7 +182,8 @@ def pyramid_step(signal: BenchSignal, made: Made = None) -> Iterator[Timed]:
     import torch
 
     from inrcodec.fitting.goal import Goal
-    from inrcodec.fitting.pyramid import PyramidFit, Schedule
+    from inrcodec.fitting.pyramid import PyramidFit
+    from inrcodec.fitting.pyramid_course import Schedule
     from inrcodec.fitting.pyramid_start import Differences, choose_halvings
     from inrcodec.fitting.pyramid_trial import GUESS
     from inrcodec.fitting.start import typical_value

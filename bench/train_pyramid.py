@@ -15,7 +15,8 @@ import numpy as np
 
 from inrcodec.coding.parameters import QuantisedTensor
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule
+from inrcodec.fitting.pyramid import FAIR, PyramidFit
+from inrcodec.fitting.pyramid_course import Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings
 from inrcodec.fitting.start import typical_value
 from inrcodec.models.pyramid import SHIPPED_PLACES, PyramidLayout, initial_networks, joined

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +38,7 @@ from inrcodec_kernels.pyramid import (
 
 from ..models.pyramid import PyramidLayout, initial_networks
 from .goal import Goal
+from .pyramid_course import SETTLED, SETTLED_STEPS, USUAL, Cost, Course, Schedule
 from .pyramid_networks import Moving, Networks
 from .pyramid_start import first_latents, halved, sample_weights
 from .there import down, up
@@ -51,17 +51,6 @@ Distortion = Callable[[list[Any], Synthesis, Layout, Any, Backend, Any, Workspac
 FAIR = math.log(2) / 12
 """Squared error that a bit is worth, in units of the step: half the slope of ``step^2 / 12`` over the bits it costs. Most
 latents are zero; a coarser step with cheaper bits makes a little less error of a size than the slope itself."""
-_MORE_BITS, _MORE_ERROR = 0.45, 0.42
-"""How much more bits, where nothing better is known, and error there are at the beginning than at the end; on the way
-it is that times the square of what is left."""
-TELLING = 1 << 14
-"""Samples of a fit from which on others take its course, and compare costs with it."""
-_FAR = 3.0
-"""Factor by which bits and errors on the way are off those of the end at most, for what is believed of a course."""
-_DEARER = 0.03
-"""Networks that know a sample have it end with fewer bits than a signal, by this."""
-_SETTLED, _SETTLED_STEPS = (0.13, 0.38), (35, 100)
-"""Parts of the steps, and least numbers of them, between which the step changes; afterwards it is the price of bits."""
 _DUE, _USUAL = 0.5, 1.1
 """Power of what a change of the step is to bring that is still to come at the next check, of what is more than the usual factor."""
 _MOST = 4.0
@@ -82,85 +71,6 @@ _COARSER, _COARSEST = 2.0, 16.0
 """Learning rate of a level's latents, over that of the next finer level, and over the finest at most: coarse ones are larger numbers."""
 LARGEST = float(1 << 19)
 """Latents stay below this."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How rounding and learning rates change; pairs are the values at the beginning and at the end of soft rounding.
-
-    Attributes
-    ----------
-    temperature, deviation : tuple of float
-        Of `soften`.
-    least : float
-        Lower limit of log2 of the Laplace scale: that of the tables, so that the fit counts what a stream will take.
-    latent_rate, network_rate : float
-        Learning rates; they fall to 0 along a cosine.
-    hard : float
-        Part of the steps, the last, that rounds.
-    dear : float
-        Price of bits at first, over that of the end: latents that must pay for themselves leave zero one by one.
-    fair : float
-        Part of the steps after which bits cost what they will.
-    """
-
-    temperature: tuple[float, float] = (0.35, 0.1)
-    deviation: tuple[float, float] = (0.25, 0.15)
-    least: float = -5.0
-    latent_rate: float = 0.15
-    network_rate: float = 0.03
-    hard: float = 0.1
-    dear: float = 2.0
-    fair: float = 0.6
-
-    def price(self, part: float) -> float:
-        """Of a bit after a part of the steps, over that of the end."""
-        return self.dear ** max(0.0, 1 - part / self.fair)
-
-
-class Cost(NamedTuple):
-    """What rounded latents cost: bits, and the mean squared error, where samples count 1, in units of the step."""
-
-    bits: float
-    error: float
-
-
-class Course(NamedTuple):
-    """Bits and errors on the way over those of the end, after parts of the steps; shapes (n,).
-
-    Attributes
-    ----------
-    parts, bits, errors : ndarray of float64
-    """
-
-    parts: NDArray[np.float64]
-    bits: NDArray[np.float64]
-    errors: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, fit: PyramidFit) -> Course:
-        """That of a fit which has ended; the usual one where it had so few samples that another one would go another way."""
-        costs, end = fit.costs, fit.cost()
-        if fit.samples < TELLING or not costs or end.bits <= 0:
-            return USUAL
-        parts = np.array([part for part, _ in costs])
-        ways = np.array([(cost.bits, cost.error) for _, cost in costs]).reshape(-1, 2)
-        bits, errors = (np.clip(way / max(last, 1e-9), 1 / _FAR, _FAR) for way, last in zip(ways.T, end, strict=True))
-        return cls(parts, bits, errors)
-
-    def believed(self, share: float) -> Course:
-        """The course of a sample's bits as a signal follows it: so much of its own, otherwise the usual one, to an end that is dearer."""
-        usual = np.interp(self.parts, USUAL.parts, USUAL.bits)
-        dearer = 1 + _DEARER * np.minimum((1 - self.parts) / (1 - _SETTLED[1]), 1)
-        return self._replace(bits=self.bits**share * usual ** (1 - share) / dearer)
-
-    def at(self, part: float) -> tuple[float, float]:
-        """Bits and error after a part of the steps."""
-        return float(np.interp(part, self.parts, self.bits)), float(np.interp(part, self.parts, self.errors))
-
-
-_PARTS = np.linspace(0, 1, 21)
-USUAL = Course(_PARTS, 1 + _MORE_BITS * (1 - _PARTS) ** 2, 1 + _MORE_ERROR * (1 - _PARTS) ** 2)
 
 
 class Frames(NamedTuple):
@@ -257,6 +167,11 @@ class PyramidFit:
     def rounded(self) -> list[NDArray[np.int32]]:
         """The latents as integers."""
         return [np.clip(np.rint(down(y.values)), -LARGEST, LARGEST).astype(np.int32) for y in self._latents]
+
+    @property
+    def went(self) -> Course:
+        """How it went, if it has ended."""
+        return Course.of(self.costs, self.cost(), self.samples)
 
     def begin(self, steps: int, schedule: Schedule) -> None:
         """Take up a schedule of so many steps."""
@@ -469,7 +384,7 @@ class PyramidFit:
             assert goal.error is not None
             excess = goal.error * more_error / max(cost.error * self.step**2, 1e-30)
         self._excess = excess
-        first, last = (max(share, min(least / self._steps, 2 * share)) for share, least in zip(_SETTLED, _SETTLED_STEPS, strict=True))
+        first, last = (max(share, min(least / self._steps, 2 * share)) for share, least in zip(SETTLED, SETTLED_STEPS, strict=True))
         if part < first:
             return
         if part <= last:

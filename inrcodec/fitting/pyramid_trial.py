@@ -23,7 +23,8 @@ from inrcodec_kernels.pyramid import Context, Synthesis, pace
 
 from ..models.pyramid import MOST_ABOVE, PyramidLayout
 from .goal import Goal
-from .pyramid import FAIR, TELLING, Course, PyramidFit, Schedule
+from .pyramid import FAIR, PyramidFit
+from .pyramid_course import TELLING, Course, Schedule
 from .pyramid_start import Box, Differences, cut_weights, middle_box, typical_boxes
 
 Floats = NDArray[np.float32]
@@ -233,7 +234,7 @@ class Trials:
         self._done += samples.size
         network_bits, of_levels, cost = stored[-1], fit.level_bits(fit.rounded), fit.cost()
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
-        course = Course.of(fit)
+        course = fit.went
         if sample is not None:
             # The fewer bits there are beside those of networks, the more of these networks only know the boxes.
             course = course.believed(min(cost.bits / max(network_bits, 1.0), 1.0))

@@ -17,6 +17,7 @@ from inrcodec_kernels.pyramid import SITES, Context, Synthesis, pace
 from ..coding.latents import LatentCoder, Place
 from ..fitting import motion, pyramid, pyramid_start, start
 from ..fitting.goal import Goal
+from ..fitting.pyramid_course import Schedule
 from ..fitting.pyramid_trial import BITS_PER_PARAMETER, GUESS, Guess, Trials, teaches
 from ..fitting.rounding import Curvature, curvatures, disturbances, trimmed
 from ..fitting.shares import Measures
@@ -179,7 +180,7 @@ class PyramidSystem:
         )
         self.fit.course = self._course
         steps = self._steps(self.layout)
-        task.timed("half", lambda: self.fit.start_at_half(steps // 2, pyramid.Schedule(), task.note("half"), self._teaches))
+        task.timed("half", lambda: self.fit.start_at_half(steps // 2, Schedule(), task.note("half"), self._teaches))
 
         settling = self._settling(self.fit)
 
@@ -188,10 +189,10 @@ class PyramidSystem:
             return self._of_latents(goal, 8 * len(self._network_section()))
 
         first = self._of_latents(goal, self._network_bits)
-        task.timed("fit", lambda: self.fit.run(steps, first, pyramid.Schedule(), task.note("fit"), settle))
+        task.timed("fit", lambda: self.fit.run(steps, first, Schedule(), task.note("fit"), settle))
         self._known = {1.0: self.fit.rounded}
         # Another fit of the same signal knows better than a sample what comes.
-        self._course, self._network_bits = pyramid.Course.of(self.fit), 8 * len(self._network_section())
+        self._course, self._network_bits = self.fit.went, 8 * len(self._network_section())
         self._coder = LatentCoder(self.layout.kernel, self._rounded.context, backend)
         self._curvature = self._weighted(curvatures(self.layout.kernel, self.fit.synthesis, backend))
         self._disturbed = disturbances(

@@ -78,7 +78,8 @@ class Together(NamedTuple):
 
     def lost(self, name: str) -> float:
         """What rounding a parameter to whole numbers is to cost."""
-        return float(dict(zip(self.parts, self._split(self.feedback.variances), strict=True))[name].sum()) / 12 if name in self.parts else 0.0
+        variances = dict(zip(self.parts, self._split(self.feedback.variances), strict=True))
+        return float(np.sum(variances.get(name, 0.0))) / 12
 
     def round(self, exact: Parameters, places: Mapping[str, int], found: Mapping[str, QuantisedTensor]) -> None:
         """Write whole numbers of steps to where these parameters are among those found."""

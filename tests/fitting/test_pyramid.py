@@ -10,7 +10,8 @@ import pytest
 
 from inrcodec.fitting import pyramid_trial
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.pyramid import FAIR, USUAL, Cost, Course, PyramidFit, Schedule
+from inrcodec.fitting.pyramid import FAIR, PyramidFit
+from inrcodec.fitting.pyramid_course import USUAL, Cost, Course, Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents, typical_boxes
 from inrcodec.fitting.pyramid_trial import GUESS_OF_ERROR, Guess, Trials
 from inrcodec.models.pyramid import PyramidLayout, initial_networks, joined, parted
@@ -265,16 +266,16 @@ def test_guesses_of_the_step_stay_near_what_was_tried() -> None:
 def test_courses_are_those_of_the_fit() -> None:
     fit = new_fit(tissue((16, 32, 32)))
     fit.run(20, None, Schedule(), quiet)
-    course, costs, end = Course.of(fit), dict(fit.costs), fit.cost()
+    course, costs, end = fit.went, dict(fit.costs), fit.cost()
     assert list(course.parts) == list(costs) and course.at(1) == (1, 1)
     assert course.at(0.5) == pytest.approx(tuple(np.clip([costs[0.5].bits / end.bits, costs[0.5].error / end.error], 1 / 3, 3)))
     fit.costs = [(0.5, Cost(1e12, 0.0))]
-    assert Course.of(fit).at(0.5) == (3.0, 1 / 3)
+    assert fit.went.at(0.5) == (3.0, 1 / 3)
     fit.costs = []
-    assert Course.of(fit) is USUAL
+    assert fit.went is USUAL
     few = new_fit(small())
     few.run(10, None, Schedule(), quiet)
-    assert few.costs and Course.of(few) is USUAL
+    assert few.costs and few.went is USUAL
     assert USUAL.at(1.0) == (1, 1) and min(USUAL.at(0.2)) > 1
 
 

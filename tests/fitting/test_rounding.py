@@ -7,7 +7,8 @@ import pytest
 
 from inrcodec.coding.latents import LatentCoder
 from inrcodec.coding.parameters import QuantisedTensor
-from inrcodec.fitting.pyramid import PyramidFit, Schedule
+from inrcodec.fitting.pyramid import PyramidFit
+from inrcodec.fitting.pyramid_course import Schedule
 from inrcodec.fitting.pyramid_start import choose_halvings
 from inrcodec.fitting.rounding import curvatures, disturbances, trimmed
 from inrcodec.models.pyramid import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inrcodec.fitting.pyramid import FAIR, PyramidFit, Schedule
+from inrcodec.fitting.pyramid import FAIR, PyramidFit
+from inrcodec.fitting.pyramid_course import Schedule
 from inrcodec.fitting.pyramid_start import choose_halvings
 from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout, initial_networks, joined, stored_places
 from inrcodec.systems.pyramid_networks import _FOLLOWED, Settling, StoredNetworks

@@ -13,7 +13,8 @@ import inrcodec
 from inrcodec import encoder
 from inrcodec.fitting import pyramid, pyramid_trial
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.pyramid import PyramidFit, Schedule
+from inrcodec.fitting.pyramid import PyramidFit
+from inrcodec.fitting.pyramid_course import Schedule
 from inrcodec.models.pyramid import PyramidLayout, initial_networks
 from inrcodec.options import EncodeOptions, PyramidOptions
 from inrcodec.region import Region
