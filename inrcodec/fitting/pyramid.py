@@ -25,6 +25,7 @@ from inrcodec_kernels.pyramid import (
     NONE,
     Context,
     Layout,
+    Sampling,
     Synthesis,
     Turn,
     Workspace,
@@ -300,15 +301,15 @@ class PyramidFit:
 
         From so many sites of each level. Of displaced frames as if they were still.
         """
-        kernel, random, device = self.layout.kernel, np.random.default_rng(self._seed), self._backend.device
+        kernel, sampling = self.layout.kernel, Sampling(np.random.default_rng(self._seed), sites, self._backend.device)
         latents = [y.astype(np.float32) for y in self.rounded]
         weights = None if self._weights is None or self._displaced is not None else down(self._weights)
         of_context = [
-            context_curvature(latents, self.context, kernel, Schedule.least, own, random, sites, device)
+            context_curvature(latents, self.context, kernel, Schedule.least, own, sampling)
             for own in range(self.context.networks)
         ]
         frames = self.samples / math.prod(kernel.shape)
-        return of_context, frames * synthesis_curvature(latents, self.synthesis, kernel, weights, random, sites, device)
+        return of_context, frames * synthesis_curvature(latents, self.synthesis, kernel, weights, sampling)
 
     def _there(self, latents: list[NDArray[Any]]) -> list[Any]:
         """Latents where the fit has its own."""

@@ -14,6 +14,7 @@ from inrcodec_kernels.pyramid import (
     SITES,
     SYNTHESIS_ORDER,
     Layout,
+    Sampling,
     context_curvature,
     curvature,
     network_of,
@@ -55,7 +56,7 @@ def test_squared_errors_bend_as_gradients_say(layout: Layout, weighed: bool) -> 
     gradients = by(values, [getattr(leaves, part) for part in SYNTHESIS_ORDER], [...] * len(SYNTHESIS_ORDER))
     if weights is not None:
         gradients *= np.sqrt(np.broadcast_to(weights, layout.shape)).reshape(-1, 1)
-    assert_near(synthesis_curvature(ys, network, layout, weights, random), gradients.T @ gradients)
+    assert_near(synthesis_curvature(ys, network, layout, weights, Sampling(random)), gradients.T @ gradients)
 
 
 @pytest.mark.parametrize("layout", [each for each in SMALL if math.prod(each.shape) < 600], ids=name)
@@ -87,7 +88,7 @@ def test_bits_bend_as_gradients_say(layout: Layout, monkeypatch: pytest.MonkeyPa
                 symbols.flatten(), outputs.detach().reshape(-1, 2), gradients, strict=True
             ):
                 expected = expected + rows.T @ half_bent(y, mean, scale) @ rows
-        assert_near(context_curvature(ys, network, layout, LEAST, own, random), expected)
+        assert_near(context_curvature(ys, network, layout, LEAST, own, Sampling(random)), expected)
 
 
 def half_bent(y: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> np.ndarray:
@@ -116,8 +117,8 @@ def test_some_sites_stand_for_all(layout: Layout, monkeypatch: pytest.MonkeyPatc
     )
 
     def matrices(sites: int) -> tuple[np.ndarray, np.ndarray]:
-        of_bits = context_curvature(ys, of_context, layout, LEAST, 0, random, sites)
-        return of_bits, synthesis_curvature(ys, of_synthesis, layout, None, random, sites)
+        of_bits = context_curvature(ys, of_context, layout, LEAST, 0, Sampling(random, sites))
+        return of_bits, synthesis_curvature(ys, of_synthesis, layout, None, Sampling(random, sites))
 
     some = matrices(SITES)
     monkeypatch.setattr(curvature, "_BOXES", 1 << 40)

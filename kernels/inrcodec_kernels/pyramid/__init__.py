@@ -20,7 +20,7 @@ from .context import EXACT, IntegerContext, Tile, check_tile, largest_sums
 from .context import check as check_context
 from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
-from .curvature import CONTEXT_ORDER, SITES, SYNTHESIS_ORDER, context_curvature, synthesis_curvature
+from .curvature import CONTEXT_ORDER, SITES, SYNTHESIS_ORDER, Sampling, context_curvature, synthesis_curvature
 from .layout import ALL, AXES, CENTRE, NONE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed, network_of
 from .reference import CUBIC, LINEAR
 from .workspace import Workspace
@@ -39,6 +39,7 @@ __all__ = [
     "IntegerContext",
     "Layout",
     "Place",
+    "Sampling",
     "Synthesis",
     "Tile",
     "Turn",

@@ -37,6 +37,24 @@ _ROWS = 2048
 Matrix = NDArray[np.float64]
 
 
+class Sampling(NamedTuple):
+    """Which sites a curvature is made of.
+
+    Attributes
+    ----------
+    random : numpy.random.Generator
+        Draws them.
+    sites : int
+        How many of each level; half of them are chosen by how much they say.
+    device : str
+        Where their gradients are multiplied.
+    """
+
+    random: np.random.Generator
+    sites: int = SITES
+    device: str = "cpu"
+
+
 class _Network(NamedTuple):
     """Both layers, and what goes around them."""
 
@@ -80,16 +98,7 @@ class _Sites(NamedTuple):
     roots: Tensor
 
 
-def context_curvature(
-    latents: Sequence[Floats],
-    context: Context,
-    layout: Layout,
-    least: float,
-    own: int,
-    random: np.random.Generator,
-    sites: int = SITES,
-    device: str = "cpu",
-) -> Matrix:
+def context_curvature(latents: Sequence[Floats], context: Context, layout: Layout, least: float, own: int, sampling: Sampling) -> Matrix:
     """How the bits of latents bend with the parameters of one network of the context model.
 
     Parameters
@@ -101,12 +110,7 @@ def context_curvature(
         Lower limit of log2 of the scale.
     own : int
         Number of the network.
-    random : numpy.random.Generator
-        Draws the sites.
-    sites : int
-        Of each level; half of them are chosen by how much they say.
-    device : str
-        Where gradients are multiplied.
+    sampling : Sampling
 
     Returns
     -------
@@ -118,23 +122,16 @@ def context_curvature(
     found: Matrix | float = 0.0
     for number, level in enumerate(served):
         network, lattice = _Network.of(*context.of_level(level)), layout.shapes[level]
-        boxes = list(_boxes(lattice, random))
+        boxes = list(_boxes(lattice, sampling.random))
         seen = torch.cat([context_inputs(tensors, layout, level, box).flatten(0, AXES - 1) for box in boxes])
         symbols = torch.cat([tensors[level][_inside(box)].flatten() for box in boxes])
         roots = _bent(symbols.double(), network.layers(seen, seen)[2].double(), least).float()
-        chosen = _chosen(_Sites(seen, seen, roots), math.prod(lattice), sites, random)
-        found = found + _matrix(network, chosen, math.prod(lattice), number, len(served), device)
+        found = found + _matrix(network, _Sites(seen, seen, roots), math.prod(lattice), sampling, number, len(served))
     return np.asarray(found)
 
 
 def synthesis_curvature(
-    latents: Sequence[Floats],
-    synthesis: Synthesis,
-    layout: Layout,
-    weights: Floats | None,
-    random: np.random.Generator,
-    sites: int = SITES,
-    device: str = "cpu",
+    latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, weights: Floats | None, sampling: Sampling
 ) -> Matrix:
     """How the sum of squared errors bends with the parameters of the synthesis but gains and filters.
 
@@ -145,9 +142,7 @@ def synthesis_curvature(
     layout : Layout
     weights : ndarray of float32, shape of the signal, or 1 along some axes, or None
         What squared errors count.
-    random : numpy.random.Generator
-    sites : int
-    device : str
+    sampling : Sampling
 
     Returns
     -------
@@ -156,7 +151,7 @@ def synthesis_curvature(
     """
     whole = Synthesis(*(torch.from_numpy(np.asarray(p, np.float32)) for p in synthesis))  # type: ignore[arg-type]
     tensors, origins = [torch.from_numpy(np.asarray(y)) for y in latents], [place_of((0,) * AXES)] * layout.levels
-    boxes = list(_boxes(layout.shape, random))
+    boxes = list(_boxes(layout.shape, sampling.random))
     pairs = [synthesis_inputs(tensors, origins, whole, layout, box) for box in boxes]
     seen, skipped = (torch.cat([pair[i].flatten(0, AXES - 1) for pair in pairs]) for i in range(2))
     counts = np.broadcast_to(np.float32(1) if weights is None else weights, layout.shape)
@@ -165,8 +160,7 @@ def synthesis_curvature(
     network = _Network.of(
         s.first, s.first_bias, s.second, s.second_bias, s.last[:, None], np.reshape(s.last_bias, 1), s.skips[:, None]
     )
-    every = math.prod(layout.shape)
-    return _matrix(network, _chosen(_Sites(seen, skipped, roots), every, sites, random), every, 0, 1, device)
+    return _matrix(network, _Sites(seen, skipped, roots), math.prod(layout.shape), sampling, 0, 1)
 
 
 def _boxes(lattice: Place, random: np.random.Generator) -> Iterator[Box]:
@@ -185,14 +179,14 @@ def _inside(box: Box) -> tuple[slice, ...]:
     return tuple(itertools.starmap(slice, zip(*box, strict=True)))
 
 
-def _chosen(known: _Sites, every: int, wanted: int, random: np.random.Generator) -> _Sites:
+def _chosen(known: _Sites, every: int, sampling: Sampling) -> _Sites:
     """Sites that stand for all of a lattice, half of them for what they say and half for being there."""
-    count, given = len(known.seen), every / len(known.seen)
+    count, given, wanted = len(known.seen), every / len(known.seen), sampling.sites
     if count <= wanted:
         return known._replace(roots=known.roots * math.sqrt(given))
     said = (known.roots.square().sum((1, 2)) * (1 + known.seen.square().sum(1))).double().numpy()
     likely = 0.5 * said / max(said.sum(), 1e-30) + 0.5 / count
-    numbers = random.choice(count, wanted, p=likely / likely.sum())
+    numbers = sampling.random.choice(count, wanted, p=likely / likely.sum())
     factor = torch.from_numpy(np.sqrt(given / (wanted * likely[numbers]))).float()
     seen, skipped, roots = (part[numbers] for part in known)
     return _Sites(seen, skipped, roots * factor[:, None, None])
@@ -213,8 +207,9 @@ def _bent(symbols: Tensor, outputs: Tensor, least: float) -> Tensor:
     return vectors * (values.clamp(min=0) / 2).sqrt()[:, None]
 
 
-def _matrix(network: _Network, sites: _Sites, every: int, level: int, levels: int, device: str) -> Matrix:
-    """Sum of products of gradients, every root a row, of sites that stand for all of a lattice."""
+def _matrix(network: _Network, known: _Sites, every: int, sampling: Sampling, level: int, levels: int) -> Matrix:
+    """Sum of products of gradients, every root a row, of some known sites that stand for all of a lattice."""
+    sites, device = _chosen(known, every, sampling), sampling.device
     there, found, rows = _Network(*(p.to(device) for p in network)), np.zeros((0, 0)), 0
     for start in range(0, len(sites.seen), _ROWS):
         seen, skipped, roots = (part[start : start + _ROWS].to(device) for part in sites)
