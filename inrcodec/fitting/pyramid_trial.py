@@ -234,7 +234,7 @@ class Trials:
         self._done += samples.size
         network_bits, of_levels, cost = stored[-1], fit.level_bits(fit.rounded), fit.cost()
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
-        course = fit.went
+        course = Course.of(fit.costs, cost, samples.size)
         if sample is not None:
             # The fewer bits there are beside those of networks, the more of these networks only know the boxes.
             course = course.believed(min(cost.bits / max(network_bits, 1.0), 1.0))
