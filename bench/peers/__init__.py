@@ -12,6 +12,7 @@ from .ours import PlainSiren, Pyramid, Sci, Tinc
 from .sperr import Sperr
 from .svtav1 import SvtAv1
 from .sz3 import Sz3
+from .vvenc import Vvenc
 from .x264 import X264
 from .x265 import X265
 from .zfp import Zfp
@@ -19,7 +20,7 @@ from .zfp import Zfp
 __all__ = ["BASELINES", "METHODS", "PEERS", "Peer", "PeerError", "QualityScale", "UnreachableError", "make_peer"]
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (X265, X264, SvtAv1, Jpeg2000, Htj2k, JpegXl, JpegLs, Sperr, Sz3, Zfp, Ffv1)
+    peer.name: peer for peer in (X265, X264, SvtAv1, Vvenc, Jpeg2000, Htj2k, JpegXl, JpegLs, Sperr, Sz3, Zfp, Ffv1)
 }
 """Other people's codecs, by the name on the command line."""
 

@@ -74,7 +74,7 @@ class VideoCodec(Peer):
 
     def refuses(self, signal: BenchSignal, lossless: bool = False) -> str:
         """Unknown chroma layouts too."""
-        if signal.kind == "clip":
+        if signal.kind == "clip" and self.clips:
             layout = chroma_layout([plane.shape for plane in signal.planes])
             return "" if layout in self.clip_formats else f"no {layout}"
         return super().refuses(signal, lossless)
