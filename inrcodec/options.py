@@ -188,6 +188,8 @@ class PyramidOptions:
         Width of the context model's hidden layers, a multiple of 4; None as before.
     synthesis : tuple of int or None
         Widths of the synthesis's hidden layers, multiples of 4; None as before.
+    wide : bool or None
+        Whether the networks see more than the nearest latents; None as before.
     tile_edge : int
         Latents of a tile along each axis: what is coded, and decoded, by itself.
     warm_start : bool or "auto"
@@ -204,6 +206,7 @@ class PyramidOptions:
     networks: int | None = None
     context: int | None = None
     synthesis: tuple[int, int] | None = None
+    wide: bool | None = None
     tile_edge: int = 64
     warm_start: bool | Literal["auto"] = "auto"
     above: int | None = None
@@ -218,6 +221,8 @@ class PyramidOptions:
             _whole("above", self.above, 0, 2)
         _whole("part_samples", self.part_samples, 1 << 10, 1 << 28)
         _wish("warm_start", self.warm_start)
+        if not (self.wide is None or isinstance(self.wide, bool)):
+            raise OptionError(f"expected wide to be True, False or None, found {self.wide!r}")
         if self.synthesis is not None and (not isinstance(self.synthesis, tuple) or len(self.synthesis) != 2):
             raise OptionError(f"expected synthesis to be two widths or None, found {self.synthesis!r}")
         given = [] if self.context is None else [("context", self.context)]

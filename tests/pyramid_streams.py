@@ -148,11 +148,12 @@ def made(
     widths: tuple[int, int, int] = (8, 4, 8),
     networks: int = 1,
     apart: bool = False,
+    wide: bool = False,
     spread: float = 1.0,
     **others: Any,
 ) -> Made:
     """A stream of random contents."""
-    layout = PyramidLayout(shape, halved, widths[0], widths[1:], above, networks, apart)
+    layout = PyramidLayout(shape, halved, widths[0], widths[1:], above, networks, apart, wide)
     numbers = {"step": 3.5, "offset": -100, "low": -1000, "high": 1000, "precision": FINE[1]} | others
     return Made(PyramidStream(layout, edge, **numbers), quantised(layout, seed, spread), random_latents(layout, seed))
 

@@ -89,7 +89,7 @@ def check_pyramid(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> Non
     assert np.count_nonzero(difference) <= 1 + difference.size // 1000
 
 
-@pytest.mark.parametrize("name", ["pyramid", "pyramid_above", "pyramid_fine", "pyramid_fine_above", "pyramid_apart", "pyramid_networks", "pyramid_series", "pyramid_channels", "pyramid_clip", "pyramid_moved", "pyramid_parts"])
+@pytest.mark.parametrize("name", ["pyramid", "pyramid_above", "pyramid_fine", "pyramid_fine_above", "pyramid_apart", "pyramid_networks", "pyramid_wide", "pyramid_series", "pyramid_channels", "pyramid_clip", "pyramid_moved", "pyramid_parts"])
 def test_golden_pyramid_streams_decode_by_the_page(name: str) -> None:
     expected = np.load(GOLDEN / f"{name}.npz")
     check_pyramid((GOLDEN / f"{name}.inrc").read_bytes(), expected["integers"], expected["samples"])
@@ -112,6 +112,14 @@ def test_random_pyramid_streams_decode_by_the_page(name: str) -> None:
 def test_random_pyramid_streams_with_taps_apart_decode_by_the_page(name: str, networks: int) -> None:
     shape, halved, above = ABOVE[name]
     blob = made(shape, halved, 4, spread=0.6, above=above, networks=min(networks, len(halved) + 1), apart=True).blob()
+    with inrcodec.open(blob) as image:
+        check_pyramid(blob, stored_integers(image), image[...])
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *ABOVE])
+def test_random_pyramid_streams_with_wide_contexts_decode_by_the_page(name: str) -> None:
+    shape, halved, *above = ABOVE[name] if name in ABOVE else SHAPES[name]
+    blob = made(shape, halved, 4, spread=0.6, above=above[0] if above else (), networks=min(2, len(halved) + 1), apart=True, wide=True).blob()
     with inrcodec.open(blob) as image:
         check_pyramid(blob, stored_integers(image), image[...])
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inrcodec_kernels.pyramid import Box, IntegerContext, Layout, device_pyramid
+from inrcodec_kernels.pyramid import Box, IntegerContext, Layout, context_ring, device_pyramid
 from inrcodec_kernels.rans import CodedError
 
 from .lanes import impossible
@@ -39,6 +39,7 @@ class DeviceLatentCoder:
         # Levels share networks.
         there = {id(network): self._kernels.DeviceContext.of(network, self._present, device) for network in context}
         self._context = [there[id(network)] for network in context]
+        self._ring = context_ring(self._present, context[0].wide)
 
     def decode(self, coded: Sequence[Coded], level: int, boxes: Sequence[Box], read: ReadThere) -> list[Tensor]:
         """Latents of some tiles of a level, decoded in one launch.
@@ -74,7 +75,7 @@ class DeviceLatentCoder:
         moved = [(_extents(origin, start), _extents(origin, stop)) for start, stop in boxes]
         latents = self._empty(_extents(origin, end))
         starts, shapes = [start for start, _ in moved], [_extents(*box) for box in boxes]
-        tiles = self._kernels.DeviceTiles.of(starts, shapes, tuple(latents.shape), self._present, self.device)
+        tiles = self._kernels.DeviceTiles.of(starts, shapes, tuple(latents.shape), self._ring, self.device)
         failed = self._kernels.decode_tiles(*self._uploaded(coded), tiles, level, self._context[level], u, v, latents)
         if bool(failed.any()):
             raise impossible(CodedError())

@@ -142,7 +142,7 @@ class Trials:
         self._offset, self._full, self._networks, self._goal, self._samples = offset, full, networks, goal, volume.size
         self._steps, self._seed, self._backend, self._note, self._settling = steps, seed, backend, note, settling
         self._teaches = teaches(volume.size, weights is not None)
-        self._by_steps = _BY_STEPS if pace(full.context, 1, backend) > pace(full.context, 0, backend) else 1.0
+        self._by_steps = _BY_STEPS if pace(full.context, 1, full.wide, backend) > pace(full.context, 0, full.wide, backend) else 1.0
         self._done, self._most = 0, _MOST_TRIALS * self._first.samples.size + self._teaches * _part_of(volume.size, _LESSON_SAMPLES)
 
     def _sample(self, most: int, turn: int = 0) -> _Sample:

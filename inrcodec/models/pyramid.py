@@ -111,6 +111,8 @@ class PyramidLayout:
         Of the context model, 1 to the number of levels: the first ones serve a level each, the last one all coarser levels too.
     apart : bool
         Whether the synthesis sees samples as far from each other as latents of the finest level are; else, as in older streams, neighbours.
+    wide : bool
+        Whether the context model sees further than the nearest latents, twice as many inputs in a volume, and the synthesis further in its finest channel.
     """
 
     shape: tuple[int, ...]
@@ -120,6 +122,7 @@ class PyramidLayout:
     above: tuple[Flags, ...] = ()
     networks: int = 1
     apart: bool = False
+    wide: bool = False
 
     @property
     def ndim(self) -> int:
@@ -137,7 +140,7 @@ class PyramidLayout:
         missing = AXES - self.ndim
         above, halved = (tuple((False,) * missing + flags for flags in steps) for steps in (self.above, self.halved))
         distances = self.strides[0] if self.apart else (1,) * self.ndim
-        return Layout((1,) * missing + self.shape, halved, above, (1,) * missing + distances)  # type: ignore[arg-type]
+        return Layout((1,) * missing + self.shape, halved, above, (1,) * missing + distances, self.wide)  # type: ignore[arg-type]
 
     @property
     def coarser(self) -> PyramidLayout:
@@ -259,7 +262,7 @@ def parted(parameters: Mapping[str, NDArray[np.float32]]) -> tuple[Context, Synt
     return Context(**plain), Synthesis(**of["synthesis."])
 
 
-def checked_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision) -> tuple[IntegerContext, ...]:
+def checked_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision, wide: bool = False) -> tuple[IntegerContext, ...]:
     """As `integer_contexts`.
 
     Raises
@@ -267,7 +270,7 @@ def checked_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Preci
     ValueError
         If sums of one of the networks might be too large for float32.
     """
-    found = integer_contexts(stored, precision)
+    found = integer_contexts(stored, precision, wide)
     for network in distinct(found):
         check_context(network)
     return found
@@ -278,7 +281,7 @@ def distinct(contexts: Sequence[IntegerContext]) -> list[IntegerContext]:
     return list({id(network): network for network in contexts}.values())
 
 
-def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision) -> tuple[IntegerContext, ...]:
+def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision, wide: bool = False) -> tuple[IntegerContext, ...]:
     """The context model's networks in whole numbers: that of every level, the finest first.
 
     Parameters
@@ -286,6 +289,8 @@ def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Preci
     stored : mapping of str to ndarray
         As `joined` gives them, without ``context.``, rounded to multiples of ``2 ** -precision.places[name]``.
     precision : Precision
+    wide : bool
+        As the layout has it.
 
     Returns
     -------
@@ -309,5 +314,5 @@ def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Preci
     for own in range(count):
         # Biases of levels that others serve would count in the largest sums.
         parts = {name: values[own] for name, values in whole.items()} | {"level_bias": np.where((number == own)[:, None], biases, 0)}
-        found.append(IntegerContext(**parts, shifts=shifts, unit_bits=inputs, hidden_bits=precision.hidden_bits))
+        found.append(IntegerContext(**parts, shifts=shifts, unit_bits=inputs, hidden_bits=precision.hidden_bits, wide=wide))
     return tuple(found[own] for own in number)

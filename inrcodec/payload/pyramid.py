@@ -21,8 +21,8 @@ from ..models.shipped import shipped
 from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
 
-VERSIONS = range(5)
-"""Of TREE: 4 where the finest level is coarser than the signal, else 3 where the context model has several networks, else 2; before it 0 and 1."""
+VERSIONS = range(6)
+"""Of TREE: 5 where contexts are wide, else 4 where the finest level is coarser than the signal, else 3 where the context model has several networks, else 2; before it 0 and 1."""
 MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
 MAX_TILE = 1 << 24
 """Most latents of a tile: a single sample takes a few whole tiles to decode."""
@@ -79,8 +79,11 @@ class PyramidStream:
         """Pack everything."""
         layout, absent = self.layout, len(self.layout.above)
         if self.precision == COARSE:
-            assert layout.networks == 1 and not (layout.apart and absent), "older streams have one network and neighbouring taps"
+            assert layout.networks == 1 and not (layout.apart and absent) and not layout.wide, "older streams have one network, and see neighbours"
             version = int(absent > 0)
+        elif layout.wide:
+            assert layout.apart or not absent, "wide contexts came after taps apart"
+            version = 5
         else:
             version = 4 if layout.apart and absent else 2 + (layout.networks > 1)
         further = bytes([absent, self.precision.hidden_bits, layout.networks])[: min(version, _FURTHER)]
@@ -120,7 +123,7 @@ class PyramidStream:
         if not 0 < step <= MAX_STEP or low > high:
             raise ContainerError("expected a step and a range of samples, found impossible ones; get a fresh copy of the file")
         halved = tuple(tuple(bool(b >> axis & 1) for axis in range(len(shape))) for b in flags)
-        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent], networks, version == 4)
+        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent], networks, version >= 4, version == 5)
         offsets = struct.unpack(f"<{len(further) // 4}i", further)
         stream = cls(layout, edge + 1, step, offset, low, high, offsets, precision)
         found = sum(math.prod(stream.tiles.grid(level)) for level in range(levels))
@@ -160,7 +163,7 @@ def networks_from_section(data: bytes, layout: PyramidLayout, precision: Precisi
             f"expected parameters of at most {LARGEST_PARAMETER:g} in NETW, found larger ones; get a fresh copy of the file"
         )
     try:
-        context = checked_contexts({name: values[f"context.{name}"] for name in of_context}, precision)
+        context = checked_contexts({name: values[f"context.{name}"] for name in of_context}, precision, layout.wide)
     except ValueError as error:
         raise ContainerError("expected a context model of small sums, found large ones; get a fresh copy of the file") from error
     return context, Synthesis(**{name: values[f"synthesis.{name}"] for name in of_synthesis})

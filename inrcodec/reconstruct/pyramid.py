@@ -91,6 +91,7 @@ class PyramidReconstruction:
             "step": self.step,
             "context_width": layout.context,
             "context_networks": layout.networks,
+            "wide": layout.wide,
             "synthesis_widths": "-".join(map(str, layout.synthesis)),
         }
 

@@ -123,6 +123,7 @@ class StoredNetworks:
         base: Parameters,
         places: Mapping[str, int],
         together: Sequence[Together] = (),
+        wide: bool = False,
     ) -> StoredNetworks:
         """Round networks to so many binary places, as differences to others.
 
@@ -134,6 +135,8 @@ class StoredNetworks:
         places : mapping of str to int
         together : sequence of Together, optional
             Which of them are rounded so that their errors make up for each other's.
+        wide : bool
+            As the layout has it.
         """
         exact = {name: np.clip(v, -LARGEST_PARAMETER, LARGEST_PARAMETER) for name, v in joined(context, synthesis).items()}
         first = {name: base.get(name, np.float32(0)) for name in exact}
@@ -144,7 +147,7 @@ class StoredNetworks:
                 each.round(wanted, places, differences)
             held = {name: t.dequantised() + first[name] for name, t in differences.items()}
             stored = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
-            if found := _finest(stored):
+            if found := _finest(stored, wide):
                 return cls(differences, parted(held), *found)
             # Some weights of short fits at fine steps are so large; but what is written must be readable.
             _cut(exact, stored)
@@ -152,11 +155,11 @@ class StoredNetworks:
             together = ()
 
 
-def _finest(stored: Parameters) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
+def _finest(stored: Parameters, wide: bool) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
     """A context model in the finest whole numbers whose sums stay small enough, if there are such."""
     for precision in FINE:
         with suppress(ValueError):
-            return precision, checked_contexts(stored, precision)
+            return precision, checked_contexts(stored, precision, wide)
     return None
 
 
@@ -192,10 +195,14 @@ class Settling:
         """Round all; the last time the fit has them so, before that it only foretells what they take."""
         fit, together = self._fit, self._together()
         places = self._places(together)
-        found = StoredNetworks.of(fit.context, fit.synthesis, self._base, places, together)
+        found = self._stored(places, together)
         if last:
             fit.set_networks(*found.networks)
         return found
+
+    def _stored(self, places: Mapping[str, int], together: Sequence[Together] = ()) -> StoredNetworks:
+        fit = self._fit
+        return StoredNetworks.of(fit.context, fit.synthesis, self._base, places, together, fit.layout.wide)
 
     def _together(self) -> list[Together]:
         """Each network of the context model, and the synthesis, with what their changes cost in bits."""
@@ -249,7 +256,7 @@ class Settling:
     def _costs(self, places: Places, together: Sequence[Together]) -> dict[str, float]:
         """Bits of all latents, and what squared errors are worth, with networks so rounded."""
         fit, networks, latents = self._fit, self._fit.networks, self._fit.rounded
-        fit.set_networks(*StoredNetworks.of(fit.context, fit.synthesis, self._base, places, together).networks)
+        fit.set_networks(*self._stored(places, together).networks)
         found = {"context.": fit.bits(latents), "synthesis.": fit.squares(latents) / (FAIR * fit.pressure)}
         fit.networks = networks
         return {kind: self._whole * cost for kind, cost in found.items()}
@@ -257,7 +264,7 @@ class Settling:
     def _tried(self, places: Places) -> float:
         """What parameters of the upsampling take and do to the samples, in bits."""
         fit, networks = self._fit, self._fit.networks
-        stored = StoredNetworks.of(fit.context, fit.synthesis, self._base, places)
+        stored = self._stored(places)
         fit.set_networks(fit.context, stored.networks[1])
         squares = self._whole * fit.squares(fit.rounded) / (FAIR * fit.pressure)
         fit.networks = networks

@@ -47,9 +47,11 @@ def network(
     levels: int = 3,
     width: int = 24,
     precision: tuple[int, int] | None = None,
+    wide: bool | None = None,
 ) -> IntegerContext:
-    """Random weights, of a random precision if none is given; means and scales spread out, and both ends are met."""
-    count = inputs(present)
+    """Random weights, of a random precision and width of view if none is given; means and scales spread out, and both ends are met."""
+    wide = bool(random.integers(2)) if wide is None else wide
+    count = inputs(present, wide)
     unit_bits, bits = precision or PRECISIONS[int(random.integers(len(PRECISIONS)))]
     # Hidden numbers that may be larger have smaller weights: their sums stay as small.
     less = 1 << (bits - 11)
@@ -68,6 +70,7 @@ def network(
         (7, 7, 12 - unit_bits, 13),
         unit_bits,
         bits,
+        wide,
     )
     context.check(found)
     return found

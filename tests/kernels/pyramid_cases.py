@@ -26,7 +26,7 @@ INSENSITIVE = 5e-6
 YES, NO = True, False
 
 # Odd extents, absent axes, axes of extent 1 on coarse levels, axes that are not halved, no latents on the finest lattices, more slabs than one,
-# taps that are no neighbours, some farther from each other than the signal is long.
+# taps that are no neighbours, some farther from each other than the signal is long; contexts that see further.
 LAYOUTS = [
     Layout((1, 9, 10, 13), ((NO, YES, YES, YES),) * 2),
     Layout((3, 5, 6, 7), ((YES, YES, YES, YES), (NO, YES, NO, YES))),
@@ -44,6 +44,10 @@ LAYOUTS = [
     Layout((2, 3, 7, 8), (), ((NO, NO, YES, YES), (YES, YES, YES, NO)), (2, 2, 4, 2)),
     Layout((1, 1, 1, 9), ((NO, NO, NO, YES),), (), (1, 1, 1, 3)),
     Layout((1, 41, 41, 43), ((NO, YES, YES, YES),), ((NO, YES, YES, YES),) * 2, (1, 4, 4, 4)),
+    Layout((1, 7, 8, 11), ((NO, YES, YES, YES),) * 2, wide=True),
+    Layout((3, 3, 6, 7), ((YES, YES, YES, YES),), wide=True),
+    Layout((1, 1, 13, 11), ((NO, NO, YES, YES),) * 2, ((NO, NO, YES, YES),), (1, 1, 2, 2), wide=True),
+    Layout((1, 41, 41, 43), ((NO, YES, YES, YES),), wide=True),
 ]
 SMALL = [layout for layout in LAYOUTS if math.prod(layout.shape) < 2000]
 
@@ -54,7 +58,8 @@ def slow_where_large(layouts: Iterable[Layout], samples: int = 800) -> list[Any]
 
 
 def name(layout: Layout) -> str:
-    return "x".join(map(str, layout.shape)) + f"_above{len(layout.above)}" * bool(layout.above) + f"_apart{max(layout.apart)}" * (max(layout.apart) > 1)
+    above, apart = f"_above{len(layout.above)}" * bool(layout.above), f"_apart{max(layout.apart)}" * (max(layout.apart) > 1)
+    return "x".join(map(str, layout.shape)) + above + apart + "_wide" * layout.wide
 
 
 def fresh() -> np.random.Generator:

@@ -248,7 +248,8 @@ def test_steps_are_as_many_more_as_they_are_faster(
 ) -> None:
     monkeypatch.setattr(networks, "TILES", tiles)
     monkeypatch.setattr(networks, "LANES", lanes)
-    assert [pyramid.pace(width, 0, NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([of_32, of_24, of_16, 1.0])
+    assert [pyramid.pace(width, 0, backend=NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([of_32, of_24, of_16, 1.0])
     for above in (1, 2):
-        assert [pyramid.pace(width, above, NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([2 * of_32, 2 * of_24, of_16, 1.0])
-    assert pyramid.pace(16, 1, Backend("triton", "cuda")) == 1.0
+        assert [pyramid.pace(width, above, backend=NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([2 * of_32, 2 * of_24, of_16, 1.0])
+    assert pyramid.pace(32, 1, wide=True, backend=NUMBA) == pytest.approx(0.95 * 2 * of_32)
+    assert pyramid.pace(16, 1, backend=Backend("triton", "cuda")) == 1.0

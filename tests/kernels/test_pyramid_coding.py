@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.pyramid import Layout, context_coder, context_cpu, context_tables
-from inrcodec_kernels.pyramid.context import IntegerContext, Tile, causal_taps, cross_taps, inputs
+from inrcodec_kernels.pyramid.context import IntegerContext, Tile, causal_taps, cross_taps, inputs, ring_of
 from inrcodec_kernels.pyramid.context_tables import REACH, laplace_tables
 from inrcodec_kernels.rans import CodedError, escape_bits, joined, reference
 
@@ -80,7 +80,7 @@ def test_a_good_network_saves_bits() -> None:
     random, present = np.random.default_rng(2), AXES["yx"]
     u = random.integers(-500, 501, (1, 1, 20, 20)).astype(np.int16)
     tile = Tile(0, (0, 0, 0, 0), u.shape, present, u, None)
-    net = network(present, random, precision=(3, 11))
+    net = network(present, random, precision=(3, 11), wide=False)
     quiet = net._replace(last=net.last * 0, skip=net.skip * 0, last_bias=np.array([0, 6 << 13]), shifts=(0, 0, 9, 13))
     quiet.skip[len(causal_taps(present)), 0] = 1 << 9
     latents = (u.astype(np.int32) + 4) >> 3
@@ -203,8 +203,9 @@ def test_backends_choose_their_coder() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 5), (1, 1, 4, 5), (1, 3, 4, 5), (2, 3, 4, 5), (2, 1, 4, 1), (1, 1, 1, 1)], ids=str)
-def test_a_fit_and_its_stream_see_the_same_latents(shape: tuple[int, int, int, int]) -> None:
-    layout, present = Layout(shape, ()), tuple(n > 1 for n in shape)
-    assert [tuple(tap) for tap in causal_taps(present).tolist()] == list(layout.causal)
+@pytest.mark.parametrize("wide", [False, True], ids=["near", "wide"])
+def test_a_fit_and_its_stream_see_the_same_latents(shape: tuple[int, int, int, int], wide: bool) -> None:
+    layout, present = Layout(shape, (), wide=wide), tuple(n > 1 for n in shape)
+    assert [tuple(tap) for tap in causal_taps(present, wide).tolist()] == list(layout.causal)
     assert [tuple(tap) for tap in cross_taps(present).tolist()] == list(layout.cross)
-    assert inputs(present) == layout.context_inputs
+    assert inputs(present, wide) == layout.context_inputs and ring_of(present, wide) == layout.context_reach

@@ -139,7 +139,7 @@ def predicted(latents: np.ndarray, tile: Tile, net: IntegerContext, site: tuple[
         inside = all(0 <= p < n for p, n in zip(place, tile.shape, strict=True))
         return net.units * min(max(int(latents[place]), -127), 127) if inside else 0
 
-    x = [own(tap) for tap in causal_taps(tile.present)]
+    x = [own(tap) for tap in causal_taps(tile.present, net.wide)]
     x += [clamped(tile.u, tap) for tap in cross_taps(tile.present)] + [clamped(tile.v, np.zeros(4, int))]
 
     def layer(values: list[int], weights: np.ndarray, bias: np.ndarray, shift: int) -> list[int]:
@@ -179,11 +179,14 @@ def test_predictions_are_the_formula(names: str, shape: tuple[int, ...], precisi
 
 
 @pytest.mark.parametrize(
-    ("names", "inside", "across"), [("zyx", 13, 7), ("tzyx", 20, 9), ("yx", 4, 5), ("x", 1, 3), ("tx", 4, 5)]
+    ("names", "inside", "across", "further"),
+    [("zyx", 13, 7, 28), ("tzyx", 20, 9, 28), ("yx", 4, 5, 7), ("x", 1, 3, 1), ("tx", 4, 5, 1), ("z", 1, 3, 1)],
 )
-def test_taps_see_earlier_stages_only(names: str, inside: int, across: int) -> None:
-    causal, cross = causal_taps(axes_of(names)), cross_taps(axes_of(names))
-    assert len(causal) == inside and len(cross) == across and inputs(axes_of(names)) == inside + across + 1
+@pytest.mark.parametrize("wide", [False, True], ids=["near", "wide"])
+def test_taps_see_earlier_stages_only(names: str, inside: int, across: int, further: int, wide: bool) -> None:
+    inside += wide * further
+    causal, cross = causal_taps(axes_of(names), wide), cross_taps(axes_of(names))
+    assert len(causal) == inside and len(cross) == across and inputs(axes_of(names), wide) == inside + across + 1
     assert (causal @ np.array([8, 4, 2, 1]) < 0).all()
     assert not (np.concatenate([causal, cross]) * ~np.array(axes_of(names))).any()
     assert (
@@ -209,6 +212,13 @@ def test_the_order_of_taps_is_that_of_the_format() -> None:
         == sorted(found[7:])
         == [[0, *tap] for tap in itertools.product((-1, 0, 1), repeat=3) if tap < (0, 0, 0)]
     )
+    further = causal_taps(AXES["tzyx"], wide=True).tolist()
+    assert further[:20] == found and further[20:] == sorted(further[20:])
+    assert further[20:] == [
+        [0, *tap]
+        for tap in itertools.product((-2, -1, 0), range(-2, 3), range(-2, 3))
+        if [0, *tap] not in found and np.dot(tap, (4, 2, 1)) < 0 and (tap[0] > -2 or max(map(abs, tap[1:])) < 2)
+    ]
     assert cross_taps(AXES["yx"]).tolist() == [[0, 0, 0, 0], [0, 0, -1, 0], [0, 0, 1, 0], [0, 0, 0, -1], [0, 0, 0, 1]]
 
 
@@ -218,10 +228,10 @@ def test_compiled_predictions_are_the_same_integers(
     names: str, shape: tuple[int, ...], width: int, precision: tuple[int, int]
 ) -> None:
     random = np.random.default_rng(width + sum(shape))
-    net = network(axes_of(names), random, width=width, precision=precision)
-    tile = tile_of(names, shape, random, net.units, level=2)
+    tile = tile_of(names, shape, random, 1 << precision[0], level=2)
     latents = latents_of(shape, random)
-    for known in (tile, tile._replace(v=None), tile._replace(u=None, v=None)):
+    nets = (network(axes_of(names), random, width=width, precision=precision, wide=wide) for wide in (False, True))
+    for net, known in itertools.product(nets, (tile, tile._replace(v=None), tile._replace(u=None, v=None))):
         expected = context.predictions(latents, known, net)
         found = context_cpu.predictions(latents, known, net)
         for a, b in zip(found, expected, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,7 @@ def test_samples_are_those_of_plain_loops(layout: Layout) -> None:
         channels.append(values)
     found = pyramid.synthesise(ys, p, layout)
     for place in np.ndindex(layout.shape):
-        x = [loop_seen(c, place, tap, k + absent > 0) for k, c in enumerate(channels[:2]) for tap in layout.near]
-        x = np.array(x + [c[place] for c in channels[2:]])
+        x = np.array([loop_seen(channels[k], place, tap, k + absent > 0) for k, tap in layout.seen])
         h = loop_leaky(loop_leaky(x @ p.first + p.first_bias) @ p.second + p.second_bias)
         expected = h @ p.last + p.last_bias + sum(s * c[place] for s, c in zip(p.skips, channels, strict=True))
         assert found[place] == pytest.approx(expected, rel=1e-9, abs=1e-9)
@@ -102,7 +102,7 @@ def test_samples_are_those_of_plain_loops(layout: Layout) -> None:
 
 def test_taps_are_those_of_the_method() -> None:
     volume, film = Layout((1, 2, 2, 2), ()), Layout((2, 1, 2, 2), ())
-    assert len(volume.causal) == 13 and len(volume.cross) == 7 and len(volume.near) == 27
+    assert len(volume.causal) == 13 and len(volume.cross) == 7 and len(volume.seen) == 27
     assert all(tap < (0, 0, 0, 0) for tap in (*volume.causal, *film.causal)) and list(volume.causal) == sorted(
         volume.causal
     )
@@ -114,7 +114,12 @@ def test_taps_are_those_of_the_method() -> None:
         (1, 0, 0, 0),
         *((0, 0, *t) for t in ((-1, 0), (1, 0), (0, -1), (0, 1))),
     )
-    assert film.near[-2:] == ((-1, 0, 0, 0), (1, 0, 0, 0)) and len(film.near) == 11
+    assert film.seen[-2:] == ((0, (-1, 0, 0, 0)), (0, (1, 0, 0, 0))) and len(film.seen) == 11
+    deep = Layout((1, 9, 9, 9), ((NO, YES, YES, YES),) * 3, wide=True)
+    assert deep.seen[:27] == replace(deep, wide=False).seen[:27] and deep.seen[43:] == replace(deep, wide=False).seen[27:]
+    assert deep.seen[27:43] == tuple((0, (0, 0, y, x)) for y in range(-2, 3) for x in range(-2, 3) if max(abs(y), abs(x)) == 2)
+    assert deep.seen[-2:] == ((2, (0, 0, 0, 0)), (3, (0, 0, 0, 0))) and deep.synthesis_reach == (0, 1, 2, 2)
+    assert replace(deep, apart=(1, 1, 2, 4)).synthesis_reach == (0, 1, 4, 8) and deep.context_reach == (0, 2, 2, 2)
     assert Layout((1, 5, 1, 8), ((NO, YES, NO, YES),)).shapes == ((1, 5, 1, 8), (1, 3, 1, 4))
     assert Layout((1, 5, 1, 8), (), ((NO, YES, NO, YES),)).shapes == ((1, 3, 1, 4),)
 

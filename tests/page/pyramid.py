@@ -35,6 +35,7 @@ class Pyramid:
     bits: int  # of a hidden number
     networks: int  # of the context model
     apart: Index  # taps of the synthesis
+    wide: bool  # contexts
 
     @property
     def lattices(self) -> list[Index]:
@@ -58,7 +59,7 @@ class Pyramid:
 def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     fields = Bytes(body)
     version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
-    assert version in range(5)
+    assert version in range(6)
     bare, missing = fields.take(1)[0] if version else 0, 4 - len(shape)
     assert bare <= 2 and (bare or version not in (1, 4))
     g, bits = (16, fields.take(1)[0]) if version >= 2 else (8, 11)
@@ -74,8 +75,8 @@ def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     grids = [(1,) * missing + shape]
     for axes in halved:
         grids.append(tuple(-(-n // 2) if half else n for n, half in zip(grids[-1], axes, strict=True)))
-    apart = tuple(2 ** sum(axes[a] for axes in halved[:bare]) if version == 4 else 1 for a in range(4))
-    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits, networks, apart)
+    apart = tuple(2 ** sum(axes[a] for axes in halved[:bare]) if version >= 4 else 1 for a in range(4))
+    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits, networks, apart, version == 5)
 
 
 def unit(axis: int, step: int) -> Index:
@@ -87,8 +88,12 @@ def block_taps(present: list[int]) -> list[Index]:
     return list(product((0,), *((-1, 0, 1) if a in present else (0,) for a in (1, 2, 3))))
 
 
-def own_taps(present: list[int]) -> list[Index]:
+def own_taps(present: list[int], wide: bool) -> list[Index]:
     before = [tap for tap in block_taps(present) if tap < (0, 0, 0, 0)]
+    if wide:
+        spans = [range(-2, 3) if a in present else (0,) for a in (1, 2, 3)]
+        further = [(0, z, y, x) for z, y, x in product(*spans) if 4 * z + 2 * y + x < 0 and (z > -2 or max(abs(y), abs(x)) < 2) and z <= 0]
+        before += [tap for tap in further if tap not in before]
     if 0 not in present:
         return before
     around = [(-1, 0, 0, 0)] + [(-1, *unit(a, s)[1:]) for a in (1, 2, 3) if a in present for s in (-1, 1)]
@@ -101,6 +106,12 @@ def cross_taps(present: list[int]) -> list[Index]:
 
 def near_taps(present: list[int]) -> list[Index]:
     return block_taps(present) + ([(-1, 0, 0, 0), (1, 0, 0, 0)] if 0 in present else [])
+
+
+def edge_taps(present: list[int]) -> list[Index]:
+    """The edge of the 5 x 5 in a plane, in raster order."""
+    spans = [range(-2, 3) if a in present else (0,) for a in (2, 3)]
+    return [(0, 0, y, x) for y, x in product(*spans) if max(abs(y), abs(x)) == 2]
 
 
 # ---- NETW of the pyramid
@@ -116,8 +127,8 @@ def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], di
     fields = Bytes(body)
     assert fields.take(4) == bytes(4), "named networks are not read here"
     k, h, (s1, s2), net = len(tree.lattices), tree.width, tree.synthesis, tree.networks
-    n = len(own_taps(tree.present)) + len(cross_taps(tree.present)) + 1
-    m = len(near_taps(tree.present)) * min(k, 2) + max(k - 2, 0)
+    n = len(own_taps(tree.present, tree.wide)) + len(cross_taps(tree.present)) + 1
+    m = len(near_taps(tree.present)) * min(k, 2) + max(k - 2, 0) + tree.wide * len(edge_taps(tree.present))
     shapes = [(net, n, h), (k, h), (net, h, h), (net, h), (net, h, 2), (net, 2), (net, n, 2)]
     coder = RangeDecoder(fields.rest())
     context = {
@@ -207,7 +218,7 @@ class Contexts:
 
     def inputs(self, place: Index, start: Index, tile: np.ndarray) -> list[int]:
         """Of the latent at a place of the tile that begins at `start`."""
-        own = [tuple(p + t for p, t in zip(place, tap, strict=True)) for tap in own_taps(self.tree.present)]
+        own = [tuple(p + t for p, t in zip(place, tap, strict=True)) for tap in own_taps(self.tree.present, self.tree.wide)]
         inside = [all(0 <= p < n for p, n in zip(at, tile.shape, strict=True)) for at in own]
         found = [self.tree.g * min(max(int(tile[at]), -127), 127) if here else 0 for at, here in zip(own, inside, strict=True)]
         here = [p + s for p, s in zip(place, start, strict=True)]
@@ -283,10 +294,10 @@ def synthesised(latents: list[np.ndarray], tree: Pyramid, w: dict[str, np.ndarra
         channels.append(c)
     shape, x = tree.grids[0], []
     for k, c in enumerate(channels[:2]):
-        rings = [(d, d) for d in tree.apart]
+        rings = [(2 * d, 2 * d) for d in tree.apart]
         padded = np.pad(c, rings, mode="edge") if tree.bare + k else np.pad(c, rings)
-        for tap in near_taps(tree.present):
-            x.append(padded[tuple(slice(d + d * t, d + d * t + n) for t, d, n in zip(tap, tree.apart, shape, strict=True))])
+        for tap in near_taps(tree.present) + (edge_taps(tree.present) if tree.wide and k == 0 else []):
+            x.append(padded[tuple(slice(2 * d + d * t, 2 * d + d * t + n) for t, d, n in zip(tap, tree.apart, shape, strict=True))])
     x = np.stack([*x, *channels[2:]], axis=-1)
     for layer in ("first", "second"):
         v = x @ w[layer] + w[f"{layer} bias"]

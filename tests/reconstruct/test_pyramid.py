@@ -24,8 +24,8 @@ from inrcodec_kernels.backend import REFERENCE, Backend
 from inrcodec_kernels.pyramid import Synthesis, reference
 from pyramid_streams import ABOVE, SHAPES, Made, flags, made, quantised
 
-TAPS_APART = ", taps apart"
-NAMES = [*SHAPES, *ABOVE, *(name + TAPS_APART for name in ABOVE)]
+TAPS_APART, WIDE = ", taps apart", ", wide"
+NAMES = [*SHAPES, *ABOVE, *(name + TAPS_APART for name in ABOVE), *(name + WIDE for name in SHAPES)]
 every_shape = pytest.mark.parametrize("name", NAMES)
 
 
@@ -34,8 +34,9 @@ def stream(name: str, edge: int = 4) -> Made:
     if (alone := name.removesuffix(TAPS_APART)) in ABOVE:
         shape, halved, above = ABOVE[alone]
         return made(shape, halved, edge, above=above, apart=alone != name)
-    shape, halved = SHAPES[name]
-    return made(shape, halved, edge, networks=min(2, len(halved) + 1))
+    shape, halved = SHAPES[name.removesuffix(WIDE)]
+    wide = name.endswith(WIDE)
+    return made(shape, halved, edge, networks=min(2, len(halved) + 1), apart=wide, wide=wide)
 
 
 def whole_of(image: Image) -> np.ndarray:

@@ -244,6 +244,9 @@ def test_large_streams_have_large_networks(
     bare = PyramidLayout((edge,) * 3, ((True, True, True),) * 4)
     found = system._sized(bare, SimpleNamespace(), Goal(bits=8.0 * size))  # type: ignore[arg-type]
     assert (found.networks, found.context, found.synthesis) == (networks, context, synthesis)
+    assert found.wide == (size >= 200_000)
+    system.options = PyramidOptions(**wish, wide=size < 200_000)
+    assert system._sized(bare, SimpleNamespace(), Goal(bits=8.0 * size)).wide == (size < 200_000)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -347,12 +350,22 @@ def test_lattices_without_latents_are_as_many_as_were_asked_for(above: int) -> N
     assert psnr_db(volume, inrcodec.decode(blob).samples) > 20
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_contexts_are_as_wide_as_was_asked_for(volume: np.ndarray, wide: bool) -> None:
+    blob = encode(volume, bits_per_voxel=7, pyramid=replace(SMALL, wide=wide))
+    assert inrcodec.info(blob).details["wide"] is wide
+    with inrcodec.open(blob) as image:
+        assert image.blocks.stream.layout.wide is wide
+        assert len(image.blocks.context[0].first) == 21 + 28 * wide
+    assert psnr_db(volume, inrcodec.decode(blob).samples) > 20
+
+
 @pytest.mark.parametrize(
     "choices",
     [
         {"levels": 0}, {"levels": 9}, {"levels": 2.0}, {"context": 0}, {"context": 6}, {"context": 36}, {"context": True},
         {"synthesis": (16,)}, {"synthesis": [16, 16]}, {"synthesis": (16, 18)}, {"synthesis": (64, 16)}, {"tile_edge": 7},
-        {"tile_edge": 257}, {"warm_start": 1}, {"above": -1}, {"above": 3}, {"above": True}, {"part_samples": 1023}, {"part_samples": 2e6},
+        {"tile_edge": 257}, {"warm_start": 1}, {"wide": 1}, {"wide": "auto"}, {"above": -1}, {"above": 3}, {"above": True}, {"part_samples": 1023}, {"part_samples": 2e6},
     ],
     ids=str,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from ..rans import CodedError
 from . import reference
 from .context import EXACT, IntegerContext, Tile, check_tile, largest_sums
 from .context import check as check_context
+from .context import ring_of as context_ring
 from .context_coder import tile_coder
 from .context_tables import neighbouring_bits
 from .curvature import CONTEXT_ORDER, SITES, SYNTHESIS_ORDER, Sampling, context_curvature, synthesis_curvature
@@ -47,6 +48,7 @@ __all__ = [
     "adam",
     "check_context",
     "context_curvature",
+    "context_ring",
     "decode_tiles",
     "device_pyramid",
     "distortion",
@@ -117,7 +119,7 @@ def rate(
     return reference.rate(latents, context, layout, least)
 
 
-def pace(width: int, above: int = 0, backend: Backend = REFERENCE) -> float:
+def pace(width: int, above: int = 0, wide: bool = False, backend: Backend = REFERENCE) -> float:
     """Steps of `rate` and `distortion` in the time that the largest usual networks take for one on a processor with AVX2; 1 on devices.
 
     Parameters
@@ -126,12 +128,14 @@ def pace(width: int, above: int = 0, backend: Backend = REFERENCE) -> float:
         Of the context model's hidden layers.
     above : int
         Lattices without latents.
+    wide : bool
+        Whether contexts see further.
     """
     if on_device(backend) or not compiled_on_host(backend):
         return 1.0
     from .networks import pace as of_processor
 
-    return of_processor(width, above)
+    return of_processor(width, above, wide)
 
 
 def distortion(

@@ -7,7 +7,7 @@ network of two hidden layers whose weights are integers. CODING.md has the mathe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -59,6 +59,8 @@ class IntegerContext(NamedTuple):
         Of inputs and means: one of `UNIT_BITS`.
     hidden_bits : int
         Bits of the largest magnitude of a hidden number, within `HIDDEN_BITS`.
+    wide : bool
+        Whether its inputs reach beyond the nearest latents: see `causal_taps`.
     """
 
     first: NDArray[np.int64]
@@ -71,6 +73,7 @@ class IntegerContext(NamedTuple):
     shifts: tuple[int, int, int, int]
     unit_bits: int
     hidden_bits: int
+    wide: bool = False
 
     @property
     def arrays(self) -> tuple[NDArray[np.int64], ...]:
@@ -163,13 +166,24 @@ def largest_sums(network: IntegerContext) -> tuple[NDArray[np.int64], NDArray[np
 
 
 @cache
-def _taps(present: tuple[bool, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _taps(present: tuple[bool, ...], wide: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     near = itertools.product(*((-1, 0, 1) if here else (0,) for here in (False, *present[1:])))
     before = [tap for tap in near if tap < (0,) * AXES]
+    if wide:
+        before += [tap for tap in _further(present) if tap not in before]
     at_once = np.array(before, dtype=np.int64).reshape(-1, AXES)
     if not present[0]:
         return at_once, _cross(present)
     return np.concatenate([_cross((False, *present[1:])) - np.eye(AXES, dtype=np.int64)[0], at_once]), _cross(present)
+
+
+def _further(present: tuple[bool, ...]) -> Iterator[tuple[int, ...]]:
+    """What a wide context sees of its own time: two planes of 5 x 5 and one of 3 x 3, as far as they have been decoded."""
+    for z, reach in ((-2, 1), (-1, 2), (0, 2)):
+        spans = [range(-reach, reach + 1) if here else (0,) for here in present[2:]]
+        for y, x in itertools.product(*spans):
+            if (present[1] or z == 0) and np.dot(WEIGHTS, (0, z, y, x)) < 0:
+                yield 0, z, y, x
 
 
 def _cross(present: tuple[bool, ...]) -> NDArray[np.int64]:
@@ -177,23 +191,29 @@ def _cross(present: tuple[bool, ...]) -> NDArray[np.int64]:
     return np.array([0 * unit[0]] + [step * unit[axis] for axis in np.flatnonzero(present) for step in (-1, 1)])
 
 
-def causal_taps(present: Flags) -> NDArray[np.int64]:
+def causal_taps(present: Flags, wide: bool = False) -> NDArray[np.int64]:
     """Latents of the own level that a context sees, all of earlier stages; shape (n, 4).
 
     If there is an axis t, those at t - 1: the one itself, then its neighbours at -1 and +1 along z, y and x. Then those
-    of the 3 x 3 x 3 around it that come before it in raster order.
+    of the 3 x 3 x 3 around it that come before it in raster order. A *wide* context sees besides, in raster order, what else has an
+    earlier stage of the 3 x 3 at z - 2, the 5 x 5 at z - 1 and the 5 x 5 around it.
     """
-    return _taps(tuple(map(bool, present)))[0]
+    return _taps(tuple(map(bool, present)), bool(wide))[0]
 
 
 def cross_taps(present: Flags) -> NDArray[np.int64]:
     """Places of the upsampled coarser level that a context sees: the centre, then -1 and +1 along each axis."""
-    return _taps(tuple(map(bool, present)))[1]
+    return _taps(tuple(map(bool, present)), False)[1]
 
 
-def inputs(present: Flags) -> int:
+def inputs(present: Flags, wide: bool = False) -> int:
     """Number of the network's inputs: `causal_taps`, `cross_taps`, and one of the level after next."""
-    return len(causal_taps(present)) + len(cross_taps(present)) + 1
+    return len(causal_taps(present, wide)) + len(cross_taps(present)) + 1
+
+
+def ring_of(present: Flags, wide: bool = False) -> tuple[int, ...]:
+    """Sites around a tile that a context sees along each axis."""
+    return tuple(np.abs(np.concatenate([causal_taps(present, wide), cross_taps(present)])).max(0).tolist())
 
 
 def clipped(latents: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -269,9 +289,10 @@ def check_tile(tile: Tile, network: IntegerContext) -> None:
     ------
     ValueError
     """
-    if len(network.first) != inputs(tile.present) or not 0 <= tile.level < len(network.level_bias):
+    wanted = inputs(tile.present, network.wide)
+    if len(network.first) != wanted or not 0 <= tile.level < len(network.level_bias):
         raise ValueError(
-            f"expected a network of {inputs(tile.present)} inputs with a level {tile.level}, found one of "
+            f"expected a network of {wanted} inputs with a level {tile.level}, found one of "
             f"{len(network.first)} with {len(network.level_bias)} levels; take the one of this signal"
         )
     ends = [s + n for s, n in zip(tile.start, tile.shape, strict=True)]
@@ -305,18 +326,19 @@ LIMIT = 1 << 20
 class Surroundings:
     """The inputs of a tile's contexts, site by site; latents enter when they are known.
 
-    All lies in flat arrays with a ring of one site around the tile, so that a tap is a shift.
+    All lies in flat arrays with a ring around the tile, so that a tap is a shift.
     """
 
-    def __init__(self, tile: Tile, units: int) -> None:
-        self._units = units
-        padded = [n + 2 for n in tile.shape]
+    def __init__(self, tile: Tile, network: IntegerContext) -> None:
+        self._units = network.units
+        ring = ring_of(tile.present, network.wide)
+        padded = [n + 2 * r for n, r in zip(tile.shape, ring, strict=True)]
         pitch = np.array([padded[1] * padded[2] * padded[3], padded[2] * padded[3], padded[3], 1])
-        self._causal, self._cross = causal_taps(tile.present) @ pitch, cross_taps(tile.present) @ pitch
+        self._causal, self._cross = causal_taps(tile.present, network.wide) @ pitch, cross_taps(tile.present) @ pitch
         self._own = np.zeros(padded, dtype=np.int64).ravel()
-        self._u, self._v = _with_ring(tile.u, tile).ravel(), _with_ring(tile.v, tile).ravel()
+        self._u, self._v = _with_ring(tile.u, tile, ring).ravel(), _with_ring(tile.v, tile, ring).ravel()
         grid = np.indices(tile.shape).reshape(AXES, -1)
-        self._places = pitch @ (grid + 1)
+        self._places = pitch @ (grid + np.array(ring)[:, None])
 
     def put(self, sites: NDArray[np.int64], latents: NDArray[np.int32]) -> None:
         """Latents at flat positions of the tile become known."""
@@ -330,13 +352,13 @@ class Surroundings:
         )
 
 
-def _with_ring(lattice: NDArray[np.int16] | None, tile: Tile) -> NDArray[np.int64]:
-    """A tile's part of a lattice with a ring of one site; beyond the lattice, the nearest site."""
+def _with_ring(lattice: NDArray[np.int16] | None, tile: Tile, ring: Sequence[int]) -> NDArray[np.int64]:
+    """A tile's part of a lattice with a ring; beyond the lattice, the nearest site."""
     if lattice is None:
-        return np.zeros([n + 2 for n in tile.shape], dtype=np.int64)
+        return np.zeros([n + 2 * r for n, r in zip(tile.shape, ring, strict=True)], dtype=np.int64)
     spans = [
-        np.clip(np.arange(start - 1, start + n + 1), 0, extent - 1)
-        for start, n, extent in zip(tile.start, tile.shape, lattice.shape, strict=True)
+        np.clip(np.arange(start - r, start + n + r), 0, extent - 1)
+        for start, n, extent, r in zip(tile.start, tile.shape, lattice.shape, ring, strict=True)
     ]
     return lattice[np.ix_(*spans)].astype(np.int64)
 
@@ -392,7 +414,7 @@ def predictions(
     """
     check_tile(tile, network)
     check_latents(latents, tile)
-    known, sites = Surroundings(tile, network.units), np.arange(latents.size)
+    known, sites = Surroundings(tile, network), np.arange(latents.size)
     known.put(sites, latents.ravel())
     means, scales = evaluate(known.rows(sites), tile.level, network)
     return means.reshape(tile.shape).astype(np.int32), scales.reshape(tile.shape).astype(np.int32)

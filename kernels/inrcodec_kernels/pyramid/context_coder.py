@@ -112,7 +112,7 @@ def decode_tile(data: NDArray[np.uint8], tile: Tile, network: IntegerContext, la
     if not len(data):
         return found.reshape(tile.shape)
     states, at = first_states(data, lanes), 4 * lanes
-    known, raw, laplace = Surroundings(tile, network.units), RawBits(data), laplace_tables(network.units)
+    known, raw, laplace = Surroundings(tile, network), RawBits(data), laplace_tables(network.units)
     for sites in stages(tile.shape):
         centres, table = split(*evaluate(known.rows(sites), tile.level, network), network.units)
         used, which = np.unique(table, return_inverse=True)

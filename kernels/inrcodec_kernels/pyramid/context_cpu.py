@@ -85,7 +85,7 @@ def decode_tile(data: NDArray[np.uint8], tile: Tile, network: IntegerContext, la
     if not len(data):
         return found
     states = first_states(data, lanes)
-    walk, layers = Walk.of(tile, len(network.second)), Layers.of(network, tile)
+    walk, layers = Walk.of(tile, network), Layers.of(network, tile)
     most = row_length(tile.shape)
     table, centres = np.empty(most, dtype=np.int32), np.empty(most, dtype=np.int32)
     at, bit = _decode(data, states, found.ravel(), walk, layers, laplace_tables(network.units), table, centres)
@@ -103,7 +103,7 @@ def _all_contexts(
     check_latents(latents, tile)
     order, room = np.empty(latents.size, dtype=np.int64), latents.size + BLOCK
     centres, table = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.int32)
-    walk, layers = Walk.of(tile, len(network.second)), Layers.of(network, tile)
+    walk, layers = Walk.of(tile, network), Layers.of(network, tile)
     sizes = np.zeros(last_stage(walk.shape) + 1, dtype=np.int64)
     _contexts(latents.ravel(), walk, layers, order, table, centres, sizes)
     return order, centres[: latents.size], table[: latents.size], sizes

@@ -27,13 +27,14 @@ from .context import (
     Tile,
     causal_taps,
     cross_taps,
+    ring_of,
 )
 
 CHANNELS, VECTORS = 4, 3
 """Rows of a hidden layer that are made together, and vectors of each."""
 BLOCK = VECTORS * LANES
 OWN_LAYERS = 16
-"""Taps reach back 12 stages at most, to t - 1 and z - 1; the ring's size is a power of two."""
+"""Taps reach back 12 stages at most, to t - 1 and z - 1, wide ones 11, to z - 2; the ring's size is a power of two."""
 COARSE_LAYERS = 32
 """Taps of the coarser level reach 8 stages back and ahead."""
 
@@ -71,7 +72,7 @@ class Layers(NamedTuple):
     def of(cls, network: IntegerContext, tile: Tile) -> Layers:
         """Turn the numbers into float32, all of them exactly."""
         unit = np.ones((len(network.first), 1), dtype=np.int64)
-        unit[: len(causal_taps(tile.present))] = network.units
+        unit[: len(causal_taps(tile.present, network.wide))] = network.units
         biases = np.stack([network.level_bias[tile.level], network.second_bias])
         scales = np.ldexp(1.0, -np.array(network.shifts))
         parts = (
@@ -93,7 +94,9 @@ class Walk(NamedTuple):
     Attributes
     ----------
     shape, start, ring : ndarray of int64, shape (4,)
-        Of the tile; `ring` is 1 along axes that the signal has: sites around the tile that a layer has room for.
+        Of the tile; `ring`: sites around the tile that a layer has room for, as far as taps reach.
+    ahead : int
+        Stages that a tap of the coarser level reaches ahead.
     u, v : ndarray of int16
         Whole lattices, or of extent 1 and zero.
     taps : ndarray of int64, shape (4, n)
@@ -121,6 +124,7 @@ class Walk(NamedTuple):
     shape: Ints
     start: Ints
     ring: Ints
+    ahead: int
     u: NDArray[np.int16]
     v: NDArray[np.int16]
     taps: Ints
@@ -137,18 +141,19 @@ class Walk(NamedTuple):
     quiet: NDArray[np.int32]
 
     @classmethod
-    def of(cls, tile: Tile, width: int) -> Walk:
-        """Make the buffers for a network of `width` numbers a layer."""
-        ring, shape = np.array(tile.present, dtype=np.int64), np.array(tile.shape, dtype=np.int64)
-        padded = (shape + 2 * ring)[:3]
+    def of(cls, tile: Tile, network: IntegerContext) -> Walk:
+        """Make the buffers for a network."""
+        ring, shape = np.array(ring_of(tile.present, network.wide), dtype=np.int64), np.array(tile.shape, dtype=np.int64)
+        padded, width = (shape + 2 * ring)[:3], len(network.second)
         size, row = int(padded.prod()) + LANES, row_length(tile.shape)
-        taps = _placed_taps(tile, np.array([padded[1] * padded[2], padded[2], 1, 0]))
+        taps = _placed_taps(tile, np.array([padded[1] * padded[2], padded[2], 1, 0]), network.wide)
         count = taps.shape[1]
         nothing = np.zeros((1, 1, 1, 1), dtype=np.int16)
         return cls(
             shape,
             np.array(tile.start, dtype=np.int64),
             ring,
+            int((cross_taps(tile.present) @ np.array(WEIGHTS)).max()),
             nothing if tile.u is None else np.ascontiguousarray(tile.u),
             nothing if tile.v is None else np.ascontiguousarray(tile.v),
             taps,
@@ -166,9 +171,9 @@ class Walk(NamedTuple):
         )
 
 
-def _placed_taps(tile: Tile, pitch: Ints) -> Ints:
+def _placed_taps(tile: Tile, pitch: Ints, wide: bool) -> Ints:
     """As `Walk.taps`."""
-    causal, cross = causal_taps(tile.present), cross_taps(tile.present)
+    causal, cross = causal_taps(tile.present, wide), cross_taps(tile.present)
     both = np.concatenate([causal, cross])
     first, many = np.zeros(len(both), dtype=np.int64), np.full(len(both), OWN_LAYERS)
     first[len(causal) :], many[len(causal) :] = OWN_LAYERS, COARSE_LAYERS
@@ -375,22 +380,15 @@ def _split(out, layers, table, centres):  # type: ignore[no-untyped-def]
 def prepare(w, walk, layers, table, centres):  # type: ignore[no-untyped-def]
     """Everything of a stage but its latents: how many pieces and latents, their tables and centres."""
     found, count = _find_segments(w, walk.shape, walk.ring, walk.segments)
-    _fill_coarse(w + _ahead(walk.ring), walk)
+    _fill_coarse(w + walk.ahead, walk)
     _gather(w, found, walk)
     _evaluate(count, walk, layers, table, centres)
     return found, count
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _ahead(ring):  # type: ignore[no-untyped-def]
-    """Stages that a tap of the coarser level reaches ahead."""
-    return max(max(8 * ring[0], 4 * ring[1]), max(2 * ring[2], ring[3]))
 
 
 @njit(**INNER)
 def begin(walk, layers):  # type: ignore[no-untyped-def]
     """What there is to do before the first stage: the layers that it sees, and the answer to no inputs."""
     _evaluate(1, walk, layers, walk.quiet[:1], walk.quiet[1:])
-    ahead = _ahead(walk.ring)
-    for w in range(-ahead, ahead):
+    for w in range(-walk.ahead, walk.ahead):
         _fill_coarse(w, walk)

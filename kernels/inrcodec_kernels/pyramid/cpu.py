@@ -58,9 +58,15 @@ def _of_context(context: Context, level: int, layout: Layout, frame: Frame) -> N
 
 
 @lru_cache(maxsize=64)
+def _channel_shifts(frame: Frame, taps: tuple[tuple[int, Place], ...]) -> tuple[int, ...]:
+    """Shifts of taps on channels of a flat array that has these one after the other."""
+    return tuple(channel * frame.size + frame.shift(tap) for channel, tap in taps)
+
+
+@lru_cache(maxsize=64)
 def _shifts(frame: Frame, taps: tuple[Place, ...], channel: int) -> tuple[int, ...]:
-    """Shifts of taps on a channel of a flat array that has the channels one after the other."""
-    return tuple(channel * frame.size + frame.shift(tap) for tap in taps)
+    """The same of taps on one channel."""
+    return _channel_shifts(frame, tuple((channel, tap) for tap in taps))
 
 
 def _context_inputs(
@@ -188,10 +194,10 @@ def distortion(
 
 def _of_synthesis(synthesis: Synthesis, layout: Layout, frame: Frame) -> Net:
     _, _, first, first_bias, second, second_bias, last, last_bias, skips = synthesis
-    ins = [s for k in range(min(2, layout.levels)) for s in _shifts(frame, layout.near, k)]
+    ins = _channel_shifts(frame, layout.seen)
     centres = [k * frame.size for k in range(layout.levels)]
     layers = first, first_bias, second, second_bias, last.reshape(-1, 1), last_bias.reshape(1)
-    return Net.of(layers, skips.reshape(-1, 1), ins + centres[2:], centres)
+    return Net.of(layers, skips.reshape(-1, 1), ins, centres)
 
 
 def _channels(

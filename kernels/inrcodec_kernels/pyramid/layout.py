@@ -16,6 +16,10 @@ AXES = 4
 MOST_LEVELS = 8
 _LEAST_PARTS = 4
 """Parts that gradients are taken from at least."""
+_STAGES = (4, 2, 1)
+"""Of a latent one further along z, y and x: a tap must come before what sees it (`context.stages`)."""
+_WIDE = {-2: 1, -1: 2, 0: 2}
+"""How far wide contexts reach along y and x, in each plane along z."""
 
 
 Floats = NDArray[np.float32]
@@ -44,6 +48,8 @@ class Layout:
         any, level 0 is as fine as the signal.
     apart : tuple of 4 int
         Samples between the synthesis's neighbouring taps.
+    wide : bool
+        Whether the context model, and the synthesis in channel 0, see further than the nearest latents and samples.
 
     Raises
     ------
@@ -55,6 +61,7 @@ class Layout:
     halved: tuple[Flags, ...]
     above: tuple[Flags, ...] = ()
     apart: Place = (1, 1, 1, 1)
+    wide: bool = False
 
     def __post_init__(self) -> None:
         if len(self.shape) != AXES or min(self.shape) < 1:
@@ -75,7 +82,7 @@ class Layout:
     @property
     def whole(self) -> Layout:
         """The same with latents on every lattice from that of the signal on: level k is its level ``k + len(above)``."""
-        return Layout(self.shape, self.above + self.halved, (), self.apart)
+        return Layout(self.shape, self.above + self.halved, (), self.apart, self.wide)
 
     @cached_property
     def shapes(self) -> tuple[Place, ...]:
@@ -92,9 +99,10 @@ class Layout:
 
     @cached_property
     def causal(self) -> tuple[Place, ...]:
-        """Taps on latents of the own level that come before: at t - 1 centre and neighbours, then raster order."""
+        """Taps on latents of the own level that come before: at t - 1 centre and neighbours, then raster order, then those further away."""
         before = [place_of((-1, *tap[1:])) for tap in self._cross(range(1, AXES))] if 0 in self.present else []
-        return (*before, *(tap for tap in self._block if tap < CENTRE))
+        near = [tap for tap in self._block if tap < CENTRE]
+        return (*before, *near, *(tap for tap in self._further if tap not in near))
 
     @cached_property
     def cross(self) -> tuple[Place, ...]:
@@ -102,20 +110,27 @@ class Layout:
         return tuple(self._cross(range(AXES)))
 
     @cached_property
-    def near(self) -> tuple[Place, ...]:
-        """Taps of the synthesis on channels 0 and 1: a block of 3 x 3 x 3 in raster order, then before and after along t."""
+    def seen(self) -> tuple[tuple[int, Place], ...]:
+        """Channel and tap of every input of the synthesis: taps around in channels 0 and 1, the centres of the others.
+
+        Those around are a block of 3 x 3 x 3 in raster order, then before and after along t; in channel 0 of a wide layout then the rest of the
+        5 x 5 in its plane.
+        """
         along = [(-1, 0, 0, 0), (1, 0, 0, 0)] if 0 in self.present else []
-        return tuple(place_of(s * d for s, d in zip(tap, self.apart, strict=True)) for tap in (*self._block, *along))
+        near, further = [*self._block, *along], self._edge if self.wide else ()
+        around = [(channel, tap) for channel in range(min(2, self.levels)) for tap in (*near, *(() if channel else further))]
+        apart = [(channel, place_of(s * d for s, d in zip(tap, self.apart, strict=True))) for channel, tap in around]
+        return (*apart, *((channel, CENTRE) for channel in range(2, self.levels)))
 
     @property
     def context_reach(self) -> Place:
         """How far the context model's taps reach along each axis."""
-        return place_of(int(a in self.present) for a in range(AXES))
+        return place_of(max(abs(tap[a]) for tap in (*self.causal, *self.cross)) for a in range(AXES))
 
     @property
     def synthesis_reach(self) -> Place:
         """How far the synthesis's taps reach along each axis."""
-        return place_of(d * one for d, one in zip(self.apart, self.context_reach, strict=True))
+        return place_of(max(abs(tap[a]) for _, tap in self.seen) for a in range(AXES))
 
     @property
     def context_inputs(self) -> int:
@@ -125,12 +140,27 @@ class Layout:
     @property
     def synthesis_inputs(self) -> int:
         """Inputs of the synthesis."""
-        return len(self.near) * min(self.levels, 2) + max(0, self.levels - 2)
+        return len(self.seen)
 
     @property
     def _block(self) -> Iterator[Place]:
         reach = [range(-1, 2) if a in self.present and a else range(1) for a in range(AXES)]
         return map(place_of, itertools.product(*reach))
+
+    @property
+    def _edge(self) -> Iterator[Place]:
+        """The edge of the 5 x 5 in a plane, in raster order."""
+        spans = [range(-2, 3) if a in self.present else range(1) for a in (2, 3)]
+        return ((0, 0, y, x) for y, x in itertools.product(*spans) if max(abs(y), abs(x)) == 2)
+
+    @property
+    def _further(self) -> Iterator[Place]:
+        """All that a wide context sees of its own time, in raster order."""
+        for z, reach in _WIDE.items() if self.wide else ():
+            spans = [range(-reach, reach + 1) if a in self.present else range(1) for a in (2, 3)]
+            for y, x in itertools.product(*spans):
+                if (z == 0 or 1 in self.present) and sum(w * d for w, d in zip(_STAGES, (z, y, x), strict=True)) < 0:
+                    yield 0, z, y, x
 
     def _cross(self, axes: range) -> Iterator[Place]:
         yield CENTRE

@@ -123,15 +123,17 @@ _PACES = ((25, 1.0, 2.0), (17, 1.4, 2.8), (0, 2.0, 2.0))
 context model sees an eighth of as many, in that time and a third more of it: there they gain most (those of 16 gain too little by still more
 steps). Measured with AVX2, as are the next two."""
 _WITH_TILES, _WITH_AVX512 = 1.5, 1.25
+_WIDE = 0.95
+"""The same for wide contexts, which take a twentieth more."""
 _SMALL = 8
 """Width of the networks of the smallest streams, which keep their steps: they take little time, and what more would gain was not measured."""
 
 
-def pace(width: int, above: int) -> float:
+def pace(width: int, above: int, wide: bool) -> float:
     """Steps of networks of a width, with so many lattices without latents, for one of 32 with all on a processor with AVX2, in about its time."""
     if width <= _SMALL:
         return 1.0
-    faster = next(paces[above > 0] for least, *paces in _PACES if width >= least)
+    faster = next(paces[above > 0] for least, *paces in _PACES if width >= least) * (_WIDE if wide else 1.0)
     if TILES and width >= _LEAST_WIDTH:
         return faster * _WITH_TILES
     return faster * (_WITH_AVX512 if LANES == 16 else 1.0)

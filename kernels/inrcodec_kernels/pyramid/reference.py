@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..siren.reference import mix
-from .layout import AXES, Box, Context, Layout, Place, Synthesis, coarser_span, needed_of_all, place_of
+from .layout import AXES, CENTRE, Box, Context, Layout, Place, Synthesis, coarser_span, needed_of_all, place_of
 
 SLOPE = 0.125
 """Slope of the leaky ReLU below zero."""
@@ -160,9 +160,9 @@ def synthesis_inputs(
             inside = tuple(slice(a - o, b - o) for a, b, o in zip(*boxes[j], origins[k], strict=True))
             channels.insert(0, synthesis.gains[k] * latents[k][inside])
     windows = [Window(c, boxes[0][0], layout.shape) for c in channels]
-    inputs = [seen(window, box, tap, k + absent > 0) for k, window in enumerate(windows[:2]) for tap in layout.near]
-    centres = [seen(window, box, (0, 0, 0, 0), True) for window in windows]
-    return torch.stack([*inputs, *centres[2:]], -1), torch.stack(centres, -1)
+    inputs = [seen(windows[k], box, tap, k + absent > 0) for k, tap in layout.seen]
+    centres = [seen(window, box, CENTRE, True) for window in windows]
+    return torch.stack(inputs, -1), torch.stack(centres, -1)
 
 
 def samples(latents: Sequence[Tensor], origins: Sequence[Place], synthesis: Any, layout: Layout, box: Box) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..recorded import Repeated
 from . import triton_fit, triton_pointwise
-from .context import IntegerContext, Tile
+from .context import IntegerContext, Tile, ring_of
 from .layout import Box, Context, Layout, Place, Synthesis
 from .triton_cases import compile_cases
 from .triton_coding import decode_tiles
@@ -117,14 +117,14 @@ def tiles_of(
     """As `inrcodec_kernels.pyramid.decode_tiles`, into an array or a tensor, of at least one tile."""
     there = torch.as_tensor(latents).to(device)
     lattice: Any = tuple(there.shape)
-    level, *_, u, v = tiles[0]
+    level, _, _, present, u, v = tiles[0]
     coarser = [None if each is None else torch.as_tensor(each).to(device) for each in (u, v)]
     size = torch.tensor([len(body) for body in data], dtype=torch.int64)
     failed = decode_tiles(
         torch.from_numpy(np.concatenate(data)).to(device), (size.cumsum(0) - size).to(device), size.to(device),
         torch.tensor(lanes, dtype=torch.int32, device=device),
-        DeviceTiles.of([t.start for t in tiles], [t.shape for t in tiles], lattice, tiles[0].present, device),
-        level, DeviceContext.of(network, tiles[0].present, device), coarser[0], coarser[1], there,
+        DeviceTiles.of([t.start for t in tiles], [t.shape for t in tiles], lattice, ring_of(present, network.wide), device),
+        level, DeviceContext.of(network, present, device), coarser[0], coarser[1], there,
     )  # fmt: skip
     if isinstance(latents, Tensor):
         if there is not latents:

@@ -7,8 +7,7 @@ from typing import Any
 from ..siren.reference import LARGEST
 from .reference import SLOPE
 from .triton_coding import PART as AROUND
-from .triton_coding import REGISTERS, decode, surround
-from .triton_coding import TILE as LATENTS
+from .triton_coding import REGISTERS, at_once, decode, surround
 from .triton_coding import WARPS as DECODING
 from .triton_gradients import FEW, PRECISION, gather_kernel, products_kernel
 from .triton_gradients import PART as SITES
@@ -36,7 +35,7 @@ def _synthesis_cases() -> list[Case]:
     kinds |= dict.fromkeys(("low", "high", "count", "corner", "width"), "i32")
     kinds |= dict.fromkeys(("n_z", "n_y", "n_x", "pitch_t", "pitch_z", "pitch_y"), "i32")
     cases: list[Case] = []
-    for inputs, thick, out in ((64, 16, "fp32"), (64, 16, "u16"), (64, 32, "u16"), (32, 16, "u8")):
+    for inputs, thick, out in ((64, 16, "fp32"), (64, 16, "u16"), (64, 32, "u16"), (128, 16, "u16"), (32, 16, "u8")):
         constants = {"N": inputs, "C": thick, "TILE": TILE, "SLOPE": SLOPE, "LARGEST": LARGEST, "INTEGER": out != "fp32"}
         name = f"synthesise, {inputs} inputs, S2={thick}, {out}"
         cases.append((name, synthesis_kernel, {**kinds, "out": f"*{out}"}, constants, WARPS))
@@ -68,13 +67,13 @@ def _coding_cases() -> list[Case]:
     kinds |= dict.fromkeys(("level_bias", "second_bias", "last", "skip", "last_bias", "shifts"), "*fp32")
     kinds |= dict.fromkeys(("listed", "n_t", "n_z", "n_y", "n_x", "level"), "i32")
     cases: list[Case] = []
-    for inputs, width, unit_bits, bits in ((32, 32, 4, 14), (32, 32, 4, 12), (32, 32, 3, 11), (32, 16, 4, 13), (16, 16, 4, 14)):
-        constants = {"N": inputs, "C": width, "UNIT_BITS": unit_bits, "BITS": bits, "LANES": 32, "TILE": LATENTS}
+    for inputs, width, unit_bits, bits in ((64, 32, 4, 14), (32, 32, 4, 14), (32, 32, 4, 12), (32, 32, 3, 11), (32, 16, 4, 13), (16, 16, 4, 14)):
+        constants = {"N": inputs, "C": width, "UNIT_BITS": unit_bits, "BITS": bits, "LANES": 32, "TILE": at_once(inputs)}
         name = f"decode, {inputs} inputs, H={width}, units of 1/{1 << unit_bits}, hidden numbers of {bits} bits"
         types = {a: kinds[a] for a in decode.arg_names if a in kinds}
         cases.append((name, decode, types, constants, DECODING, {"maxnreg": REGISTERS, "num_stages": 1}))
     types = {a: kinds[a] for a in surround.arg_names if a in kinds}
-    cases.append(("surround", surround, types, {"HAS_V": True, "PART": AROUND, "HAS_T": False, "HAS_Z": True, "HAS_Y": True, "HAS_X": True}, DECODING))
+    cases.append(("surround", surround, types, {"HAS_V": True, "PART": AROUND, "RING_T": 0, "RING_Z": 1, "RING_Y": 1, "RING_X": 1}, DECODING))
     numbers = dict.fromkeys(("count", "n_z", "n_y", "n_x", "m_t", "m_z", "m_y", "m_x"), "i32")
     for unit, kind in ((16, "*i32"), (1, "*i16")):
         constants = {"UNIT": unit, "HT": 0, "HZ": 1, "HY": 1, "HX": 1, "PART": PART}
@@ -90,14 +89,14 @@ def _fit_cases() -> list[Case]:
     kinds |= dict.fromkeys(("begin", "end", "used", "width", "thick", "span"), "i32")
     kinds |= {f"{name}_{axis}": "i32" for name in "erw" for axis in "tzyx"}
     cases: list[Case] = []
-    for inputs, thick, what in ((32, 32, "rate"), (16, 16, "rate"), (64, 16, "distortion"), (64, 32, "distortion"), (64, 16, "weighed")):
+    for inputs, thick, what in ((64, 32, "rate"), (32, 32, "rate"), (16, 16, "rate"), (64, 16, "distortion"), (64, 32, "distortion"), (128, 32, "distortion"), (64, 16, "weighed")):
         constants: dict[str, Any] = {"N": inputs, "C": thick, "D": thick, "TILE": POSITIONS, "PRECISION": PRECISION}
         constants |= {"RATE": what == "rate", "WEIGHED": what == "weighed"}
         name = f"{what}, {inputs} inputs, {thick} in the second layer"
         cases.append((name, network_kernel, kinds, constants, FITTING))
     kinds = dict.fromkeys(("left", "right", "products"), "*fp32") | {"shift": "*i32"}
     kinds |= dict.fromkeys(("lefts", "rights", "begin", "size", "count", "span"), "i32")
-    for lefts, rights in ((32, 32), (64, 32)):
+    for lefts, rights in ((32, 32), (64, 32), (128, 32)):
         constants = {"A": lefts, "B": rights, "TILE": FEW, "PRECISION": PRECISION}
         cases.append((f"products, {lefts} x {rights}", products_kernel, kinds, constants, FITTING, {"num_stages": 1}))
     kinds = {"by_inputs": "*fp32", "gradients": "*fp32"} | dict.fromkeys(("number", "shift", "ends"), "*i32")

@@ -19,8 +19,8 @@ from .triton_context import WIDE, DeviceContext
 from .triton_tiles import PLACES, DeviceTiles
 from .triton_upsampling import clamped, on
 
-TILE = 128
-"""Latents whose contexts are found together."""
+TILE, FEWER = 128, 64
+"""Latents whose contexts are found together, of up to 32 inputs, and of more: threads have no room for so many numbers of more latents."""
 WARPS = 4
 REGISTERS = 248
 """Most registers of a thread: left alone, the assembler moves some to memory for more programs than there are tiles."""
@@ -101,14 +101,19 @@ def decode_tiles(
             if u is not None:
                 surround[(triton.cdiv(tiles.largest, PART), count)](
                     around, u, u if v is None else v, size, tiles.places, tiles.rooms, *tiles.lattice,
-                    v is not None, *tiles.present, PART, num_warps=WARPS,
+                    v is not None, *tiles.ring, PART, num_warps=WARPS,
                 )  # fmt: skip
             decode[(count,)](
                 data, begin, size, lanes, tiles.places, tiles.rooms, tiles.order, tiles.stages, latents, around, predicted, failed,
                 *network.tensors, tiles.order.shape[1], *tiles.lattice[1:], level, network.first.shape[1], network.second.shape[1],
-                network.unit_bits, network.hidden_bits, MOST_LANES, TILE, num_warps=WARPS, num_stages=1, maxnreg=REGISTERS,
+                network.unit_bits, network.hidden_bits, MOST_LANES, at_once(network.first.shape[1]), num_warps=WARPS, num_stages=1, maxnreg=REGISTERS,
             )  # fmt: skip
     return failed.view(torch.bool)
+
+
+def at_once(inputs: int) -> int:
+    """Latents whose contexts are found together."""
+    return TILE if inputs <= 32 else FEWER
 
 
 @triton.jit(do_not_specialize=["listed", "n_z", "n_y", "n_x", "level"])
@@ -202,14 +207,14 @@ def decode(
 @triton.jit(do_not_specialize=["n_t", "n_z", "n_y", "n_x"])
 def surround(
     around, u, v, size, places, rooms, n_t, n_z, n_y, n_x,
-    HAS_V: tl.constexpr, HAS_T: tl.constexpr, HAS_Z: tl.constexpr, HAS_Y: tl.constexpr, HAS_X: tl.constexpr, PART: tl.constexpr,
+    HAS_V: tl.constexpr, RING_T: tl.constexpr, RING_Z: tl.constexpr, RING_Y: tl.constexpr, RING_X: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """U and V of a tile's surroundings; beyond the lattice, those of the nearest site."""
     tile = tl.program_id(1)
     places = places + tile * _PLACES
     around = around + tl.load(rooms + tile * 5 + 3)
-    r_t, r_z = tl.load(places + 4) + 2 * HAS_T, tl.load(places + 5) + 2 * HAS_Z
-    r_y, r_x = tl.load(places + 6) + 2 * HAS_Y, tl.load(places + 7) + 2 * HAS_X
+    r_t, r_z = tl.load(places + 4) + 2 * RING_T, tl.load(places + 5) + 2 * RING_Z
+    r_y, r_x = tl.load(places + 6) + 2 * RING_Y, tl.load(places + 7) + 2 * RING_X
     index = tl.program_id(0) * PART + tl.arange(0, PART)
     mask = (index < r_t * r_z * r_y * r_x) & (tl.load(size + tile) > 0)
     line = index // r_x
@@ -217,10 +222,10 @@ def surround(
     x, y, z, t = index % r_x, line % r_y, plane % r_z, plane // r_z
     here = around + t * tl.load(places + 8) + z * tl.load(places + 9) + y * tl.load(places + 10) + x * tl.load(places + 11)
     whole = tl.load(places + 12)
-    t = clamped(tl.load(places) + t - HAS_T, 0, n_t - 1)
-    z = clamped(tl.load(places + 1) + z - HAS_Z, 0, n_z - 1)
-    y = clamped(tl.load(places + 2) + y - HAS_Y, 0, n_y - 1)
-    x = clamped(tl.load(places + 3) + x - HAS_X, 0, n_x - 1)
+    t = clamped(tl.load(places) + t - RING_T, 0, n_t - 1)
+    z = clamped(tl.load(places + 1) + z - RING_Z, 0, n_z - 1)
+    y = clamped(tl.load(places + 2) + y - RING_Y, 0, n_y - 1)
+    x = clamped(tl.load(places + 3) + x - RING_X, 0, n_x - 1)
     site = ((t * n_z + z) * n_y + y) * n_x + x
     tl.store(here + whole, tl.load(u + site, mask=mask, other=0), mask=mask)
     if HAS_V:

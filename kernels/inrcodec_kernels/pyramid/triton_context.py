@@ -87,9 +87,10 @@ class DeviceContext(NamedTuple):
             If `context.check` refuses the network, or if it has other inputs or more than 32 hidden numbers.
         """
         context.check(network)
-        if len(network.first) != context.inputs(present) or len(network.second) > 32:
+        wanted = context.inputs(present, network.wide)
+        if len(network.first) != wanted or len(network.second) > 32:
             raise ValueError(
-                f"expected a network of {context.inputs(present)} inputs and up to 32 hidden numbers, found one of "
+                f"expected a network of {wanted} inputs and up to 32 hidden numbers, found one of "
                 f"{network.first.shape}; decode it on the CPU"
             )
         first, level_bias, second, second_bias, last, last_bias, skip = (
@@ -102,7 +103,7 @@ class DeviceContext(NamedTuple):
         ends = (laplace.tables.starts < 1 << 16).sum(axis=1, keepdims=True) - 1
         symbols = np.concatenate([laplace.tables.first, ends.astype(np.uint8)], axis=1)
         return cls(
-            _taps(present, inputs).to(device), first_parts, padded(level_bias, width), second_parts, padded(second_bias, width),
+            _taps(present, network.wide, inputs).to(device), first_parts, padded(level_bias, width), second_parts, padded(second_bias, width),
             padded(last.T, width), padded(skip.T, inputs), last_bias,
             torch.tensor([0.5**shift for shift in network.shifts], device=device),
             torch.from_numpy(laplace.tables.starts.astype(np.int32)).to(device), torch.from_numpy(symbols).to(device),
@@ -116,8 +117,8 @@ def _parts(weights: Tensor, split: bool) -> Tensor:
     return torch.stack([high, weights - 128 * high]).to(torch.float16)
 
 
-def _taps(present: Sequence[bool], length: int) -> Tensor:
-    own, cross = context.causal_taps(present), context.cross_taps(present)
+def _taps(present: Sequence[bool], wide: bool, length: int) -> Tensor:
+    own, cross = context.causal_taps(present, wide), context.cross_taps(present)
     found = np.zeros((AXES + 1, length), dtype=np.int32)
     places = np.concatenate([own, cross, np.zeros((1, AXES), np.int64)])
     found[:AXES, : len(places)] = places.T

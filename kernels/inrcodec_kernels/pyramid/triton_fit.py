@@ -13,7 +13,7 @@ from .layout import AXES, CENTRE, Context, Layout, Place, Synthesis, place_of
 from .reference import LINEAR
 from .triton_gradients import differentiated
 from .triton_network import Net
-from .triton_synthesis import centres, channels_of, taps
+from .triton_synthesis import centres, channels_of
 from .triton_upsampling import downsampled, upsampled
 
 
@@ -135,7 +135,7 @@ def distortion(
     middle = centres(layout, gains.device)
     skip = torch.zeros(len(first), device=gains.device).index_copy(0, middle, skips)
     net = Net(first, first_bias, second, second_bias, last[:, None], last_bias.reshape(1), skip[:, None])
-    squares, gradients, sums = differentiated(inputs, target.contiguous(), net, taps(layout), layout.synthesis_reach, None, weights)
+    squares, gradients, sums = differentiated(inputs, target.contiguous(), net, list(layout.seen), layout.synthesis_reach, None, weights)
     by_scaled, of_filters = _channels_adjoint(gradients, sources, filters, layout)
     of_gains = torch.stack([(own.double() * by).sum() for own, by in zip(latents, by_scaled, strict=True)])
     of_skips = sums.skip[:, 0].index_select(0, middle)

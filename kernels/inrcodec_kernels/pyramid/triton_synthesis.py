@@ -76,16 +76,9 @@ def filled(matrix: Tensor, rows: int, columns: int) -> Tensor:
     return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])).contiguous()
 
 
-def taps(layout: Layout) -> list[tuple[int, Place]]:
-    """Channel and offset of every input of the synthesis."""
-    near = [(channel, tap) for channel in range(min(2, layout.levels)) for tap in layout.near]
-    return near + [(channel, CENTRE) for channel in range(2, layout.levels)]
-
-
 def centres(layout: Layout, device: torch.device) -> Tensor:
     """Number of the input that is the centre of each channel."""
-    places = taps(layout)
-    return constant(tuple(places.index((channel, CENTRE)) for channel in range(layout.levels)), torch.int64, device)
+    return constant(tuple(layout.seen.index((channel, CENTRE)) for channel in range(layout.levels)), torch.int64, device)
 
 
 def shifts(places: Sequence[tuple[int, Place]], extents: Sequence[int], length: int, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -235,7 +228,7 @@ def synthesise_box(
     pitch, inputs = pitches(extents), synthesis.first.shape[1]
     if unsound is None:
         unsound = torch.empty(1, dtype=torch.int32, device=out.device)
-    shift = shifts(taps(layout), extents, inputs, channels.device)
+    shift = shifts(layout.seen, extents, inputs, channels.device)
     with on(out):
         synthesis_kernel[(triton.cdiv(count, TILE),)](
             channels, shift, *synthesis[2:], out, unsound, float(step), float(offset), *map(int, limits), count,

@@ -23,15 +23,15 @@ PLACES = 13
 class DeviceTiles:
     """Tiles of one level on a device, and the order in which their latents are decoded.
 
-    A tile's surroundings are three arrays of its extents and a ring of one site along the axes that the signal has: its
+    A tile's surroundings are three arrays of its extents and a ring as wide as contexts reach: its
     latents, U and V. They are skewed (`skewed`): threads that decode a stage read numbers that lie side by side.
 
     Attributes
     ----------
     lattice : tuple of 4 int
         Extents of the level.
-    present : tuple of 4 bool
-        The axes that the signal has.
+    ring : tuple of 4 int
+        Sites around a tile that contexts see along each axis: `context.ring_of`.
     places : Tensor of int32, shape (T, PLACES)
         First latent and extents; distances between neighbours in the surroundings, and how many sites these have.
     rooms : Tensor of int64, shape (T, 5)
@@ -47,7 +47,7 @@ class DeviceTiles:
     """
 
     lattice: Place
-    present: tuple[bool, ...]
+    ring: tuple[int, ...]
     places: Tensor
     rooms: Tensor
     order: Tensor
@@ -58,7 +58,7 @@ class DeviceTiles:
 
     @classmethod
     def of(
-        cls, starts: Sequence[Place], shapes: Sequence[Place], lattice: Place, present: Sequence[bool], device: torch.device | str
+        cls, starts: Sequence[Place], shapes: Sequence[Place], lattice: Place, ring: Sequence[int], device: torch.device | str
     ) -> DeviceTiles:
         """Lists are made on the device; 8 bytes for each latent of each of the different extents.
 
@@ -78,11 +78,11 @@ class DeviceTiles:
         places, largest = [], 0
         orders, stages, rooms, done = [_none(device).reshape(2, 0)], [_none(device)], [], np.zeros(4, np.int64)
         for start, shape in zip(starts, shapes, strict=True):
-            ringed = _ringed(shape, present)
+            ringed = _ringed(shape, ring)
             largest, (pitch, size) = max(largest, math.prod(ringed)), skewed(ringed)
             places.append([*start, *shape, *pitch, size])
             if shape not in known:
-                order, begin = _coding_order(shape, lattice, tuple(present), torch.device(device))
+                order, begin = _coding_order(shape, lattice, tuple(ring), torch.device(device))
                 known[shape] = [*done[:2].tolist(), len(begin) - 1]
                 done += [order.shape[1], len(begin), 0, 0]
                 orders.append(order)
@@ -91,7 +91,7 @@ class DeviceTiles:
             done += [0, 0, 3 * size, math.prod(shape)]
         surroundings, predicted = done[2:].tolist()
         return cls(
-            lattice, tuple(map(bool, present)), torch.tensor(places, dtype=torch.int32, device=device).reshape(-1, PLACES),
+            lattice, tuple(map(int, ring)), torch.tensor(places, dtype=torch.int32, device=device).reshape(-1, PLACES),
             torch.tensor(rooms, dtype=torch.int64, device=device).reshape(-1, 5),
             torch.cat(orders, 1), torch.cat(stages), surroundings, predicted, largest,
         )  # fmt: skip
@@ -101,9 +101,9 @@ def _none(device: torch.device | str) -> Tensor:
     return torch.zeros(0, dtype=torch.int32, device=device)
 
 
-def _ringed(shape: Place, present: Sequence[bool]) -> list[int]:
+def _ringed(shape: Place, ring: Sequence[int]) -> list[int]:
     """Extents with the ring."""
-    return [n + 2 * bool(here) for n, here in zip(shape, present, strict=True)]
+    return [n + 2 * int(r) for n, r in zip(shape, ring, strict=True)]
 
 
 def skewed(extents: Sequence[int]) -> tuple[list[int], int]:
@@ -116,15 +116,15 @@ def skewed(extents: Sequence[int]) -> tuple[list[int], int]:
 
 @lru_cache(maxsize=16)
 def _coding_order(
-    shape: Place, lattice: Place, present: tuple[bool, ...], device: torch.device
+    shape: Place, lattice: Place, ring: tuple[int, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Positions stage by stage, in raster order within each; and where stages begin."""
-    pitch, _ = skewed(_ringed(shape, present))
+    pitch, _ = skewed(_ringed(shape, ring))
     weight, ringed, away = (_dotted(shape, factors, device) for factors in (WEIGHTS, pitch, pitches(lattice)))
     found, order = torch.sort(weight, stable=True)
     last = sum((n - 1) * w for n, w in zip(shape, WEIGHTS, strict=True))
     numbers = torch.arange(last + 2, dtype=torch.int32, device=device)
-    first = sum(d for d, here in zip(pitch, present, strict=True) if here)
+    first = sum(d * int(r) for d, r in zip(pitch, ring, strict=True))
     return torch.stack([ringed[order] + first, away[order]]), torch.searchsorted(found, numbers, out_int32=True)
 
 
