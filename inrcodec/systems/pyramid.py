@@ -43,7 +43,7 @@ _SIZES: tuple[tuple[int, int, int, tuple[int, int, tuple[int, int]]], ...] = (
 """Least bytes of a stream, alone and with those that its errors are worth, and least samples, for so many networks of the context model, their
 width, and widths of the synthesis: wide ones pay where there is much to save, bits or errors, several where many samples share them."""
 _WIDE = 200_000
-"""Bytes of a stream from which on contexts see further: their networks have half as many parameters more."""
+"""Bytes of a stream, and samples, from which on networks see further: they have half as many parameters more."""
 _FEWER_SITES = 4
 """Of sites that tell how networks may be rounded, one in so many is enough for trials."""
 _SAMPLES_A_BYTE = 150
@@ -221,7 +221,7 @@ class PyramidSystem:
         return replace(
             layout, networks=min(wish.networks or networks, layout.levels),
             context=wish.context or context, synthesis=wish.synthesis or synthesis,
-            wide=stream >= _WIDE if wish.wide is None else wish.wide,
+            wide=min(stream, samples) >= _WIDE if wish.wide is None else wish.wide,
         )  # fmt: skip
 
     def _steps(self, layout: PyramidLayout) -> int:

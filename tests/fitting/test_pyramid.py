@@ -359,7 +359,7 @@ def test_trials_count_the_further_steps_of_a_fit_without_the_finest_lattice(
         return pyramid_trial._Trial(layout, step, own, 1.0, 0.9, USUAL, step, initial_networks(layout, 0), 0.0)
 
     monkeypatch.setattr(Trials, "_trial", trial)
-    monkeypatch.setattr(pyramid_trial, "pace", lambda width, above, backend: 1.0 + further * above)
+    monkeypatch.setattr(pyramid_trial, "pace", lambda width, above, wide, backend: 1.0 + further * above)
     assert len(guessed(tissue((48, 56, 56)), Goal(bits=1e5)).layout.above) == above
 
 

@@ -229,7 +229,7 @@ def test_shipped_networks_serve_signals_without_lessons(wish: bool | str, sample
 @pytest.mark.parametrize(
     ("wish", "edge", "size", "networks", "context", "synthesis"),
     [
-        ({}, 40, 300_000, 3, 32, (32, 16)), ({}, 40, 199_000, 1, 32, (32, 16)), ({}, 40, 50_000, 1, 24, (16, 16)), ({}, 40, 6_000, 1, 16, (8, 8)),
+        ({}, 60, 201_000, 3, 32, (32, 16)), ({}, 40, 300_000, 3, 32, (32, 16)), ({}, 40, 199_000, 1, 32, (32, 16)), ({}, 40, 50_000, 1, 24, (16, 16)), ({}, 40, 6_000, 1, 16, (8, 8)),
         ({}, 200, 21_000, 1, 32, (32, 16)), ({}, 200, 28_000, 2, 32, (32, 16)), ({}, 200, 31_000, 3, 32, (32, 16)), ({}, 140, 40_000, 1, 32, (32, 16)),
         ({}, 200, 19_000, 1, 16, (8, 8)), ({}, 40, 100, 1, 8, (4, 4)),
         ({"networks": 8, "context": 12}, 40, 300_000, 5, 12, (32, 16)), ({"networks": 2, "synthesis": (8, 8)}, 40, 100, 2, 8, (8, 8)),
@@ -244,9 +244,9 @@ def test_large_streams_have_large_networks(
     bare = PyramidLayout((edge,) * 3, ((True, True, True),) * 4)
     found = system._sized(bare, SimpleNamespace(), Goal(bits=8.0 * size))  # type: ignore[arg-type]
     assert (found.networks, found.context, found.synthesis) == (networks, context, synthesis)
-    assert found.wide == (size >= 200_000)
-    system.options = PyramidOptions(**wish, wide=size < 200_000)
-    assert system._sized(bare, SimpleNamespace(), Goal(bits=8.0 * size)).wide == (size < 200_000)  # type: ignore[arg-type]
+    assert found.wide == (min(size, edge**3) >= 200_000)
+    system.options = PyramidOptions(**wish, wide=not found.wide)
+    assert system._sized(bare, SimpleNamespace(), Goal(bits=8.0 * size)).wide != found.wide  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
