@@ -52,7 +52,7 @@ class Vvenc(VideoCodec):
             "--qp": f"{quality:.0f}",
             "--qpa": "0",
             "--intraperiod": "-1",
-            "--internal-bitdepth": f"{self.depths[-1]}",
+            "--internal-bitdepth": f"{self.most_bits}",
             "--decodedpicturehash": "0",
             "--threads": f"{self.threads}",
             "--verbosity": "1",
@@ -66,7 +66,7 @@ class Vvenc(VideoCodec):
                     height, width = image.shape
                     out.write(image.tobytes())
             given = [text for pair in options.items() for text in pair]
-            layout = ["--size", f"{width}x{height}", "--format", "yuv400_10", "--framerate", "25"]
+            layout = ["--size", f"{width}x{height}", "--format", f"yuv400_{self.most_bits}", "--framerate", "25"]
             ran = subprocess.run(
                 [PROGRAM, "--input", str(source), "--output", str(stream), *layout, *given], capture_output=True, text=True, check=False
             )

@@ -22,7 +22,7 @@ from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
 
 VERSIONS = range(6)
-"""Of TREE: 5 where contexts are wide, else 4 where the finest level is coarser than the signal, else 3 where the context model has several networks, else 2; before it 0 and 1."""
+"""Of TREE: 5 where networks are wide, else 4 where the finest level is coarser than the signal, else 3 where the context model has several networks, else 2; before it 0 and 1."""
 MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
 MAX_TILE = 1 << 24
 """Most latents of a tile: a single sample takes a few whole tiles to decode."""
@@ -82,7 +82,7 @@ class PyramidStream:
             assert layout.networks == 1 and not (layout.apart and absent) and not layout.wide, "older streams have one network, and see neighbours"
             version = int(absent > 0)
         elif layout.wide:
-            assert layout.apart or not absent, "wide contexts came after taps apart"
+            assert layout.apart or not absent, "wide networks came after taps apart"
             version = 5
         else:
             version = 4 if layout.apart and absent else 2 + (layout.networks > 1)

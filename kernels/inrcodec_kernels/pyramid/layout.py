@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .context import WEIGHTS
+
 AXES = 4
 """Axes of every lattice: t, z, y, x."""
 MOST_LEVELS = 8
 _LEAST_PARTS = 4
 """Parts that gradients are taken from at least."""
-_STAGES = (4, 2, 1)
-"""Of a latent one further along z, y and x: a tap must come before what sees it (`context.stages`)."""
 _WIDE = {-2: 1, -1: 2, 0: 2}
 """How far wide contexts reach along y and x, in each plane along z."""
 
@@ -122,12 +122,12 @@ class Layout:
         apart = [(channel, place_of(s * d for s, d in zip(tap, self.apart, strict=True))) for channel, tap in around]
         return (*apart, *((channel, CENTRE) for channel in range(2, self.levels)))
 
-    @property
+    @cached_property
     def context_reach(self) -> Place:
         """How far the context model's taps reach along each axis."""
         return place_of(max(abs(tap[a]) for tap in (*self.causal, *self.cross)) for a in range(AXES))
 
-    @property
+    @cached_property
     def synthesis_reach(self) -> Place:
         """How far the synthesis's taps reach along each axis."""
         return place_of(max(abs(tap[a]) for _, tap in self.seen) for a in range(AXES))
@@ -150,17 +150,18 @@ class Layout:
     @property
     def _edge(self) -> Iterator[Place]:
         """The edge of the 5 x 5 in a plane, in raster order."""
-        spans = [range(-2, 3) if a in self.present else range(1) for a in (2, 3)]
-        return ((0, 0, y, x) for y, x in itertools.product(*spans) if max(abs(y), abs(x)) == 2)
+        return ((0, 0, y, x) for y, x in self._plane(2) if max(abs(y), abs(x)) == 2)
 
     @property
     def _further(self) -> Iterator[Place]:
-        """All that a wide context sees of its own time, in raster order."""
-        for z, reach in _WIDE.items() if self.wide else ():
-            spans = [range(-reach, reach + 1) if a in self.present else range(1) for a in (2, 3)]
-            for y, x in itertools.product(*spans):
-                if (z == 0 or 1 in self.present) and sum(w * d for w, d in zip(_STAGES, (z, y, x), strict=True)) < 0:
-                    yield 0, z, y, x
+        """All that a wide context sees of its own time and that has an earlier stage, in raster order."""
+        planes = _WIDE.items() if self.wide else ()
+        places = ((0, z, y, x) for z, reach in planes if z == 0 or 1 in self.present for y, x in self._plane(reach))
+        return (place for place in places if sum(w * d for w, d in zip(WEIGHTS, place, strict=True)) < 0)
+
+    def _plane(self, reach: int) -> Iterator[tuple[int, ...]]:
+        """Places so far around along y and x."""
+        return itertools.product(*(range(-reach, reach + 1) if a in self.present else range(1) for a in (2, 3)))
 
     def _cross(self, axes: range) -> Iterator[Place]:
         yield CENTRE
