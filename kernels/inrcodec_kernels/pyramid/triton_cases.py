@@ -11,8 +11,8 @@ from .triton_coding import REGISTERS, at_once, decode, surround
 from .triton_coding import WARPS as DECODING
 from .triton_gradients import FEW, PRECISION, gather_kernel, products_kernel
 from .triton_gradients import PART as SITES
-from .triton_gradients import TILE as POSITIONS
 from .triton_gradients import WARPS as FITTING
+from .triton_gradients import at_once as sites_at_once
 from .triton_network import network_kernel
 from .triton_parents import PART, parents_kernel
 from .triton_pointwise import PART as STEP
@@ -90,7 +90,7 @@ def _fit_cases() -> list[Case]:
     kinds |= {f"{name}_{axis}": "i32" for name in "erw" for axis in "tzyx"}
     cases: list[Case] = []
     for inputs, thick, what in ((64, 32, "rate"), (32, 32, "rate"), (16, 16, "rate"), (64, 16, "distortion"), (64, 32, "distortion"), (128, 32, "distortion"), (64, 16, "weighed")):
-        constants: dict[str, Any] = {"N": inputs, "C": thick, "D": thick, "TILE": POSITIONS, "PRECISION": PRECISION}
+        constants: dict[str, Any] = {"N": inputs, "C": thick, "D": thick, "TILE": sites_at_once(inputs, what == "rate"), "PRECISION": PRECISION}
         constants |= {"RATE": what == "rate", "WEIGHED": what == "weighed"}
         name = f"{what}, {inputs} inputs, {thick} in the second layer"
         cases.append((name, network_kernel, kinds, constants, FITTING))

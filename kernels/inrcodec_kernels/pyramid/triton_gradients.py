@@ -23,8 +23,8 @@ from .triton_network import LEAST_EDGE, Net, network_kernel
 from .triton_synthesis import pitches, shifts
 from .triton_upsampling import on
 
-TILE = 64
-"""Sites of a program that runs the network: with more, registers of its threads do not do."""
+TILE, FEWER = 64, 32
+"""Sites of a program that runs the network, usually and where it sees further: with more, registers of its threads do not do."""
 FEW = 32
 """Sites whose gradients of matrices are added at a time: with more, a multiprocessor has registers for fewer programs."""
 WARPS = 4
@@ -76,6 +76,11 @@ def gather_kernel(by_inputs, gradients, number, shift, ends, begin, end, low, hi
         seen = inside & (position >= begin) & (position < end)
         total += tl.load(by_inputs + (tl.load(number + i) * span + position - begin), mask=seen, other=0.0)
     tl.store(where, total, mask=inside)
+
+
+def at_once(inputs: int, is_rate: bool) -> int:
+    """Sites of a program, of so many inputs with those that pad them."""
+    return TILE if inputs <= (32 if is_rate else 64) else FEWER
 
 
 def differentiated(
@@ -130,15 +135,16 @@ def differentiated(
         for rows, columns in ((len(places), width + outs), (width + thick, outs + thick))
     )
     rows = torch.arange(width + thick, dtype=torch.int32, device=inputs.device) * span
+    tile = at_once(len(packed[0]), is_rate)
     for begin in range(0, size, span):
         end = min(size, begin + span)
         count, low, high = end - begin, max(0, begin - reach), min(size, end + reach)
-        totals = torch.empty(triton.cdiv(count, TILE), dtype=torch.float64, device=inputs.device)
+        totals = torch.empty(triton.cdiv(count, tile), dtype=torch.float64, device=inputs.device)
         with on(inputs):
             network_kernel[(len(totals),)](
                 inputs, shift, target, counted, *packed, by_inputs, hidden, totals, begin, end, len(places),
                 *extents, *ring, *counted.stride(), width, thick, 0.0 if least is None else float(least), span,
-                *packed[0].shape, packed[2].shape[1], is_rate, weights is not None, TILE, PRECISION, num_warps=WARPS,
+                *packed[0].shape, packed[2].shape[1], is_rate, weights is not None, tile, PRECISION, num_warps=WARPS,
             )  # fmt: skip
             gather_kernel[(triton.cdiv(high - low, PART), len(inputs))](
                 by_inputs, gradients, *lists, begin, end, low, high, size, span, PART
