@@ -20,6 +20,7 @@ from inrcodec_formats.container import Section, metadata_section, write_containe
 from inrcodec_formats.container.header import Quality, StreamHeader
 from inrcodec_formats.errors import OptionError, OutputError, TargetError
 from inrcodec_formats.signal import Signal
+from inrcodec_kernels.backend import on_device
 
 from .backends import backend_for
 from .fitting.displacements import Found
@@ -34,10 +35,11 @@ from .region import Region
 from .reports import EncodeReport
 from .sources import SignalSource, read_signal
 from .systems import SYSTEMS, Draft, Task, system_for
-from .systems.auto import trial_part, usual, verdict
+from .systems.auto import has_rival, trial_part, usual, verdict
 
 Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
+Encoded = tuple[bytes, EncodeReport]
 
 PSNR_WINDOW_DB = 0.08
 _LOSSLESS_DB = 160.0
@@ -85,7 +87,7 @@ class Encoder:
         self.choices: dict[str, object] = {}
         self.extra: list[Section] = []
 
-    def run(self) -> tuple[bytes, EncodeReport]:
+    def run(self) -> Encoded:
         """Encode; returns the stream and the report (its `output` not set)."""
         asked = self.options.asked
         if asked is not None:
@@ -93,12 +95,30 @@ class Encoder:
         *first, reserve = usual(self.volume, self.options.effort)
         for name in first:
             try:
-                return self._encoded(name)
+                found = self._encoded(name)
             except TargetError as error:
                 self.choices = {"method_reason": f"{name}: {error}"}
+            else:
+                return self._better(found, reserve)
         return self._encoded(reserve)
 
-    def _encoded(self, name: str) -> tuple[bytes, EncodeReport]:
+    def _better(self, found: Encoded, name: str) -> Encoded:
+        """What is found, or what a faster method makes of the signal, if that is better; on a device it is not the faster one."""
+        if on_device(self.backend) or not has_rival(self.volume.size, len(found[0])):
+            return found
+        del self.system  # A fit takes more memory than all else.
+        try:
+            rival = Encoder(self.signal, replace(self.options, method=name), self.progress, self.found).run()  # type: ignore[arg-type]
+        except TargetError:
+            return found
+        both = {report.method: (blob, report) for blob, report in (found, rival)}
+        best, reason = verdict({name: _outcome(*made) for name, made in both.items()}, self._target_bytes is not None)
+        blob, report = both.pop(best)
+        ((_, other),) = both.values()
+        seconds = {**report.seconds, "trial": sum(other.seconds.values())}
+        return blob, replace(report, seconds=seconds, choices={**report.choices, "method_reason": reason})
+
+    def _encoded(self, name: str) -> Encoded:
         """Encode by one method."""
         self.system = system_for(name, self._task())
         self._timed("partition", lambda: self.system.prepare(self._first_goal()))
@@ -153,10 +173,9 @@ class Encoder:
             goal = self._goal_of_part(target, system.shared_bytes, part.header.voxels)
             options = replace(self.options, target=goal, method=name, effort=effort, region=region)  # type: ignore[arg-type]
             try:
-                blob, report = Encoder(part, options, lambda stage, fraction, note: None).run()
+                outcomes[name] = _outcome(*Encoder(part, options, lambda stage, fraction, note: None).run())
             except TargetError:
                 continue
-            outcomes[name] = report.psnr_db if report.psnr_inside_db is None else report.psnr_inside_db, len(blob)
         if not outcomes:
             return next(iter(SYSTEMS))
         best, reason = verdict(outcomes, self._target_bytes is not None, part.header.shape)
@@ -366,6 +385,11 @@ class Encoder:
     def _reasons(self) -> list[str]:
         """Why nothing faster ran; what has no kernels on a device is fitted or decoded elsewhere, with a reason of its own."""
         return list(dict.fromkeys(filter(None, (b.reason for b in (self.backend, self.system.backend, self.decoded_by)))))
+
+
+def _outcome(blob: bytes, report: EncodeReport) -> tuple[float, int]:
+    """PSNR, inside a region if there is one, and bytes."""
+    return report.psnr_db if report.psnr_inside_db is None else report.psnr_inside_db, len(blob)
 
 
 def encode_signal(

@@ -1,4 +1,4 @@
-"""Which system suits a signal: by its shape alone, or by a short trial of each on a part of it."""
+"""Which system suits a signal: by its shape alone, by what two make of all of it, or by a short trial of each on a part."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from ..region import Region, box_around, sample_inside
 
 LEAST_SAMPLES, LEAST_EFFORT, MOST_AXES = 1 << 13, 3, 3
 """Of what becomes a pyramid by itself: networks are too much of a stream of a kilobyte, and learn too little in few steps; series gain nothing."""
+RIVAL_SAMPLES, RIVAL_BITS = 1 << 16, 0.2
+"""Samples, and bits for each, from which on what made a pyramid is measured against the next method: TINC takes a twentieth of the
+time there, and is ahead on some textures."""
 TRIAL_SAMPLES = 1 << 20
 """Most samples of the part that systems are tried on."""
 
@@ -22,6 +25,11 @@ def usual(volume: np.ndarray, effort: int) -> tuple[str, ...]:
     """
     suits = volume.size >= LEAST_SAMPLES and effort >= LEAST_EFFORT and volume.ndim <= MOST_AXES
     return ("pyramid", "tinc") if suits else ("tinc",)
+
+
+def has_rival(samples: int, stream_bytes: int) -> bool:
+    """Whether the next method of `usual` may be better than the one that has made such a stream."""
+    return samples >= RIVAL_SAMPLES and 8 * stream_bytes >= RIVAL_BITS * samples
 
 
 def trial_part(volume: np.ndarray, region: Region | None = None) -> tuple[np.ndarray, Region | None]:
@@ -40,7 +48,7 @@ def trial_part(volume: np.ndarray, region: Region | None = None) -> tuple[np.nda
     return np.ascontiguousarray(volume[box]), region.cropped(volume.shape, box)
 
 
-def verdict(outcomes: dict[str, tuple[float, int]], fixed_size: bool, shape: tuple[int, ...]) -> tuple[str, str]:
+def verdict(outcomes: dict[str, tuple[float, int]], fixed_size: bool, shape: tuple[int, ...] = ()) -> tuple[str, str]:
     """The better system, and why in one line.
 
     Parameters
@@ -50,10 +58,10 @@ def verdict(outcomes: dict[str, tuple[float, int]], fixed_size: bool, shape: tup
     fixed_size : bool
         Whether the bytes were given (the higher PSNR wins) or the PSNR (the fewer bytes win).
     shape : tuple of int
-        Of the part.
+        Of the part, where it was not the whole signal.
     """
     best = min(outcomes, key=lambda name: -outcomes[name][0] if fixed_size else outcomes[name][1])
     told = ", ".join(
         f"{name} {psnr:.2f} dB" if fixed_size else f"{name} {size} bytes" for name, (psnr, size) in outcomes.items()
     )
-    return best, f"{told} on a part of {'x'.join(map(str, shape))}"
+    return best, f"{told} on a part of {'x'.join(map(str, shape))}" if shape else told

@@ -13,8 +13,9 @@ from inrcodec.fitting.goal import Goal
 from inrcodec.options import EncodeOptions, PyramidOptions, SciOptions, TincOptions
 from inrcodec.region import Region
 from inrcodec.systems import auto
-from inrcodec.systems.auto import TRIAL_SAMPLES, trial_part, usual, verdict
+from inrcodec.systems.auto import RIVAL_SAMPLES, TRIAL_SAMPLES, has_rival, trial_part, usual, verdict
 from inrcodec.systems.pyramid import PyramidSystem
+from inrcodec.systems.tinc import TincSystem
 from inrcodec_formats.container.header import Quality
 from samples import psnr_db, scan
 
@@ -125,6 +126,51 @@ def test_where_a_pyramid_cannot_reach_the_target_it_is_tinc_and_the_report_says_
 def test_a_pyramid_that_was_asked_for_is_not_replaced(asked: dict[str, Any]) -> None:
     with pytest.raises(TargetError, match="at most 44 dB"):
         inrcodec.encode(scan((8, 9, 10)), psnr_db=40, effort=1, **asked)
+
+
+@pytest.mark.parametrize(
+    ("samples", "size", "expected"),
+    [
+        (RIVAL_SAMPLES, RIVAL_SAMPLES // 8, True), (RIVAL_SAMPLES - 1, RIVAL_SAMPLES, False), (1 << 20, 26_214, False),
+        (1 << 20, 26_215, True),
+    ],
+)  # fmt: skip
+def test_large_streams_of_large_signals_have_a_rival(samples: int, size: int, expected: bool) -> None:
+    assert has_rival(samples, size) is expected
+
+
+@pytest.fixture
+def rivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small signals at the least effort become pyramids, and have rivals."""
+    for name, value in {"LEAST_SAMPLES": 300, "LEAST_EFFORT": 1, "RIVAL_SAMPLES": 300}.items():
+        monkeypatch.setattr(auto, name, value)
+
+
+SMOOTH, NOISE = np.rint(900 * np.sin(np.arange(600) / 9)).astype(np.int16), np.random.default_rng(3).integers(0, 900, 600).astype(np.int16)
+
+
+@pytest.mark.usefixtures("rivals")
+@pytest.mark.parametrize("target", [{"bits_per_voxel": 12}, {"psnr_db": 35}], ids=str)
+@pytest.mark.parametrize("samples", [SMOOTH, NOISE], ids=["smooth", "noise"])
+def test_the_better_of_a_pyramid_and_its_rival_is_kept(samples: np.ndarray, target: dict[str, float], tmp_path) -> None:
+    report = inrcodec.encode(samples, tmp_path / "a.inrc", effort=1, **target)
+    alone = {name: inrcodec.encode(samples, effort=1, method=name, **target) for name in ("pyramid", "tinc")}
+    errors = {name: psnr_db(samples, inrcodec.decode(blob).samples) for name, blob in alone.items()}
+    best = min(alone, key=lambda name: len(alone[name]) if "psnr_db" in target else -errors[name])
+    assert report.method == best and (tmp_path / "a.inrc").read_bytes() == alone[best]
+    told = report.choices["method_reason"]
+    assert all(name in told for name in alone) and " on a part" not in told
+    assert report.seconds["trial"] > 0
+
+
+@pytest.mark.usefixtures("rivals")
+def test_where_the_rival_cannot_reach_the_target_it_is_the_pyramid(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: TincSystem, goal: Goal) -> None:
+        raise TargetError("expected a target of at least 900 bytes")
+
+    monkeypatch.setattr(TincSystem, "prepare", refuse)
+    blob = inrcodec.encode(SMOOTH, bits_per_voxel=12, effort=1)
+    assert blob == inrcodec.encode(SMOOTH, bits_per_voxel=12, effort=1, method="pyramid")
 
 
 def test_signals_become_pyramids_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
