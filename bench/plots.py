@@ -8,10 +8,6 @@ from typing import Any, NamedTuple
 
 from .bd import Curve
 
-QUOTED = {
-    "ct_chest_hu": ("VVC (vvenc medium, 10 bit), quoted, not run here", (0.034, 0.070, 0.185), (33.7, 35.7, 38.7)),
-}
-"""Curves that were measured elsewhere, kept for orientation."""
 MARKERS = "osv^D<>Pphd*X8"
 OWN_COLOURS = "#b2182b", "#542788", "#b35806", "#1b7837"
 """Of our methods, in the order of their names."""
@@ -54,9 +50,6 @@ def plot_signal(path: Path, signal: str, curves: dict[str, Curve], own: set[str]
             markersize=5 if ours else 3.5,
             zorder=3 if ours else 2,
         )
-    if signal in QUOTED:
-        label, rates, psnrs = QUOTED[signal]
-        axes.plot(rates, psnrs, "k:", marker="x", linewidth=1.2, label=label)
     axes.set_xscale("log", base=2)
     ticks = [2.0**k for k in range(-9, 4)]
     axes.set_xticks(ticks, [f"{t:.3g}" for t in ticks])

@@ -111,8 +111,8 @@ def encode(  # type: ignore[misc]  # the overloads name no keyword, the body nam
     method : {"tinc", "sci", "pyramid", "auto"}, optional
         The pyramid makes the smallest files and takes a minute or so for a million voxels; TINC takes seconds. Auto tries all
         of them on a part of the signal; the report says what it chose and why. Without it, the method whose options are
-        given; otherwise the pyramid, or TINC where a pyramid cannot reach the target; TINC of clips, of signals of four axes
-        or fewer than 8,192 samples, and at efforts below 3.
+        given; otherwise the pyramid, or TINC where a pyramid cannot reach the target, or where it takes 0.2 bits a sample and
+        more and TINC is better; TINC of clips, of signals of four axes or fewer than 8,192 samples, and at efforts below 3.
     effort : int
         1 (fast) to 9 (thorough); counts steps, not seconds.
     device : {"auto", "cpu", "cuda", "cuda:N"}

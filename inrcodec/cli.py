@@ -65,7 +65,7 @@ def encode(
     psnr_db: Annotated[float | None, typer.Option(help="Target: PSNR over the data's own range, in dB.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="pyramid (smallest, minutes), tinc (seconds), sci or auto. Volumes become pyramids where nothing is said.", show_default=False),
+        typer.Option(help="pyramid (smallest, minutes), tinc (seconds), sci or auto. Where nothing is said, volumes become pyramids, or TINC where that is better.", show_default=False),
     ] = None,
     effort: Annotated[int, typer.Option(help="1 (fast) to 9 (long).")] = 5,
     device: Device = "auto",
