@@ -46,6 +46,8 @@ _LOSSLESS_DB = 160.0
 """More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
 _IDENTICAL_DB = 1e3
 """Stands for the infinite PSNR of an identical result."""
+_MOST_ROOM = 4
+"""Raw bytes: more are not filled where they are granted, unless nothing smaller is found."""
 
 
 _LEAST_RESTORATION, _MOST_GAIN_DB = 180, 1.5
@@ -222,12 +224,16 @@ class Encoder:
         return True
 
     def _restored(self, plain: Result) -> Result:
-        """Reach the target again with the restoration network in the stream, unless that takes more bytes than without."""
+        """Reach the target again with the restoration network in the stream, unless that takes more bytes than without, or errs more."""
         try:
             found = self._reach_target(plain.step)
         except TargetError:
             found = None
-        if found is not None and (self._target_bytes is not None or len(found.blob) < len(plain.blob)):
+        if found is not None and self._target_bytes is not None:
+            found, plain = (replace(result, error=self._decoded_error(result.blob)) for result in (found, plain))
+            if _squares(found) <= _squares(plain):
+                return found
+        elif found is not None and len(found.blob) < len(plain.blob):
             return found
         self.extra = []
         self.choices = {name: value for name, value in self.choices.items() if not name.startswith("restoration")}
@@ -249,6 +255,7 @@ class Encoder:
     def _reach_size(self, first: float) -> Result:
         limit = self._target_bytes
         assert limit is not None
+        room = min(limit, _MOST_ROOM * self.signal.header.raw_bytes)
         best: Result | None = None
 
         def attempt(step: float, pressure: float = 1.0) -> Trial:
@@ -256,9 +263,12 @@ class Encoder:
             result = self._assemble(step, pressure)
             size = len(result.blob)
             self.progress("code", 0.5, f"{size} of {limit:.0f} bytes{self._estimated_psnr(result.draft)}")
-            if size <= limit and (best is None or size > len(best.blob)):
+            if size <= limit and (best is None or fullness(size) > fullness(len(best.blob))):
                 best = result
             return Trial(step, math.log2(size))
+
+        def fullness(size: int) -> int:
+            return size if size <= room else -size
 
         self._search(attempt, first, math.log2(self.system.size_window * limit), math.log2(limit), slope=self.system.size_slope)
         if best is None:
@@ -385,6 +395,12 @@ class Encoder:
     def _reasons(self) -> list[str]:
         """Why nothing faster ran; what has no kernels on a device is fitted or decoded elsewhere, with a reason of its own."""
         return list(dict.fromkeys(filter(None, (b.reason for b in (self.backend, self.system.backend, self.decoded_by)))))
+
+
+def _squares(result: Result) -> float:
+    """Squared error, inside a region if there is one."""
+    assert result.error is not None
+    return float(result.error.inside.sum_squares)
 
 
 def _outcome(blob: bytes, report: EncodeReport) -> tuple[float, int]:

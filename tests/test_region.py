@@ -188,12 +188,12 @@ SMALL = PyramidOptions(levels=4, context=8, synthesis=(8, 4), tile_edge=16)
 
 @pytest.mark.parametrize(("volume", "least"), [(tissue((24, 48, 48)), 0.5), (scan((16, 32, 32)), 0.5)], ids=["tissue", "scan"])
 def test_the_region_gains_in_as_many_bytes(volume: np.ndarray, least: float) -> None:
-    """Measured 1.1 and 1.5 dB; 8 and 2.4 dB where the outside does not count."""
+    """Measured 0.65 and more without restoration networks, which come and go with a processor's rounding; 1.1 and 1.5 dB with them."""
     mask = np.zeros(volume.shape[1:], bool)
     h, w = mask.shape
     mask[h // 4 : 3 * h // 4, w // 8 : 5 * w // 8] = True
     plain, region, alone = (
-        inrcodec.encode(volume, ratio=16, effort=3, **kind, method="tinc")
+        inrcodec.encode(volume, ratio=16, effort=3, **kind, method="tinc", restoration=False)
         for kind in ({}, {"region": mask}, {"region": mask, "emphasis": math.inf})
     )
     assert max(map(len, (plain, region, alone))) <= 2 * volume.size / 16
@@ -201,6 +201,16 @@ def test_the_region_gains_in_as_many_bytes(volume: np.ndarray, least: float) -> 
     assert inside_and_outside(region, volume, mask)[0] > inside + least
     assert inside_and_outside(region, volume, mask)[1] < outside
     assert inside_and_outside(alone, volume, mask)[0] > inside + 1.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_restoration_network_makes_a_region_worse(seed: int) -> None:
+    """Where the outside does not count it errs by so much that a network for both loses 25 dB inside."""
+    volume, mask = tissue((24, 48, 48)), np.zeros((48, 48), bool)
+    mask[12:36, 6:30] = True
+    choices = {"ratio": 16, "effort": 3, "method": "tinc", "region": mask, "emphasis": math.inf, "seed": seed}
+    corrected, plain = (inrcodec.encode(volume, **choices, restoration=wish) for wish in (True, False))  # type: ignore[arg-type]
+    assert inside_and_outside(corrected, volume, mask)[0] >= inside_and_outside(plain, volume, mask)[0]
 
 
 @pytest.mark.parametrize("choices", [{"method": "tinc"}, {"method": "sci", "effort": 1}], ids=["tinc", "sci"])
