@@ -28,7 +28,7 @@ from .fitting.goal import Goal
 from .fitting.restoration import choose_restoration, price_db
 from .fitting.search import Trial, search_step
 from .image import Image
-from .metrics import ErrorStatistics, SplitErrors, error_statistics, own_range, split_errors
+from .metrics import SplitErrors, own_range, split_errors
 from .options import EncodeOptions
 from .payload import restoration
 from .region import Region
@@ -113,11 +113,10 @@ class Encoder:
             rival = Encoder(self.signal, replace(self.options, method=name), self.progress, self.found).run()  # type: ignore[arg-type]
         except TargetError:
             return found
-        both = {report.method: (blob, report) for blob, report in (found, rival)}
-        best, reason = verdict({name: _outcome(*made) for name, made in both.items()}, self._target_bytes is not None)
-        blob, report = both.pop(best)
-        ((_, other),) = both.values()
-        seconds = {**report.seconds, "trial": sum(other.seconds.values())}
+        outcomes = {made[1].method: _outcome(*made) for made in (found, rival)}
+        best, reason = verdict(outcomes, self._target_bytes is not None)
+        (blob, report), (_, other) = (found, rival) if best == found[1].method else (rival, found)
+        seconds = {**report.seconds, "rival": sum(other.seconds.values())}
         return blob, replace(report, seconds=seconds, choices={**report.choices, "method_reason": reason})
 
     def _encoded(self, name: str) -> Encoded:
@@ -230,8 +229,9 @@ class Encoder:
         except TargetError:
             found = None
         if found is not None and self._target_bytes is not None:
+            # Boxes held out foretold a gain; this measures it, and one of both decodings would come anyway.
             found, plain = (replace(result, error=self._decoded_error(result.blob)) for result in (found, plain))
-            if _squares(found) <= _squares(plain):
+            if _squared_error(found) <= _squared_error(plain):
                 return found
         elif found is not None and len(found.blob) < len(plain.blob):
             return found
@@ -240,12 +240,12 @@ class Encoder:
         return plain
 
     def _strength(self, image: Image) -> float:
-        """What corrections are measured in, over the quantisation step: about ten times the RMS error."""
-        total = ErrorStatistics(0, 0, 0, 0)
-        samples = self.signal.samples
+        """What corrections are measured in, over the quantisation step: about ten times the RMS error, of a region if there is one."""
+        errors, samples = SplitErrors(), self.signal.samples
         for start, stop in _probes(samples.shape):
-            box = samples[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-            total += error_statistics(box, image.read_box(start, stop))
+            box = tuple(map(slice, start, stop))
+            errors += split_errors(samples[box], image.read_box(start, stop), None if self.inside is None else self.inside[box])
+        total = errors.inside if errors.inside.voxels else errors.whole
         wanted = max(_STRENGTH * math.sqrt(total.sum_squares / total.voxels), 1e-3) / image.blocks.step
         return float(np.float32(min(wanted, restoration.MAX_STRENGTH)))
 
@@ -255,7 +255,7 @@ class Encoder:
     def _reach_size(self, first: float) -> Result:
         limit = self._target_bytes
         assert limit is not None
-        room = min(limit, _MOST_ROOM * self.signal.header.raw_bytes)
+        room = _MOST_ROOM * self.signal.header.raw_bytes
         best: Result | None = None
 
         def attempt(step: float, pressure: float = 1.0) -> Trial:
@@ -397,8 +397,8 @@ class Encoder:
         return list(dict.fromkeys(filter(None, (b.reason for b in (self.backend, self.system.backend, self.decoded_by)))))
 
 
-def _squares(result: Result) -> float:
-    """Squared error, inside a region if there is one."""
+def _squared_error(result: Result) -> float:
+    """Inside a region if there is one."""
     assert result.error is not None
     return float(result.error.inside.sum_squares)
 

@@ -68,10 +68,13 @@ class Pairs:
         With the ring around each box.
     original : list of ndarray
         Without ring.
+    counted : list of ndarray of bool
+        Where errors count, without ring.
     """
 
     decoded: list[np.ndarray]
     original: list[np.ndarray]
+    counted: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -143,14 +146,14 @@ def read_pairs(
     layout : RestorationLayout
     seed : int
     inside : ndarray of bool, shape of the volume, optional
-        Boxes without any of it are not read.
+        Boxes without any of it are not read, and only it counts.
 
     Returns
     -------
     training, held_out : Pairs
         Boxes that do not overlap; a volume of a single sample leaves nothing to hold out.
     """
-    parts = (Pairs([], []), Pairs([], []))
+    parts = (Pairs([], [], []), Pairs([], [], []))
     room = [TRAINING_VOXELS, HELD_OUT_VOXELS]
     for number, (start, stop) in enumerate(_boxes_of_interest(BoxPlan(volume.shape, layout), seed, inside)):
         part = int(number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 or number == 1)
@@ -159,8 +162,10 @@ def read_pairs(
             break
         if room[part] >= voxels:
             room[part] -= voxels
+            box = tuple(map(slice, start, stop))
             parts[part].decoded.append(padded_box(read, start, stop, volume.shape, layout.radius))
-            parts[part].original.append(volume[tuple(map(slice, start, stop))])
+            parts[part].original.append(volume[box])
+            parts[part].counted.append(np.ones(volume[box].shape, bool) if inside is None else inside[box])
     return parts
 
 
@@ -227,10 +232,10 @@ def gain_db(
         Decibels; 0 without boxes or where there is no error to correct.
     """
     before = after = 0.0
-    for decoded, original in zip(pairs.decoded, pairs.original, strict=True):
+    for decoded, original, counted in zip(pairs.decoded, pairs.original, pairs.counted, strict=True):
         exact = original.astype(np.float64)
-        before += _squared_error(model.layout.inner(decoded), exact, low, high)
-        after += _squared_error(model.correct(decoded, step, backend), exact, low, high)
+        before += _squared_error(model.layout.inner(decoded), exact, counted, low, high)
+        after += _squared_error(model.correct(decoded, step, backend), exact, counted, low, high)
     return 10 * math.log10(before / max(after, 1e-12 * before)) if before > 0 else 0.0
 
 
@@ -265,7 +270,7 @@ def choose_restoration(
     steps, seed : int
     backend : Backend
     inside : ndarray of bool, shape of the volume, optional
-        Only boxes with some of it are trained on and measured.
+        Only boxes with some of it are trained on, and only it is measured.
     note : callable
         ``note(fraction, text)``, for progress.
     """
@@ -373,8 +378,9 @@ def _tiles(pairs: Pairs, step: float, layout: RestorationLayout) -> tuple[Tensor
     least = tuple(min(b.shape[axis] for b in pairs.original) for axis in range(layout.ndim))
     edges = tuple(min(n, e) for n, e in zip(least, _box_edges(least, layout.radius, TILE), strict=True))
     samples, residual = [], []
-    for number, (decoded, original) in enumerate(zip(pairs.decoded, pairs.original, strict=True)):
-        missing = original - layout.inner(decoded)
+    for number, (decoded, original, counted) in enumerate(zip(pairs.decoded, pairs.original, pairs.counted, strict=True)):
+        # What does not count is left as it is; it errs by so much that a network would learn little else.
+        missing = (original - layout.inner(decoded)) * counted
         for corner in itertools.product(*(_evenly(n, e, number) for n, e in zip(original.shape, edges, strict=True))):
             core = tuple(slice(c, c + e) for c, e in zip(corner, edges, strict=True))
             around = tuple(slice(c, c + e + 2 * r) for c, e, r in zip(corner, edges, layout.radius, strict=True))
@@ -430,6 +436,6 @@ def _spread(grid: tuple[int, ...], seed: int) -> Iterator[tuple[int, ...]]:
             yield place
 
 
-def _squared_error(samples: np.ndarray, exact: np.ndarray, low: int, high: int) -> float:
+def _squared_error(samples: np.ndarray, exact: np.ndarray, counted: np.ndarray, low: int, high: int) -> float:
     rounded = np.clip(np.rint(samples), low, high).astype(np.float64)
-    return float(np.square(rounded - exact).sum())
+    return float(np.square(rounded - exact).sum(where=counted))

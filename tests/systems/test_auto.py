@@ -160,7 +160,7 @@ def test_the_better_of_a_pyramid_and_its_rival_is_kept(samples: np.ndarray, targ
     assert report.method == best and (tmp_path / "a.inrc").read_bytes() == alone[best]
     told = report.choices["method_reason"]
     assert all(name in told for name in alone) and " on a part" not in told
-    assert report.seconds["trial"] > 0
+    assert report.seconds["rival"] > 0
 
 
 @pytest.mark.usefixtures("rivals")
