@@ -197,6 +197,9 @@ class PyramidOptions:
         signal is too small for them to learn from parts of it, which is better.
     above : int or None
         Lattices, from the signal's own on, that hold no latents: none, one or two; None finds out what is best.
+    split : int or None
+        Lattices, from the finest with latents on, that are split into bands as a wavelet transform has them: rough textures and high rates are better off so. None
+        finds out whether two are; on a GPU, for clips with motion and for small signals none is then.
     part_samples : int
         Larger signals are cut into parts of at most so many samples, each a pyramid of its own: a fit takes about 100 bytes a
         sample of a part (on a GPU up to 190), whatever the signal's size.
@@ -210,6 +213,7 @@ class PyramidOptions:
     tile_edge: int = 64
     warm_start: bool | Literal["auto"] = "auto"
     above: int | None = None
+    split: int | None = None
     part_samples: int = 1 << 25
 
     def __post_init__(self) -> None:
@@ -219,6 +223,8 @@ class PyramidOptions:
             _whole("networks", self.networks, 1, 8)
         if self.above is not None:
             _whole("above", self.above, 0, 2)
+        if self.split is not None:
+            _whole("split", self.split, 0, 7)
         _whole("part_samples", self.part_samples, 1 << 10, 1 << 28)
         _wish("warm_start", self.warm_start)
         if not (self.wide is None or isinstance(self.wide, bool)):

@@ -39,6 +39,9 @@ ABOVE: dict[str, tuple[tuple[int, ...], tuple[tuple[bool, ...], ...], tuple[tupl
 }
 """The same, with the axes that are halved before the first level."""
 
+SPLIT = {"x": 1, "yx": 2, "zyx": 2, "tzyx": 1, "extents of 1": 2, "no finest level": 2, "no finest of thick slices": 1}
+"""How many lattices of some of both are split into bands."""
+
 
 def flags(ndim: int, levels: int) -> tuple[tuple[bool, ...], ...]:
     """All axes halved from level to level."""
@@ -57,7 +60,7 @@ def quantised(layout: PyramidLayout, seed: int, spread: float = 1.0) -> dict[str
     }
     values["context.last_bias"] += [0, 30]
     values["synthesis.skips"] += 1
-    values["synthesis.gains"] += np.sqrt(1 / np.prod(layout.strides, axis=1))
+    values["synthesis.gains"] += layout.gains
     values["synthesis.filters"] = CUBIC + 0.02 * spread * random.standard_normal(shapes["synthesis.filters"])
     return {name: QuantisedTensor.of(v, -SHIPPED_PLACES[name]) for name, v in values.items()}
 
@@ -149,13 +152,21 @@ def made(
     networks: int = 1,
     apart: bool = False,
     wide: bool = False,
+    split: int = 0,
     spread: float = 1.0,
     **others: Any,
 ) -> Made:
     """A stream of random contents."""
-    layout = PyramidLayout(shape, halved, widths[0], widths[1:], above, networks, apart, wide)
+    layout = PyramidLayout(shape, halved, widths[0], widths[1:], above, networks, apart, wide, split)
     numbers = {"step": 3.5, "offset": -100, "low": -1000, "high": 1000, "precision": FINE[1]} | others
     return Made(PyramidStream(layout, edge, **numbers), quantised(layout, seed, spread), random_latents(layout, seed))
+
+
+def made_split(name: str, edge: int = 5, **others: Any) -> Made:
+    """A stream of `SPLIT`; contexts are wide where nothing lies above."""
+    shape, halved, *above = ABOVE[name] if name in ABOVE else SHAPES[name]
+    numbers = {"networks": min(2, len(halved) + 1), "apart": True, "wide": not above} | others
+    return made(shape, halved, edge, above=above[0] if above else (), split=SPLIT[name], **numbers)
 
 
 def random_field(

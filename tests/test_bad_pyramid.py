@@ -28,7 +28,7 @@ from inrcodec_kernels.pyramid import Tile
 from inrcodec_kernels.pyramid.context_coder import predictions, split
 from inrcodec_kernels.pyramid.context_tables import laplace_tables
 from inrcodec_kernels.rans import joined, reference
-from pyramid_streams import Made, flags, made, made_moving, quantised, random_field
+from pyramid_streams import Made, flags, made, made_moving, made_split, quantised, random_field
 
 
 @cache
@@ -70,6 +70,16 @@ def test_the_stream_that_attacks_change_is_sound() -> None:
 )
 def test_46_tree_with_impossible_fields(at: int, form: str, values: list[Any]) -> None:
     refused(with_tree(at, form, *values), "expected ")
+
+
+@pytest.mark.parametrize(("at", "value"), [*((25, last) for last in (0, 16, 3, 4, 15, 34, 255)), (26, 0), (27, 0)])
+def test_46_bands_that_cannot_be(at: int, value: int) -> None:
+    """More lattices split than there are, none, unknown bits, and lattices that are halved along no axis."""
+    of = made_split("zyx")
+    section = bytearray(of.stream.tree_section())
+    assert section[0] == 6 and section[25] == 18 and not cheap(of.blob())
+    section[at] = value
+    refused(of.blob(tree=bytes(section)), "expected ")
 
 
 @pytest.mark.parametrize("halved", [8, 0x80, 255])

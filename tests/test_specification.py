@@ -17,7 +17,7 @@ from page.pyramid import read_latents, read_networks, read_pyramid, synthesised
 from page.restoration import read_restoration, restored
 from page.sci import decoded, integers_of, read_blocks
 from page.stream import Index, Stream, read_stream, rounded
-from pyramid_streams import ABOVE, SHAPES, made, made_moving, made_parted, parted_blob
+from pyramid_streams import ABOVE, SHAPES, SPLIT, made, made_moving, made_parted, made_split, parted_blob
 from samples import scan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -89,7 +89,7 @@ def check_pyramid(blob: bytes, integers: np.ndarray, samples: np.ndarray) -> Non
     assert np.count_nonzero(difference) <= 1 + difference.size // 1000
 
 
-@pytest.mark.parametrize("name", ["pyramid", "pyramid_above", "pyramid_fine", "pyramid_fine_above", "pyramid_apart", "pyramid_networks", "pyramid_wide", "pyramid_series", "pyramid_channels", "pyramid_clip", "pyramid_moved", "pyramid_parts"])
+@pytest.mark.parametrize("name", ["pyramid", "pyramid_above", "pyramid_fine", "pyramid_fine_above", "pyramid_apart", "pyramid_networks", "pyramid_wide", "pyramid_bands", "pyramid_series", "pyramid_channels", "pyramid_clip", "pyramid_moved", "pyramid_parts"])
 def test_golden_pyramid_streams_decode_by_the_page(name: str) -> None:
     expected = np.load(GOLDEN / f"{name}.npz")
     check_pyramid((GOLDEN / f"{name}.inrc").read_bytes(), expected["integers"], expected["samples"])
@@ -120,6 +120,13 @@ def test_random_pyramid_streams_with_taps_apart_decode_by_the_page(name: str, ne
 def test_random_pyramid_streams_with_wide_contexts_decode_by_the_page(name: str) -> None:
     shape, halved, *above = ABOVE[name] if name in ABOVE else SHAPES[name]
     blob = made(shape, halved, 4, spread=0.6, above=above[0] if above else (), networks=min(2, len(halved) + 1), apart=True, wide=True).blob()
+    with inrcodec.open(blob) as image:
+        check_pyramid(blob, stored_integers(image), image[...])
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_random_pyramid_streams_in_bands_decode_by_the_page(name: str) -> None:
+    blob = made_split(name, 4, spread=0.6).blob()
     with inrcodec.open(blob) as image:
         check_pyramid(blob, stored_integers(image), image[...])
 

@@ -131,7 +131,7 @@ def parents_around(
         Where they begin.
     """
     low, high = _coarser(layout, level, start, stop)
-    halved = layout.halved[level]
+    halved = layout.steps[level]
     origin = place_of(2 * a if half else a for a, half in zip(low, halved, strict=True))
     end = place_of(min(2 * b, n) if half else b for b, n, half in zip(high, layout.shapes[level], halved, strict=True))
     shape = place_of(b - a for a, b in zip(origin, end, strict=True))
@@ -146,7 +146,7 @@ def parents_around(
 def _coarser(layout: Layout, level: int, start: Place, stop: Place) -> tuple[Place, Place]:
     """Latents of the next level that give those of [start, stop) and of a ring of one around them."""
     low, high = [], []
-    for a, b, n, half in zip(start, stop, layout.shapes[level + 1], layout.halved[level], strict=True):
+    for a, b, n, half in zip(start, stop, layout.shapes[level + 1], layout.steps[level], strict=True):
         # One more on either side than interpolation takes: at its ends a window repeats what a lattice goes on with.
         low.append(max(0, (a - 1) // 2 - 1 if half else a - 1))
         high.append(min(n, b // 2 + 2 if half else b + 1))

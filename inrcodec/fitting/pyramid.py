@@ -69,7 +69,7 @@ _TURN, _OCTAVES = 0.6, 0.18
 _NEAR, _NEAR_TURN, _NEAR_OCTAVES = 1.06, 0.75, 0.08
 """The same where the bits that are foretold are this near their goal: later is shorter, and better for a small change."""
 _COARSER, _COARSEST = 2.0, 16.0
-"""Learning rate of a level's latents, over that of the next finer level, and over the finest at most: coarse ones are larger numbers."""
+"""Learning rate of a lattice's latents, over that of the next finer one, and over the finest at most: coarse ones are larger numbers."""
 LARGEST = float(1 << 19)
 """Latents stay below this."""
 
@@ -184,7 +184,7 @@ class PyramidFit:
         self.networks = other.networks
 
     def start_at_half(self, steps: int, schedule: Schedule, note: Note, taught: bool = False) -> None:
-        """Take all levels but one as fine as the signal, and the context model, from a fit of the signal at half its resolution.
+        """Take all lattices but one as fine as the signal, and the context model, from a fit of the signal at half its resolution.
 
         There a step costs an eighth; and what coarse levels can say need not be said, and then unlearned, by finer ones.
 
@@ -197,7 +197,7 @@ class PyramidFit:
             Whether networks have learned from such samples: those of the finest level alone are kept then; otherwise they begin as the next one.
         """
         layout = self.layout
-        if len(layout.above) + layout.levels < 3:
+        if len(layout.above) + layout.resolutions < 3:
             return
         flags, coarse = layout.kernel.whole.halved[0], layout.coarser
         means, unit = halved(down(self._first), flags), 2 ** (-sum(flags) / 2)
@@ -208,7 +208,8 @@ class PyramidFit:
         half.run(steps, None, schedule, note)
         for own, found in zip(self._latents[first:], half._latents, strict=True):
             own.values = found.values
-        self.set_networks(_with(half.context, first, fewer, self.context if taught else None), self.synthesis)
+        finest = coarse.kernel.lattice.count(0)
+        self.set_networks(_with(half.context, first, finest, fewer, self.context if taught else None), self.synthesis)
 
     def run(self, steps: int, goal: Goal | None, schedule: Schedule, note: Note, settle: Settle | None = None) -> None:
         """Descend; the step, and later the price of bits, follow the goal, if there is one.
@@ -294,7 +295,8 @@ class PyramidFit:
         there = self._there(latents)
         _, of_error, _ = self._errors(there, self._weights)
         _, of_rate, _ = self._rate(there)
-        return [down(by) for by in of_error], [down(by) for by in of_rate]
+        # Those of bands hold only until the next ones are made.
+        return [down(by).copy() for by in of_error], [down(by) for by in of_rate]
 
     def curvatures(self, sites: int) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
         """How bits bend with each network of the context model, and squared errors, in units of the step, with the synthesis; of whole latents.
@@ -365,12 +367,12 @@ class PyramidFit:
         _, of_rate, of_context = self._rate(values, self._schedule.least, turn)
         _, of_error, of_synthesis = self._errors(values, self._weights, turn)
         self._done += 1
-        for level, (y, (_, slope), a, b) in enumerate(zip(self._latents, latents, of_rate, of_error, strict=True)):
+        for lattice, y, (_, slope), a, b in zip(self.layout.kernel.lattice, self._latents, latents, of_rate, of_error, strict=True):
             a *= np.float32(FAIR * price)
             a += b
             if slope is not None:
                 a *= slope
-            y.move(a, latent_rate * min(_COARSER**level, _COARSEST), backend)
+            y.move(a, latent_rate * min(_COARSER**lattice, _COARSEST), backend)
         if network_rate:
             # The latents' step comes first: a device works on it while the networks' gradients are fetched.
             gradients = Context(*map(down, of_context)), Synthesis(*map(down, of_synthesis))
@@ -415,10 +417,10 @@ def _without(context: Context, levels: int, networks: int) -> Context:
     return others._replace(level_bias=context.level_bias[levels:])
 
 
-def _with(context: Context, levels: int, networks: int, taught: Context | None) -> Context:
-    """The other way round: the finest levels have what has been taught, or begin as the next one."""
+def _with(context: Context, levels: int, finest: int, networks: int, taught: Context | None) -> Context:
+    """The other way round: the finest levels have what has been taught, or begin as those of the next lattice, which has so many."""
     first = Context(*(values[:1].repeat(networks, axis=0) for values in context)) if taught is None else taught
-    biases = (context if taught is None else taught).level_bias[:levels]
+    biases = context.level_bias[np.arange(levels) % finest] if taught is None else taught.level_bias[:levels]
     more = Context(*(np.concatenate([own[:networks], values]) for own, values in zip(first, context, strict=True)))
     return more._replace(level_bias=np.concatenate([biases, context.level_bias]))
 

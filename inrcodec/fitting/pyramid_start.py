@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inrcodec_kernels.backend import best_on_cpu
+from inrcodec_kernels.pyramid import parted
+
 from ..models.pyramid import AXES, PyramidLayout
 from ..region import box_around, sample_inside
 from .goal import Goal
@@ -25,7 +28,7 @@ _DEAD = 0.6
 
 
 def first_latents(target: Floats, layout: PyramidLayout, gains: Floats, weights: Floats | None = None) -> list[Floats]:
-    """Differences of means: every level holds what the coarser ones leave, the finest one only what is large.
+    """Differences of means: every lattice holds what the coarser ones leave, the finest one only what is large; bands hold what they see of it.
 
     Where errors count less, only what is larger: a step is worth its bits there if it is longer by the root of that.
 
@@ -33,23 +36,20 @@ def first_latents(target: Floats, layout: PyramidLayout, gains: Floats, weights:
     ----------
     target : ndarray, shape of the finest lattice
     layout : PyramidLayout
-    gains : ndarray, shape (K,)
+    gains : ndarray, one of each lattice with latents
     weights : ndarray of float32, shape of the signal, or 1 along some axes, optional
         What squared errors count.
     """
     absent = len(layout.above)
-    plain = [0.0 if absent else _DEAD, *[0.0] * (layout.levels - 1)]
-    dead = plain if weights is None else _dead_zones(weights, layout)
     means = [target]
     for flags in layout.kernel.whole.halved:
         means.append(halved(means[-1], flags))
     means = means[absent:]
-    found = [_nearer(means[-1] / gains[-1], dead[-1])]
-    for level in range(layout.levels - 2, -1, -1):
-        coarse = doubled(means[level + 1], layout.kernel.halved[level], means[level].shape)
-        rest = (means[level] - coarse) / gains[level]
-        found.append(_nearer(rest, dead[level]))
-    return [np.ascontiguousarray(y, dtype=np.float32) for y in reversed(found)]
+    coarser = [doubled(coarse, flags, fine.shape) for fine, coarse, flags in zip(means[:-1], means[1:], layout.kernel.halved, strict=True)]
+    rests = [fine - coarse for fine, coarse in zip(means, [*coarser, np.zeros_like(means[-1])], strict=True)]
+    found = parted([rest / gain for rest, gain in zip(rests, gains, strict=True)], layout.kernel, best_on_cpu())
+    dead = [_DEAD * (not lattice and not absent) for lattice in layout.kernel.lattice] if weights is None else _dead_zones(weights, layout)
+    return [np.ascontiguousarray(_nearer(y, by), dtype=np.float32) for y, by in zip(found, dead, strict=True)]
 
 
 def _nearer(values: Floats, dead: Any) -> Floats:
@@ -62,7 +62,7 @@ def _dead_zones(weights: Floats, layout: PyramidLayout) -> list[Floats]:
     absent = len(layout.above)
     with np.errstate(divide="ignore"):
         longer: list[Floats] = [np.reciprocal(np.sqrt(w)) for w in level_weights(weights, layout)]
-    return [np.float32(_DEAD) * (steps - np.float32(level + absent > 0)) for level, steps in enumerate(longer)]
+    return [np.float32(_DEAD) * (steps - np.float32(lattice + absent > 0)) for lattice, steps in zip(layout.kernel.lattice, longer, strict=True)]
 
 
 def halved(values: Floats, flags: tuple[bool, ...]) -> Floats:
@@ -100,7 +100,7 @@ def level_weights(weights: Floats, layout: PyramidLayout) -> list[Floats]:
     found = [sample_weights(weights)]
     for flags in layout.kernel.whole.halved:
         found.append(halved(found[-1], flags))
-    return found[len(layout.above) :]
+    return list(layout.kernel.of_levels(found[len(layout.above) :]))
 
 
 def sample_weights(weights: Floats) -> Floats:
@@ -216,8 +216,7 @@ class Differences:
 
     def __init__(self, volume: np.ndarray, offset: float, layout: PyramidLayout, weights: Floats | None = None) -> None:
         target = (volume - np.float32(offset)).astype(np.float32).reshape(layout.kernel.shape)
-        gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
-        self._levels, self._strides = first_latents(target, layout, gains), layout.strides
+        self._levels, self._strides = first_latents(target, layout, layout.gains), layout.strides
         self._coarsest = math.log2(max(float(np.abs(target).max()), 1.0))
         if layout.halved:
             flags = layout.kernel.halved[0]

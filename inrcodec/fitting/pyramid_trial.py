@@ -1,7 +1,8 @@
 """Whole fits of a sample: from them come the finest level, the step and the networks to begin with, and how bits and errors fall on the way.
 
 Where a stream is small, latents on the lattice of the signal are all zero in the end, and what noise they carry until then disturbs the
-others. So a pyramid without them is tried first, which takes half the time, and whatever seems to be better after that, at the same step.
+others. So a pyramid without them is tried first, which takes half the time, and whatever seems to be better after that, at the same step. Then the
+best of them is tried with its finest lattices split into bands.
 
 Networks learn more slowly than latents. So those of the trial go on with another sample, a lesson, and the signal's own fit begins with what
 they are then.
@@ -38,7 +39,7 @@ _LEAST_SAMPLES, _TRIAL_SAMPLES, _LESSON_SAMPLES = 1 << 15, 1 << 18, 1 << 20
 """Of a sample at least; of one that is tried on, and of one that networks are taught with, at most."""
 _PART = 8
 """A sample is at most the signal over this, or the least."""
-_MOST_TRIALS = 4
+_MOST_TRIALS = 5
 """Before the lesson."""
 _MOST_OFF = 4.0
 """Factor by which the guess of a step is corrected at most."""
@@ -82,7 +83,7 @@ class _Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class _Trial:
-    """A fit of boxes at a step: squared error and bits of a sample, those of networks too, and the step that the signal needs then."""
+    """A fit of boxes at a step: squared error and bits of a sample, those of networks too, the part that the finest lattice has, and the step that the signal needs then."""
 
     layout: PyramidLayout
     step: float
@@ -152,19 +153,24 @@ class Trials:
     def _of_boxes(self, boxes: list[Box]) -> _Sample:
         return _Sample(boxes, np.concatenate([self._volume[box] for box in boxes], _longest(self._volume.shape)))
 
-    def guess(self, above: int | None) -> Guess:
+    def guess(self, above: int | None, split: int | None = None) -> Guess:
         """Find out where to begin.
 
         Parameters
         ----------
         above : int or None
             Lattices that are to hold no latents, if that is not to be found out.
+        split : int or None
+            The same of those that are to be split into bands.
         """
         step = self._first_step
-        if above is not None or self._first.samples.size < TELLING or self._full.levels < 3:
+        self._full = replace(self._full, split=min(split or 0, self._full.resolutions - 1))
+        if above is not None or self._first.samples.size < TELLING or self._full.resolutions < 3:
             best = self._tried(self._without(above or 0), step)
         else:
             best = self._better(self._trial(self._without(1), step))
+        if split is None and self._teaches and best.layout.most_split:
+            best = self._cheaper(best, self._trial(replace(best.layout, split=best.layout.most_split), best.needed))
         networks = self._networks(best.layout)
         if self._teaches:
             self._done = _MOST_TRIALS * self._first.samples.size
@@ -177,7 +183,7 @@ class Trials:
     def _without(self, above: int) -> PyramidLayout:
         """The layout with so many lattices without latents, or as many as it can spare."""
         layout = self._full
-        while len(layout.above) < min(above, MOST_ABOVE) and layout.levels > 1:
+        while len(layout.above) < min(above, MOST_ABOVE) and layout.resolutions > 1:
             layout = layout.without_finest
         return layout
 
@@ -189,7 +195,7 @@ class Trials:
         first = self._corrected(first)
         if first.finest > _ALIVE:
             return self._cheaper(first, self._trial(self._full, first.needed))
-        if first.finest < _DEAD and first.layout.levels > 2:
+        if first.finest < _DEAD and first.layout.resolutions > 2:
             return self._cheaper(first, self._trial(first.layout.without_finest, first.needed))
         return first
 
@@ -238,7 +244,7 @@ class Trials:
         if sample is not None:
             # The fewer bits there are beside those of networks, the more of these networks only know the boxes.
             course = course.believed(min(cost.bits / max(network_bits, 1.0), 1.0))
-        finest = float(of_levels[0]) / max(cost.bits, 1e-9)
+        finest = float(sum(b for b, lattice in zip(of_levels, layout.kernel.lattice, strict=True) if not lattice)) / max(cost.bits, 1e-9)
         needed = self._needed(layout, step, boxes, cost.bits / samples.size, cost.error * step**2)
         return _Trial(layout, step, error, bits, finest, course, needed, (fit.context, fit.synthesis), network_bits)
 

@@ -25,8 +25,8 @@ Integers = list[NDArray[np.int32]]
 Curvature = Sequence[float | NDArray[np.float32]]
 Slopes = Callable[[Integers], tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]
 
-_FINE_LEVELS = 3
-"""Levels whose latents are tried: the coarser ones are few, and each matters to many samples."""
+_FINE = 3
+"""Lattices whose latents are tried: the coarser ones have few, and each matters to many samples."""
 _CHANGED = 0.01
 """Latents other than 0 that are changed to see what it costs."""
 _LEAST_SAVED = 0.5
@@ -43,11 +43,16 @@ def curvatures(layout: Layout, synthesis: Synthesis, backend: Backend) -> list[f
     nothing = [np.zeros(s, dtype=np.float32) for s in probe.shapes]
     plain = synthesise(nothing, synthesis, probe, backend)
     found = []
-    for level in range(min(_FINE_LEVELS, layout.levels)):
+    for level in _fine(layout):
         one = [y.copy() for y in nothing]
         one[level][tuple(n // 2 for n in one[level].shape)] = 1
         found.append(2 * float(np.square(synthesise(one, synthesis, probe, backend) - plain).sum()))
     return found
+
+
+def _fine(layout: Layout) -> range:
+    """Levels whose latents are tried."""
+    return range(sum(lattice < _FINE for lattice in layout.lattice))
 
 
 def trimmed(
@@ -117,7 +122,7 @@ def disturbances(
     """
     _, rates = slopes(latents)
     draw, before, found = np.random.default_rng(seed), bits(latents), []
-    for level in range(min(_FINE_LEVELS, len(latents))):
+    for level in _fine(coder.layout):
         less, more, own = _changes(latents, level, tiles, coder)
         picked = (latents[level] != 0) & (draw.random(latents[level].shape) < _CHANGED)
         towards = np.sign(latents[level])[picked]

@@ -28,6 +28,8 @@ AXES = 4
 """Kernels see every signal with so many axes."""
 MOST_ABOVE = 2
 """Most lattices, from that of the signal on, without latents."""
+MOST_SPLIT = 2
+"""Most lattices that are split into bands: coarser ones have so few latents that it gains a hundredth of the cost."""
 Flags = tuple[bool, ...]
 
 HIDDEN_PLACES, WEIGHT_PLACES = 5, 7
@@ -100,19 +102,21 @@ class PyramidLayout:
     shape : tuple of int
         Extents of the signal.
     halved : tuple of tuple of bool
-        For each level but the finest: the axes along which it has half the latents of the level below it.
+        For each lattice with latents but the finest: the axes along which it has half of the one below it.
     context : int
         Width of the context model's hidden layers.
     synthesis : tuple of int
         Widths of the synthesis's hidden layers.
     above : tuple of tuple of bool
-        For each lattice between the signal and the finest level: the axes along which it, or that level, has half of what is above it.
+        For each lattice between the signal and the finest one with latents: the axes along which it, or that one, has half of what is above it.
     networks : int
-        Of the context model, 1 to the number of levels: the first ones serve a level each, the last one all coarser levels too.
+        Of the context model, 1 to the number of resolutions: the first ones serve a lattice each, the last one all coarser ones too.
     apart : bool
         Whether the synthesis sees samples as far from each other as latents of the finest level are; else, as in older streams, neighbours.
     wide : bool
         Whether the context model sees further than the nearest latents, twice as many inputs in a volume, and the synthesis further in its finest channel.
+    split : int
+        Of the lattices with latents so many, the finest, are split into bands, each a level (`inrcodec_kernels.pyramid.subbands`).
     """
 
     shape: tuple[int, ...]
@@ -123,6 +127,7 @@ class PyramidLayout:
     networks: int = 1
     apart: bool = False
     wide: bool = False
+    split: int = 0
 
     @property
     def ndim(self) -> int:
@@ -130,31 +135,41 @@ class PyramidLayout:
         return len(self.shape)
 
     @property
-    def levels(self) -> int:
-        """Number of levels."""
+    def resolutions(self) -> int:
+        """Number of lattices with latents, and of the synthesis's channels."""
         return len(self.halved) + 1
+
+    @property
+    def levels(self) -> int:
+        """Number of levels: lattices, or bands of those that are split."""
+        return self.kernel.levels
+
+    @property
+    def most_split(self) -> int:
+        """How many lattices may be split."""
+        return min(len(self.halved), MOST_SPLIT)
 
     @cached_property
     def kernel(self) -> Layout:
         """The layout as the kernels take it: four axes."""
         missing = AXES - self.ndim
         above, halved = (tuple((False,) * missing + flags for flags in steps) for steps in (self.above, self.halved))
-        distances = self.strides[0] if self.apart else (1,) * self.ndim
-        return Layout((1,) * missing + self.shape, halved, above, (1,) * missing + distances, self.wide)  # type: ignore[arg-type]
+        distances = self._distances[0] if self.apart else (1,) * self.ndim
+        return Layout((1,) * missing + self.shape, halved, above, (1,) * missing + distances, self.wide, self.split)  # type: ignore[arg-type]
 
     @property
     def coarser(self) -> PyramidLayout:
-        """That of the signal at half its resolution, with all levels that are left there."""
+        """That of the signal at half its resolution, with all lattices that are left there."""
         shape = self.kernel.whole.shapes[1][AXES - self.ndim :]
         if self.above:
             return replace(self, shape=shape, above=self.above[1:])
-        return replace(self, shape=shape, halved=self.halved[1:], networks=max(self.networks - 1, 1))
+        return replace(self, shape=shape, halved=self.halved[1:], networks=max(self.networks - 1, 1), split=max(self.split - 1, 0))
 
     @property
     def without_finest(self) -> PyramidLayout:
-        """That of the same signal with one level less: the finest lattice holds no latents."""
-        networks = min(self.networks, self.levels - 1)
-        return replace(self, halved=self.halved[1:], above=self.above + self.halved[:1], networks=networks)
+        """That of the same signal where one lattice less holds latents."""
+        networks, split = min(self.networks, self.resolutions - 1), min(self.split, self.resolutions - 2)
+        return replace(self, halved=self.halved[1:], above=self.above + self.halved[:1], networks=networks, split=split)
 
     @property
     def lattices(self) -> tuple[tuple[int, ...], ...]:
@@ -164,10 +179,20 @@ class PyramidLayout:
     @property
     def strides(self) -> tuple[tuple[int, ...], ...]:
         """Samples from one latent of a level to the next along each axis."""
+        return self.kernel.of_levels(self._distances)
+
+    @property
+    def _distances(self) -> list[tuple[int, ...]]:
+        """The same of every lattice with latents."""
         found = [(1,) * self.ndim]
         for flags in self.above + self.halved:
             found.append(tuple(s * 2 if half else s for s, half in zip(found[-1], flags, strict=True)))
-        return tuple(found[len(self.above) :])
+        return found[len(self.above) :]
+
+    @property
+    def gains(self) -> NDArray[np.float32]:
+        """What a latent of each lattice is worth at first: coarser ones less, as many samples profit."""
+        return np.sqrt(1 / np.prod(self._distances, axis=1)).astype(np.float32)
 
     @property
     def latents(self) -> int:
@@ -188,8 +213,8 @@ class PyramidLayout:
         """Shapes of the synthesis's parameters, in stream order."""
         n, (s1, s2) = self.kernel.synthesis_inputs, self.synthesis
         return {
-            "gains": (self.levels,), "filters": (len(self.above) + self.levels - 1, 4), "first": (n, s1), "first_bias": (s1,),
-            "second": (s1, s2), "second_bias": (s2,), "last": (s2,), "last_bias": (), "skips": (self.levels,),
+            "gains": (self.resolutions,), "filters": (len(self.above) + self.resolutions - 1, 4), "first": (n, s1), "first_bias": (s1,),
+            "second": (s1, s2), "second_bias": (s2,), "last": (s2,), "last_bias": (), "skips": (self.resolutions,),
         }  # fmt: skip
 
     @property
@@ -221,12 +246,11 @@ def initial_networks(layout: PyramidLayout, seed: int) -> tuple[Context, Synthes
     parts = {name: p if name == "level_bias" else np.repeat(p[None], layout.networks, 0) for name, p in parts.items()}
     shapes = layout.synthesis_shapes
     whole = {name: _drawn(shape, draw) for name, shape in shapes.items()}
-    gains = np.sqrt(1 / np.prod(layout.strides, axis=1)).astype(np.float32)
     whole.update(
-        gains=gains,
+        gains=layout.gains,
         filters=np.tile(np.array(CUBIC, dtype=np.float32), (shapes["filters"][0], 1)),
         last=np.float32(0.05) * draw.standard_normal(shapes["last"], dtype=np.float32),
-        skips=np.ones(layout.levels, dtype=np.float32),
+        skips=np.ones(layout.resolutions, dtype=np.float32),
     )
     return Context(**parts), Synthesis(**whole)
 
@@ -262,7 +286,9 @@ def parted(parameters: Mapping[str, NDArray[np.float32]]) -> tuple[Context, Synt
     return Context(**plain), Synthesis(**of["synthesis."])
 
 
-def checked_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision, wide: bool = False) -> tuple[IntegerContext, ...]:
+def checked_contexts(
+    stored: Mapping[str, NDArray[np.float32]], precision: Precision, wide: bool = False, lattices: Sequence[int] | None = None
+) -> tuple[IntegerContext, ...]:
     """As `integer_contexts`.
 
     Raises
@@ -270,7 +296,7 @@ def checked_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Preci
     ValueError
         If sums of one of the networks might be too large for float32.
     """
-    found = integer_contexts(stored, precision, wide)
+    found = integer_contexts(stored, precision, wide, lattices)
     for network in distinct(found):
         check_context(network)
     return found
@@ -281,7 +307,9 @@ def distinct(contexts: Sequence[IntegerContext]) -> list[IntegerContext]:
     return list({id(network): network for network in contexts}.values())
 
 
-def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Precision, wide: bool = False) -> tuple[IntegerContext, ...]:
+def integer_contexts(
+    stored: Mapping[str, NDArray[np.float32]], precision: Precision, wide: bool = False, lattices: Sequence[int] | None = None
+) -> tuple[IntegerContext, ...]:
     """The context model's networks in whole numbers: that of every level, the finest first.
 
     Parameters
@@ -291,6 +319,8 @@ def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Preci
     precision : Precision
     wide : bool
         As the layout has it.
+    lattices : sequence of K int, optional
+        To which lattice each level belongs; otherwise each is one.
 
     Returns
     -------
@@ -309,7 +339,7 @@ def integer_contexts(stored: Mapping[str, NDArray[np.float32]], precision: Preci
     whole["second_bias"] += half[1]
     whole["last_bias"] += np.array(half[2:])
     count, biases = len(whole["first"]), whole.pop("level_bias")
-    number = np.array([network_of(level, count) for level in range(len(biases))])
+    number = np.array([network_of(lattice, count) for lattice in lattices or range(len(biases))])
     found = []
     for own in range(count):
         # Biases of levels that others serve would count in the largest sums.

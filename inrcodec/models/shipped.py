@@ -42,8 +42,8 @@ class ShippedNetworks:
     parameters: dict[str, NDArray[np.float32]]
 
     def fitted_to(self, layout: PyramidLayout) -> dict[str, NDArray[np.float32]] | None:
-        """Parameters for a layout, or None if they have other shapes, or were trained to see a finer level."""
-        if layout.above:
+        """Parameters for a layout, or None if they have other shapes, or were trained to see a finer level, or no bands."""
+        if layout.above or layout.split:
             return None
         shapes = {f"context.{name}": shape for name, shape in layout.context_shapes.items()}
         shapes |= {f"synthesis.{name}": shape for name, shape in layout.synthesis_shapes.items()}

@@ -21,9 +21,9 @@ from ..models.shipped import shipped
 from ..partition.tiles import TilePyramid
 from .sections import MAX_STEP, check_extents
 
-VERSIONS = range(6)
-"""Of TREE: 5 where networks are wide, else 4 where the finest level is coarser than the signal, else 3 where the context model has several networks, else 2; before it 0 and 1."""
-MAX_LEVELS, MAX_WIDTH, MAX_EDGE = 8, 32, 256
+VERSIONS = range(7)
+"""Of TREE: 6 where lattices are split into bands, else 5 where networks are wide, else 4 where the finest level is coarser than the signal, else 3 where the context model has several networks, else 2; before it 0 and 1."""
+MAX_LATTICES, MAX_WIDTH, MAX_EDGE = 8, 32, 256
 MAX_TILE = 1 << 24
 """Most latents of a tile: a single sample takes a few whole tiles to decode."""
 LARGEST_PARAMETER = 1024.0
@@ -31,8 +31,10 @@ LARGEST_PARAMETER = 1024.0
 _NAME = 4
 """Bytes of the name of shipped networks."""
 _FIXED = struct.Struct("<BBBBBBfiii")
-_FURTHER = 3
-"""Most bytes behind those: as many as the version says."""
+_FURTHER = (0, 1, 2, 3, 3, 3, 4)
+"""Bytes behind those, of each version."""
+_WIDE, _SPLIT = 16, 15
+"""Of the last of them: a bit that says that networks are wide, and those that say how many lattices are split."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,21 @@ class PyramidStream:
         """Pack everything."""
         layout, absent = self.layout, len(self.layout.above)
         if self.precision == COARSE:
-            assert layout.networks == 1 and not (layout.apart and absent) and not layout.wide, "older streams have one network, and see neighbours"
+            plain = layout.networks == 1 and not ((layout.apart and absent) or layout.wide or layout.split)
+            assert plain, "older streams have one network, and see neighbours"
             version = int(absent > 0)
+        elif layout.split:
+            assert layout.apart or not absent, "bands came after taps apart"
+            version = 6
         elif layout.wide:
             assert layout.apart or not absent, "wide networks came after taps apart"
             version = 5
         else:
             version = 4 if layout.apart and absent else 2 + (layout.networks > 1)
-        further = bytes([absent, self.precision.hidden_bits, layout.networks])[: min(version, _FURTHER)]
+        last = layout.split + layout.wide * _WIDE
+        further = bytes([absent, self.precision.hidden_bits, layout.networks, last])[: _FURTHER[version]]
         fixed = _FIXED.pack(
-            version, layout.levels, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
+            version, layout.resolutions, layout.context, *layout.synthesis, self.edge - 1, self.step, self.offset, self.low, self.high
         )
         halved = bytes(sum(1 << axis for axis, half in enumerate(flags) if half) for flags in layout.above + layout.halved)
         return fixed + further + halved + struct.pack(f"<{len(self.further_offsets)}i", *self.further_offsets)
@@ -105,28 +112,32 @@ class PyramidStream:
         check_extents(shape)
         if len(data) < _FIXED.size:
             raise ContainerError("expected a complete TREE section, found a short one; get a fresh copy")
-        version, levels, context, s1, s2, edge, step, offset, low, high = _FIXED.unpack_from(data)
+        version, lattices, context, s1, s2, edge, step, offset, low, high = _FIXED.unpack_from(data)
         if version not in VERSIONS:
             raise ContainerError(f"expected version {VERSIONS[-1]} of TREE or an older one, found {version}; get a newer inrcodec")
         # A byte that is not there stands for one that cannot be.
-        count = min(version, _FURTHER)
+        count = _FURTHER[version]
         known, rest = data[_FIXED.size : _FIXED.size + count].ljust(count, b"\xff"), data[_FIXED.size + count :]
         absent = known[0] if version else 0
         precision = COARSE if version < 2 else FINE[0]._replace(hidden_bits=known[1])
-        networks = 1 if version < 3 else known[2]
-        flags, further = rest[: absent + levels - 1], rest[absent + levels - 1 :]
-        sound = 1 <= levels <= MAX_LEVELS - absent and absent <= MOST_ABOVE and (version not in (1, 4) or absent > 0)
-        sound = sound and precision in (COARSE, *FINE) and len(flags) == absent + levels - 1 and all(b < 1 << len(shape) for b in flags)
-        sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0) and (2 if version == 3 else 1) <= networks <= levels
+        networks, last = 1 if version < 3 else known[2], known[3] if version >= 6 else _WIDE * (version == 5)
+        flags, further = rest[: absent + lattices - 1], rest[absent + lattices - 1 :]
+        sound = 1 <= lattices <= MAX_LATTICES - absent and absent <= MOST_ABOVE and (version not in (1, 4) or absent > 0)
+        sound = sound and precision in (COARSE, *FINE) and len(flags) == absent + lattices - 1 and all(b < 1 << len(shape) for b in flags)
+        sound = sound and len(further) == 4 * (shape[0] - 1 if channels else 0) and (2 if version == 3 else 1) <= networks <= lattices
+        split, wide = last & _SPLIT, last & ~_SPLIT
+        sound = sound and wide in (0, _WIDE) and split < lattices and (version < 6 or split > 0)
+        # What is not halved has no bands.
+        sound = sound and all(flags[absent : absent + split])
         if not sound or any(w % 4 or not 4 <= w <= MAX_WIDTH for w in (context, s1, s2)):
             raise ContainerError("expected a known kind of pyramid, found impossible values in TREE; get a fresh copy of the file")
         if not 0 < step <= MAX_STEP or low > high:
             raise ContainerError("expected a step and a range of samples, found impossible ones; get a fresh copy of the file")
         halved = tuple(tuple(bool(b >> axis & 1) for axis in range(len(shape))) for b in flags)
-        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent], networks, version >= 4, version == 5)
+        layout = PyramidLayout(shape, halved[absent:], context, (s1, s2), halved[:absent], networks, version >= 4, wide > 0, split)
         offsets = struct.unpack(f"<{len(further) // 4}i", further)
         stream = cls(layout, edge + 1, step, offset, low, high, offsets, precision)
-        found = sum(math.prod(stream.tiles.grid(level)) for level in range(levels))
+        found = sum(math.prod(stream.tiles.grid(level)) for level in range(layout.levels))
         if found != blocks:
             raise ContainerError(f"expected {blocks} blocks from the index, found {found} tiles; get a fresh copy")
         if (largest := math.prod(min(n, stream.edge) for n in layout.lattices[0])) > MAX_TILE:
@@ -163,7 +174,7 @@ def networks_from_section(data: bytes, layout: PyramidLayout, precision: Precisi
             f"expected parameters of at most {LARGEST_PARAMETER:g} in NETW, found larger ones; get a fresh copy of the file"
         )
     try:
-        context = checked_contexts({name: values[f"context.{name}"] for name in of_context}, precision, layout.wide)
+        context = checked_contexts({name: values[f"context.{name}"] for name in of_context}, precision, layout.wide, layout.kernel.lattice)
     except ValueError as error:
         raise ContainerError("expected a context model of small sums, found large ones; get a fresh copy of the file") from error
     return context, Synthesis(**{name: values[f"synthesis.{name}"] for name in of_synthesis})

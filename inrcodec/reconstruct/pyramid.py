@@ -92,6 +92,7 @@ class PyramidReconstruction:
             "context_width": layout.context,
             "context_networks": layout.networks,
             "wide": layout.wide,
+            "split": layout.split,
             "synthesis_widths": "-".join(map(str, layout.synthesis)),
         }
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.pyramid import IntegerContext, Synthesis, device_pyramid, needed
+from inrcodec_kernels.pyramid import IntegerContext, Synthesis, device_pyramid, joined_box, needed
 
 from ..payload.pyramid import PyramidStream
 from .base import UNSOUND, Chunks
@@ -41,7 +41,8 @@ class PyramidBoxes:
     def __init__(self, stream: PyramidStream, context: Sequence[IntegerContext], synthesis: Synthesis, backend: Backend) -> None:
         self.stream, self.latents, self.device = stream, DeviceLatents(stream, context, backend), backend.device
         self._layout, self._kernels = stream.layout.kernel, device_pyramid()
-        self._synthesis = self._kernels.DeviceSynthesis.of(synthesis, self._layout, backend.device)
+        self._backend, self._channels = backend, self._layout.channels
+        self._synthesis = self._kernels.DeviceSynthesis.of(synthesis, self._channels, backend.device)
 
     def box(self, start: IntArray, stop: IntArray, chunks: Chunks, dtype: np.dtype[Any]) -> Tensor:
         """Samples of the box [start, stop), on the device; integers rounded and clipped.
@@ -67,8 +68,9 @@ class PyramidBoxes:
         self.latents.decode(seen[0], chunks)
         latents = [self.latents.read(level, *part) for level, part in enumerate(seen)]
         unsound = torch.zeros(1, dtype=torch.int32, device=self.device)
+        lattices, origins = joined_box(latents, [a for a, _ in seen], self._layout, *box, self._backend)
         samples: Tensor = self._kernels.synthesise_box(
-            latents, [a for a, _ in seen], self._synthesis, self._layout, box,
+            lattices, origins, self._synthesis, self._channels, box,
             dtype, stream.step, int(stream.offsets(int(start[0]), int(stop[0])).item()), (stream.low, stream.high), unsound,
         )  # fmt: skip
         if int(unsound):

@@ -129,7 +129,7 @@ class PyramidSystem:
         self._fit_at(guess.step, goal)
         self.choices.update(
             unit=self.fit.step, pressure=round(self.fit.pressure, 3), steps=self._steps(self.layout),
-            lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices],
+            lattices=["x".join(map(str, lattice)) for lattice in self.layout.lattices], split=self.layout.split,
         )  # fmt: skip
 
     def _guessed(self, halved: tuple[Flags, ...], goal: Goal) -> Guess:
@@ -141,7 +141,9 @@ class PyramidSystem:
             lambda layout: self._first_goal(goal, layout), self._steps(full), options.seed, self.backend, self._weights,
             self.task.note("trial"),
         )  # fmt: skip
-        return trials.guess(self.options.above)
+        # Frames that move are matched by still ones as they are, and bands were not measured on a device.
+        plain = self.task.moving is not None or on_device(self.backend)
+        return trials.guess(self.options.above, 0 if plain else self.options.split)
 
     @property
     def measures(self) -> Measures:
@@ -219,7 +221,7 @@ class PyramidSystem:
             sizes for least, worth, many, sizes in _SIZES if stream >= least and both >= worth and samples >= many
         )
         return replace(
-            layout, networks=min(wish.networks or networks, layout.levels),
+            layout, networks=min(wish.networks or networks, layout.resolutions),
             context=wish.context or context, synthesis=wish.synthesis or synthesis,
             wide=min(stream, samples) >= _WIDE if wish.wide is None else wish.wide,
         )  # fmt: skip

@@ -124,6 +124,7 @@ class StoredNetworks:
         places: Mapping[str, int],
         together: Sequence[Together] = (),
         wide: bool = False,
+        lattices: Sequence[int] | None = None,
     ) -> StoredNetworks:
         """Round networks to so many binary places, as differences to others.
 
@@ -137,6 +138,8 @@ class StoredNetworks:
             Which of them are rounded so that their errors make up for each other's.
         wide : bool
             As the layout has it.
+        lattices : sequence of K int, optional
+            As of `integer_contexts`.
         """
         exact = {name: np.clip(v, -LARGEST_PARAMETER, LARGEST_PARAMETER) for name, v in joined(context, synthesis).items()}
         first = {name: base.get(name, np.float32(0)) for name in exact}
@@ -147,25 +150,25 @@ class StoredNetworks:
                 each.round(wanted, places, differences)
             held = {name: t.dequantised() + first[name] for name, t in differences.items()}
             stored = {n.removeprefix("context."): v for n, v in held.items() if n.startswith("context.")}
-            if found := _finest(stored, wide):
+            if found := _finest(stored, wide, lattices):
                 return cls(differences, parted(held), *found)
             # Some weights of short fits at fine steps are so large; but what is written must be readable.
-            _cut(exact, stored)
+            _cut(exact, stored, lattices)
             # What was cut is not to come back with the errors of others.
             together = ()
 
 
-def _finest(stored: Parameters, wide: bool) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
+def _finest(stored: Parameters, wide: bool, lattices: Sequence[int] | None) -> tuple[Precision, tuple[IntegerContext, ...]] | None:
     """A context model in the finest whole numbers whose sums stay small enough, if there are such."""
     for precision in FINE:
         with suppress(ValueError):
-            return precision, checked_contexts(stored, precision, wide)
+            return precision, checked_contexts(stored, precision, wide, lattices)
     return None
 
 
-def _cut(exact: Parameters, stored: Parameters) -> None:
+def _cut(exact: Parameters, stored: Parameters, lattices: Sequence[int] | None) -> None:
     """Cut what makes sums of the context model too large, and nothing else: where others are cut with it, a fit at a fine step loses decibels."""
-    for own, network in enumerate(distinct(integer_contexts(stored, FINE[-1]))):
+    for own, network in enumerate(distinct(integer_contexts(stored, FINE[-1], lattices=lattices))):
         first, second, outputs = (sums >= EXACT for sums in largest_sums(network))
         skipped = network.input * np.abs(network.skip).sum(axis=0) > network.hidden * np.abs(network.last).sum(axis=0)
         for name, columns in {"first": first, "second": second, "last": outputs & ~skipped, "skip": outputs & skipped}.items():
@@ -202,7 +205,7 @@ class Settling:
 
     def _stored(self, places: Mapping[str, int], together: Sequence[Together] = ()) -> StoredNetworks:
         fit = self._fit
-        return StoredNetworks.of(fit.context, fit.synthesis, self._base, places, together, fit.layout.wide)
+        return StoredNetworks.of(fit.context, fit.synthesis, self._base, places, together, fit.layout.wide, fit.layout.kernel.lattice)
 
     def _together(self) -> list[Together]:
         """Each network of the context model, and the synthesis, with what their changes cost in bits."""
@@ -212,7 +215,7 @@ class Settling:
             joined(Context(*map(fill, fit.context)), Synthesis(*map(fill, fit.synthesis))) for fill in (np.ones_like, np.zeros_like)
         )
         units = {name: ones[name] - zeros[name] for name in ones}
-        numbers = np.array([network_of(level, len(of_context)) for level in range(fit.layout.levels)])
+        numbers = np.array([network_of(lattice, len(of_context)) for lattice in fit.layout.kernel.lattice])
         found = []
         for own, matrix in enumerate(of_context):
             served = np.flatnonzero(numbers == own)

@@ -67,12 +67,14 @@ def test_the_same_seed_gives_the_same_latents(fitted: PyramidFit) -> None:
     assert not all(np.array_equal(a, b) for a, b in zip(other.rounded, fitted.rounded, strict=True))
 
 
-def guessed(volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None, note: Callable[[float, str], None] = quiet) -> Guess:
+def guessed(
+    volume: np.ndarray, goal: Goal, steps: int = 50, above: int | None = None, note: Callable[[float, str], None] = quiet, split: int | None = 0
+) -> Guess:
     full = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
     trials = Trials(
         volume, 0.0, Differences(volume, 0.0, full), full, lambda layout: initial_networks(layout, 0), lambda fit: lambda: 0.0, lambda layout: goal, steps, 0, choose("cpu"), None, note
     )
-    return trials.guess(above)
+    return trials.guess(above, split)
 
 
 @pytest.mark.parametrize("above", [None, 1])
@@ -346,6 +348,27 @@ def test_trials_correct_the_step_of_lattices_that_may_be_those(
     monkeypatch.setattr(Trials, "_trial", trial)
     guessed(tissue((48, 56, 56)), Goal(bits=1e5))
     assert seen == tried
+
+
+@pytest.mark.parametrize(("above", "error", "split"), [(None, 0.9, 2), (None, 1.1, 0), (1, 0.9, 2)])
+def test_bands_are_tried_where_nothing_is_said(above: int | None, error: float, split: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lattices are best, two of them are tried in bands, at the step that they need."""
+    seen: list[tuple[int, int, float]] = []
+
+    def trial(self: Trials, layout: PyramidLayout, step: float, *lesson: object) -> object:
+        seen.append((len(layout.above), layout.split, round(step / self._first_step, 3)))
+        own = 1e6 * (error if layout.split else 1.0)
+        return pyramid_trial._Trial(layout, step, own, 1.0, 0.2, USUAL, 1.2 * self._first_step, initial_networks(layout, 0), 0.0)
+
+    monkeypatch.setattr(Trials, "_trial", trial)
+    found = guessed(tissue((48, 56, 56)), Goal(bits=1e5), above=above, split=None).layout
+    assert seen == [(1, 0, 1.0), (1, 2, 1.2), (1, split, 1.2)] and (len(found.above), found.split) == (1, split)
+
+
+def test_bands_that_are_asked_for_are_there() -> None:
+    for above, split in ((0, 1), (1, 7), (2, 2)):
+        found = guessed(small(), Goal(bits=3000.0), 10, above, split=split).layout
+        assert (len(found.above), found.split) == (above, min(split, found.resolutions - 1))
 
 
 @pytest.mark.parametrize(("error", "further", "above"), [(1.05, 1.0, 1), (1.1, 1.0, 0), (1.05, 0.0, 0), (0.99, 0.0, 1)])

@@ -57,6 +57,9 @@ CASES: dict[str, tuple[np.ndarray | Signal, dict[str, object]]] = {
     "pyramid_wide": (
         tissue((24, 33, 40)), {"bits_per_voxel": 0.6, "method": "pyramid", "pyramid": replace(SMALL, networks=2, wide=True)},
     ),
+    "pyramid_bands": (
+        tissue((24, 33, 40)), {"bits_per_voxel": 0.6, "method": "pyramid", "pyramid": replace(SMALL, networks=2, split=2)},
+    ),
     "tinc_channels": (colours((7, 12, 11)), {"bits_per_voxel": 2, "axes": "zyxc"}),
     "sci_channels": (colours((18, 21)), {"bits_per_voxel": 4, "axes": "yxc", "method": "sci"}),
     "pyramid_channels": (colours((9, 13, 14)), {"bits_per_voxel": 4, "axes": "zyxc", "method": "pyramid", "pyramid": SMALL}),

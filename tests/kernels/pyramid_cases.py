@@ -59,7 +59,7 @@ def slow_where_large(layouts: Iterable[Layout], samples: int = 800) -> list[Any]
 
 def name(layout: Layout) -> str:
     above, apart = f"_above{len(layout.above)}" * bool(layout.above), f"_apart{max(layout.apart)}" * (max(layout.apart) > 1)
-    return "x".join(map(str, layout.shape)) + above + apart + "_wide" * layout.wide
+    return "x".join(map(str, layout.shape)) + above + apart + "_wide" * layout.wide + f"_split{layout.split}" * (layout.split > 0)
 
 
 def fresh() -> np.random.Generator:
@@ -135,15 +135,15 @@ def latents(random: np.random.Generator, layout: Layout) -> list[NDArray[np.floa
 
 
 def context(random: np.random.Generator, layout: Layout, width: int = 8, networks: int | None = None) -> Context:
-    """Of one to as many networks as there are levels, if nothing else is said."""
-    n, networks = layout.context_inputs, networks or int(random.integers(1, layout.levels + 1))
+    """Of one to as many networks as there are lattices, if nothing else is said."""
+    n, networks = layout.context_inputs, networks or int(random.integers(1, layout.channels.levels + 1))
     shapes = [(n, width), (width, width), (width,), (width, 2), (2,), (n, 2)]
     first, *others = (np.stack([normal(random, *shape) for _ in range(networks)]) for shape in shapes)
     return Context(first, normal(random, layout.levels, width), *others)
 
 
 def synthesis(random: np.random.Generator, layout: Layout, thin: int = 8, thick: int = 4) -> Synthesis:
-    n, levels = layout.synthesis_inputs, layout.levels
+    n, levels = layout.synthesis_inputs, layout.channels.levels
     filters = single(np.array(pyramid.CUBIC) + 0.1 * random.normal(size=(len(layout.above) + levels - 1, 4)))
     shapes = [(n, thin), (thin,), (thin, thick), (thick,), (thick,), ()]
     gains, skips = (single(1 + 0.2 * random.normal(size=levels)) for _ in range(2))
@@ -173,7 +173,7 @@ def rate_defined(ys: Any, p: Context, layout: Layout) -> Any:
 def distortion_defined(ys: Any, p: Synthesis, target: Any, layout: Layout, counted: Any = None) -> Any:
     """What the definition says in float64."""
     exact = None if counted is None else counted.astype(np.float64)
-    return reference.distortion(double(ys), double(p), layout, target.astype(np.float64), exact)
+    return pyramid.distortion(double(ys), double(p), layout, target.astype(np.float64), weights=exact)
 
 
 def weights(random: np.random.Generator, shape: tuple[int, ...], same: tuple[int, ...]) -> NDArray[np.float32]:

@@ -36,10 +36,29 @@ class Pyramid:
     networks: int  # of the context model
     apart: Index  # taps of the synthesis
     wide: bool  # contexts
+    split: int  # lattices
 
     @property
     def lattices(self) -> list[Index]:
         return self.grids[self.bare :]
+
+    @cached_property
+    def levels(self) -> list[tuple[int, tuple[bool, ...]]]:
+        """Lattice of each, and the axes along which it is odd."""
+        found = []
+        for number in range(self.split):
+            odd = [b for b in product((True, False), repeat=4) if any(b) and not any(o and not h for o, h in zip(b, self.halved[self.bare + number], strict=True))]
+            found += [(number, b) for b in sorted(odd, key=lambda b: -sum(b))]
+        return found + [(number, (False,) * 4) for number in range(self.split, len(self.lattices))]
+
+    def on(self, level: int) -> int:
+        """The lattice whose places a level has."""
+        return self.levels[level][0] + any(self.levels[level][1])
+
+    def between(self, level: int) -> tuple[bool, ...]:
+        """Axes halved from a level to the next."""
+        fine, coarse = self.on(level), self.on(level + 1)
+        return self.halved[self.bare + fine] if coarse > fine else (False,) * 4
 
     @property
     def present(self) -> list[int]:
@@ -49,8 +68,8 @@ class Pyramid:
     def tiles(self) -> list[tuple[int, Index, Index]]:
         """Level, first latent and end of each."""
         found = []
-        for level in reversed(range(len(self.lattices))):
-            lattice = self.lattices[level]
+        for level in reversed(range(len(self.levels))):
+            lattice = self.lattices[self.on(level)]
             for start in product(*(range(0, n, self.edge) for n in lattice)):
                 found.append((level, start, tuple(min(a + self.edge, n) for a, n in zip(start, lattice, strict=True))))
         return found
@@ -59,12 +78,15 @@ class Pyramid:
 def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     fields = Bytes(body)
     version, levels, width, s1, s2, edge, step, offset, low, high = fields.fields("BBBBBBfiii")
-    assert version in range(6)
+    assert version in range(7)
     bare, missing = fields.take(1)[0] if version else 0, 4 - len(shape)
     assert bare <= 2 and (bare or version not in (1, 4))
     g, bits = (16, fields.take(1)[0]) if version >= 2 else (8, 11)
     networks = fields.take(1)[0] if version >= 3 else 1
     assert 11 <= bits <= 14 and (2 if version == 3 else 1) <= networks <= levels
+    last = fields.take(1)[0] if version >= 6 else 16 * (version == 5)
+    wide, split = last >= 16, last % 16
+    assert last < 32 and split < levels and (split or version < 6)
     halved = [
         (False,) * missing + tuple(bool(b >> a & 1) for a in range(len(shape)))
         for b in fields.fields(f"{bare + levels - 1}B")
@@ -76,7 +98,8 @@ def read_pyramid(body: bytes, shape: Index, channels: bool = False) -> Pyramid:
     for axes in halved:
         grids.append(tuple(-(-n // 2) if half else n for n, half in zip(grids[-1], axes, strict=True)))
     apart = tuple(2 ** sum(axes[a] for axes in halved[:bare]) if version >= 4 else 1 for a in range(4))
-    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits, networks, apart, version == 5)
+    assert all(map(any, halved[bare : bare + split]))
+    return Pyramid(width, (s1, s2), edge + 1, step, offsets, low, high, halved, grids, bare, g, bits, networks, apart, wide, split)
 
 
 def unit(axis: int, step: int) -> Index:
@@ -129,7 +152,7 @@ def read_networks(body: bytes, tree: Pyramid) -> tuple[dict[str, np.ndarray], di
     k, h, (s1, s2), net = len(tree.lattices), tree.width, tree.synthesis, tree.networks
     n = len(own_taps(tree.present, tree.wide)) + len(cross_taps(tree.present)) + 1
     m = len(near_taps(tree.present)) * min(k, 2) + max(k - 2, 0) + tree.wide * len(edge_taps(tree.present))
-    shapes = [(net, n, h), (k, h), (net, h, h), (net, h), (net, h, 2), (net, 2), (net, n, 2)]
+    shapes = [(net, n, h), (len(tree.levels), h), (net, h, h), (net, h), (net, h, 2), (net, 2), (net, n, 2)]
     coder = RangeDecoder(fields.rest())
     context = {
         name: read_tensor(coder, shape) * 2.0**-e for (name, e), shape in zip(least_exponents(tree.g).items(), shapes, strict=True)
@@ -164,7 +187,7 @@ def half_linear(total: np.ndarray, shift: int, largest: int) -> np.ndarray:
 
 def prediction(x: list[int], level: int, w: dict[str, np.ndarray], tree: Pyramid) -> tuple[int, int]:
     """Mean in units of 1/g, number of the scale."""
-    log_g, largest, own = tree.g.bit_length() - 1, 2**tree.bits - 1, min(level, tree.networks - 1)
+    log_g, largest, own = tree.g.bit_length() - 1, 2**tree.bits - 1, min(tree.levels[level][0], tree.networks - 1)
     h = half_linear(x @ w["first"][own] + w["level bias"][level], log_g + 2, largest)
     h = half_linear(h @ w["second"][own] + w["second bias"][own], 7, largest)
     mean, scale = (h @ w["last"][own] + x @ w["skip"][own] + w["last bias"][own]).tolist()
@@ -255,13 +278,13 @@ def read_tile(k: int, body: bytes, start: Index, stop: Index, contexts: Contexts
 def read_latents(stream: Stream, tree: Pyramid, network: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[int]]:
     """Of every level; and all of them tile by tile."""
     bodies = iter([body for chunk in stream.chunks for body in read_bodies(chunk)])
-    latents = [np.zeros(lattice, dtype=np.int64) for lattice in tree.lattices]
+    latents = [np.zeros(tree.lattices[tree.on(level)], dtype=np.int64) for level in range(len(tree.levels))]
     u, listed, level_before = [np.zeros_like(y) for y in latents], [], -1
     for level, start, stop in tree.tiles:
         if level != level_before:
             level_before, v = level, np.zeros_like(latents[level])
             if level + 1 < len(latents):
-                halved, lattice = tree.halved[tree.bare + level], tree.lattices[level]
+                halved, lattice = tree.between(level), latents[level].shape
                 u[level] = interpolated(np.clip(latents[level + 1], -127, 127), halved, lattice, tree.g)
                 v = interpolated(u[level + 1], halved, lattice, 1)
         tile = read_tile(*next(bodies), start, stop, Contexts(tree, network, level, u[level], v))
@@ -285,8 +308,28 @@ def upsampled(a: np.ndarray, f: np.ndarray, halved: Sequence[bool], lattice: Ind
     return a
 
 
+EVEN, ODD = np.array([0, 13, 43, 0]) / 64, np.array([3, 3, 45, -5]) / 64
+
+
+def of_bands(latents: list[np.ndarray], tree: Pyramid) -> list[np.ndarray]:
+    """What every lattice holds."""
+    found: list[np.ndarray] = [np.zeros(lattice) for lattice in tree.lattices]
+    for y, (number, odd) in zip(latents, tree.levels, strict=True):
+        a = y.astype(float)
+        for axis in range(4):
+            if any(odd) and tree.halved[tree.bare + number][axis]:
+                i, last = np.arange(tree.lattices[number][axis]), a.shape[axis] - 1
+                taps = ODD if odd[axis] else EVEN
+                filters = np.where(i % 2 == 1, (-1 if odd[axis] else 1) * taps[::-1, None], taps[:, None])
+                taken = [np.take(a, np.clip(i // 2 - 2 + i % 2 + tap, 0, last), axis) for tap in range(4)]
+                form = [-1 if b == axis else 1 for b in range(4)]
+                a = sum(weights.reshape(form) * part for weights, part in zip(filters, taken, strict=True))
+        found[number] += a
+    return found
+
+
 def synthesised(latents: list[np.ndarray], tree: Pyramid, w: dict[str, np.ndarray]) -> np.ndarray:
-    channels = []
+    channels, latents = [], of_bands(latents, tree)
     for k, y in enumerate(latents):
         c = w["gains"][k] * y
         for step in reversed(range(tree.bare + k)):

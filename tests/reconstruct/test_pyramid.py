@@ -21,11 +21,11 @@ from inrcodec.reconstruct import between, pieces, pyramid_there
 from inrcodec.reconstruct import latents as decoded_latents
 from inrcodec_formats.errors import ContainerError
 from inrcodec_kernels.backend import REFERENCE, Backend
-from inrcodec_kernels.pyramid import Synthesis, reference
-from pyramid_streams import ABOVE, SHAPES, Made, flags, made, quantised
+from inrcodec_kernels.pyramid import Synthesis, joined, reference
+from pyramid_streams import ABOVE, SHAPES, SPLIT, Made, flags, made, made_split, quantised
 
-TAPS_APART, WIDE = ", taps apart", ", wide"
-NAMES = [*SHAPES, *ABOVE, *(name + TAPS_APART for name in ABOVE), *(name + WIDE for name in SHAPES)]
+TAPS_APART, WIDE, IN_BANDS = ", taps apart", ", wide", ", in bands"
+NAMES = [*SHAPES, *ABOVE, *(name + TAPS_APART for name in ABOVE), *(name + WIDE for name in SHAPES), *(name + IN_BANDS for name in SPLIT)]
 every_shape = pytest.mark.parametrize("name", NAMES)
 
 
@@ -34,6 +34,8 @@ def stream(name: str, edge: int = 4) -> Made:
     if (alone := name.removesuffix(TAPS_APART)) in ABOVE:
         shape, halved, above = ABOVE[alone]
         return made(shape, halved, edge, above=above, apart=alone != name)
+    if (alone := name.removesuffix(IN_BANDS)) in SPLIT and alone != name:
+        return made_split(alone, edge)
     shape, halved = SHAPES[name.removesuffix(WIDE)]
     wide = name.endswith(WIDE)
     return made(shape, halved, edge, networks=min(2, len(halved) + 1), apart=wide, wide=wide)
@@ -74,9 +76,9 @@ def test_samples_are_those_of_the_definition(name: str) -> None:
     layout = of.stream.layout.kernel
     _, synthesis = networks_from_section(of.network, of.stream.layout, of.stream.precision)
     exact = Synthesis(*(torch.from_numpy(np.array(p, np.float64)) for p in synthesis))  # type: ignore[arg-type]
-    latents = [torch.from_numpy(y.astype(np.float64)) for y in of.latents]
+    lattices = [torch.from_numpy(y) for y in joined([y.astype(np.float64) for y in of.latents], layout)]
     box = ((0,) * AXES, layout.shape)
-    expected = reference.samples(latents, [(0,) * AXES] * layout.levels, exact, layout, box).numpy()
+    expected = reference.samples(lattices, [(0,) * AXES] * len(lattices), exact, layout.channels, box).numpy()
     expected = of.stream.offset + of.stream.step * expected.reshape(of.stream.layout.shape)
     with inrcodec.open(of.blob()) as image:
         found, integers = whole_of(image), image[...]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..backend import REFERENCE, Backend, compiled_on_host, on_device
 from ..rans import CodedError
-from . import reference
+from . import reference, subbands
 from .context import EXACT, IntegerContext, Tile, check_tile, largest_sums
 from .context import check as check_context
 from .context import ring_of as context_ring
@@ -52,11 +52,14 @@ __all__ = [
     "decode_tiles",
     "device_pyramid",
     "distortion",
+    "joined",
+    "joined_box",
     "largest_sums",
     "needed",
     "neighbouring_bits",
     "network_of",
     "pace",
+    "parted",
     "rate",
     "soften",
     "synthesis_curvature",
@@ -181,15 +184,39 @@ def distortion(
     _check_latents([*latents, target], [*layout.shapes, layout.shape])
     _check_synthesis(synthesis, layout)
     _check_weights(weights, layout)
+    workspace, channels = workspace or Workspace(), layout.channels
+    whole = joined(latents, layout, backend, workspace)
     if on_device(backend):
         from . import triton
 
-        return triton.distortion_of(latents, synthesis, layout, target, weights, backend.device, workspace)
-    if compiled_on_host(backend):
+        squares, gradients, of = triton.distortion_of(whole, synthesis, channels, target, weights, backend.device, workspace)
+    elif compiled_on_host(backend):
         from . import cpu
 
-        return cpu.distortion(_whole(latents), synthesis, layout, target, weights, workspace or Workspace(), turn)
-    return reference.distortion(latents, synthesis, layout, target, weights)
+        squares, gradients, of = cpu.distortion(_whole(whole), synthesis, channels, target, weights, workspace, turn)
+    else:
+        squares, gradients, of = reference.distortion(whole, synthesis, channels, target, weights)
+    return squares, parted(gradients, layout, backend, workspace), of
+
+
+def joined(latents: Sequence[Floats], layout: Layout, backend: Backend = REFERENCE, workspace: Workspace | None = None) -> list[Floats]:
+    """What the lattices of `layout.channels` hold, where those that are split are made of their bands.
+
+    Parameters
+    ----------
+    latents : sequence of K ndarray or Tensor of float32, shapes `layout.shapes`
+    layout : Layout
+    backend : Backend
+    workspace : Workspace, optional
+        What is made holds until it is used again.
+    """
+    boxes = [(CENTRE, shape) for shape in layout.channels.shapes]
+    return subbands.joined(latents, layout, boxes, [CENTRE] * layout.levels, backend, workspace)
+
+
+def parted(gradients: Sequence[Floats], layout: Layout, backend: Backend = REFERENCE, workspace: Workspace | None = None) -> list[Floats]:
+    """The adjoint of `joined`: of lattices of `layout.channels` to levels."""
+    return subbands.parted(gradients, layout, backend, workspace)
 
 
 def synthesise(latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, backend: Backend = REFERENCE) -> Floats:
@@ -242,15 +269,25 @@ def synthesise_box(
             raise ValueError(
                 f"expected latents {low} to {high} of level {level}, found {own.shape} from {origin} on; read more"
             )
+    parts, places = joined_box(latents, origins, layout, start, stop, backend)
     if on_device(backend):
         from . import triton
 
-        return triton.box_of(latents, origins, synthesis, layout, (start, stop), backend.device)
+        return triton.box_of(parts, places, synthesis, layout.channels, (start, stop), backend.device)
     if compiled_on_host(backend):
         from . import cpu
 
-        return cpu.synthesise_box(latents, origins, synthesis, layout, (start, stop))
-    return reference.synthesise_box(latents, origins, synthesis, layout, (start, stop))
+        return cpu.synthesise_box(parts, places, synthesis, layout.channels, (start, stop))
+    return reference.synthesise_box(parts, places, synthesis, layout.channels, (start, stop))
+
+
+def joined_box(
+    latents: Sequence[Any], origins: Sequence[Place], layout: Layout, start: Place, stop: Place, backend: Backend = REFERENCE
+) -> tuple[list[Any], list[Place]]:
+    """As `joined`, of what a box of samples depends on, with where each array begins; parameters as of `synthesise_box`."""
+    boxes = needed(layout.channels, start, stop)
+    held = [low for low, _ in boxes[: layout.split]]
+    return subbands.joined(latents, layout, boxes, origins, backend), [*held, *list(origins)[layout.levels - len(boxes) + layout.split :]]
 
 
 def soften(
@@ -458,14 +495,14 @@ def _check_weights(weights: Floats | None, layout: Layout) -> None:
 
 
 def _check_context(context: Context, layout: Layout) -> None:
-    n, width, networks = layout.context_inputs, context.first.shape[-1], min(context.networks, layout.levels)
+    n, width, networks = layout.context_inputs, context.first.shape[-1], min(context.networks, layout.channels.levels)
     of_one = [(n, width), (width, width), (width,), (width, 2), (2,), (n, 2)]
     first, *others = [(networks, *shape) for shape in of_one]
     _check_parameters(context, [first, (layout.levels, width), *others], (width,))
 
 
 def _check_synthesis(synthesis: Synthesis, layout: Layout) -> None:
-    n, (thin, thick), levels = layout.synthesis_inputs, synthesis.second.shape, layout.levels
+    n, (thin, thick), levels = layout.synthesis_inputs, synthesis.second.shape, layout.channels.levels
     filters = len(layout.above) + levels - 1
     shapes = [(levels,), (filters, AXES), (n, thin), (thin,), (thin, thick), (thick,), (thick,), (), (levels,)]
     _check_parameters(synthesis, shapes, (thin, thick))

@@ -36,8 +36,8 @@ def rate(
     frames = [Frame.of(shape, layout.context_reach) for shape in layout.shapes]
     inputs = _context_inputs(latents, layout, frames, workspace)
     gradients = [workspace.cleared(f"context gradients {k}", 3 * frame.size) for k, frame in enumerate(frames)]
-    # Latents of coarse levels are large numbers.
-    nets = [_of_context(context, k, layout, frame).tiled(fine=k > 1) for k, frame in enumerate(frames)]
+    # Latents of coarse lattices are large numbers.
+    nets = [_of_context(context, k, layout, frame).tiled(fine=layout.lattice[k] > 1) for k, frame in enumerate(frames)]
 
     def work(level: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
         scratch = Scratch.of(nets[level])
@@ -46,14 +46,14 @@ def rate(
 
     found = _over_slabs(work, [slabs(frame, (CENTRE, frame.extents)) for frame in frames], turn)
     levels = [_totals((part for _, part in level), net) for level, net in zip(found, nets, strict=True)]
-    of_context = Context(*map(_single, Context.of_levels(levels, context.networks, np.stack)))
+    of_context = Context(*map(_single, Context.of_levels(levels, layout.lattice, context.networks, np.stack)))
     bits = np.array([sum(bits for bits, _ in level) for level in found])
     return bits, _context_adjoint(gradients, latents, layout, frames), of_context
 
 
 def _of_context(context: Context, level: int, layout: Layout, frame: Frame) -> Net:
     ins = [*_shifts(frame, layout.causal, 0), *_shifts(frame, layout.cross, 1), 2 * frame.size]
-    *layers, skip = context.of_level(level)
+    *layers, skip = context.of_level(level, layout.lattice[level])
     return Net.of(layers, skip, ins, ins)
 
 
@@ -79,11 +79,11 @@ def _context_inputs(
         frame.inside(flat)[...] = own
     for k in reversed(range(layout.levels - 1)):
         _, one, two = found[k].reshape(3, -1)
-        upsample(latents[k + 1], CENTRE, _LINEAR, layout.halved[k], CENTRE, one, frames[k])
+        upsample(latents[k + 1], CENTRE, _LINEAR, layout.steps[k], CENTRE, one, frames[k])
         frames[k].repeat_edge(one)
         if k + 2 < layout.levels:
             source = np.ascontiguousarray(frames[k + 1].inside(found[k + 1].reshape(3, -1)[1]))
-            upsample(source, CENTRE, _LINEAR, layout.halved[k], CENTRE, two, frames[k])
+            upsample(source, CENTRE, _LINEAR, layout.steps[k], CENTRE, two, frames[k])
     return found
 
 
@@ -98,10 +98,10 @@ def _context_adjoint(
         frames[k].fold_edge(one)
         if from_finer is not None:
             frames[k].inside(one)[...] += from_finer
-        add_adjoint(one, frames[k], _LINEAR, layout.halved[k], found[k + 1])
+        add_adjoint(one, frames[k], _LINEAR, layout.steps[k], found[k + 1])
         if k + 2 < layout.levels:
             from_finer = np.zeros(layout.shapes[k + 1], np.float32)
-            add_adjoint(two, frames[k], _LINEAR, layout.halved[k], from_finer)
+            add_adjoint(two, frames[k], _LINEAR, layout.steps[k], from_finer)
     return found
 
 

@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .layout import AXES, Box, Context, Floats, Layout, Place, Synthesis, network_of, place_of
+from ..backend import best_on_cpu
+from .layout import AXES, CENTRE, Box, Context, Floats, Layout, Place, Synthesis, network_of, place_of
 from .reference import SLOPE, context_inputs, laplace_bits, leaky, synthesis_inputs
+from .subbands import joined
 
 CONTEXT_ORDER = ("last_bias", "skip", "last", "second_bias", "level_bias", "first", "second")
 SYNTHESIS_ORDER = ("last_bias", "skips", "last", "second_bias", "first_bias", "first", "second")
@@ -117,11 +119,11 @@ def context_curvature(latents: Sequence[Floats], context: Context, layout: Layou
     ndarray of float64, shape (P, P)
         The parameters in `CONTEXT_ORDER`. Bits of all latents rise by ``c' M c``, about, with changes c.
     """
-    served = [level for level in range(layout.levels) if network_of(level, context.networks) == own]
+    served = [level for level in range(layout.levels) if network_of(layout.lattice[level], context.networks) == own]
     tensors: list[Tensor] = [torch.from_numpy(np.asarray(y)) for y in latents]
     found: Matrix | float = 0.0
     for number, level in enumerate(served):
-        network, lattice = _Network.of(*context.of_level(level)), layout.shapes[level]
+        network, lattice = _Network.of(*context.of_level(level, layout.lattice[level])), layout.shapes[level]
         boxes = list(_boxes(lattice, sampling.random))
         seen = torch.cat([context_inputs(tensors, layout, level, box).flatten(0, AXES - 1) for box in boxes])
         symbols = torch.cat([tensors[level][_inside(box)].flatten() for box in boxes])
@@ -150,7 +152,9 @@ def synthesis_curvature(
         The parameters in `SYNTHESIS_ORDER`, as of `context_curvature`.
     """
     whole = Synthesis(*(torch.from_numpy(np.asarray(p, np.float32)) for p in synthesis))  # type: ignore[arg-type]
-    tensors, origins = [torch.from_numpy(np.asarray(y)) for y in latents], [place_of((0,) * AXES)] * layout.levels
+    lattices = [(CENTRE, shape) for shape in layout.channels.shapes]
+    latents, layout = joined(latents, layout, lattices, [CENTRE] * layout.levels, best_on_cpu()), layout.channels
+    tensors, origins = [torch.from_numpy(np.asarray(y)) for y in latents], [CENTRE] * layout.levels
     boxes = list(_boxes(layout.shape, sampling.random))
     pairs = [synthesis_inputs(tensors, origins, whole, layout, box) for box in boxes]
     seen, skipped = (torch.cat([pair[i].flatten(0, AXES - 1) for pair in pairs]) for i in range(2))

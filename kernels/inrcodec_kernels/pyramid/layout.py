@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from .context import WEIGHTS
 
 AXES = 4
 """Axes of every lattice: t, z, y, x."""
-MOST_LEVELS = 8
+MOST_LATTICES = 8
 _LEAST_PARTS = 4
 """Parts that gradients are taken from at least."""
 _WIDE = {-2: 1, -1: 2, 0: 2}
@@ -32,6 +32,8 @@ Box = tuple[Place, Place]
 
 CENTRE: Place = (0, 0, 0, 0)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -41,20 +43,22 @@ class Layout:
     ----------
     shape : tuple of 4 int
         Extents of the signal; missing leading axes have extent 1.
-    halved : tuple of K - 1 tuples of 4 bool
-        Axes that level k + 1 halves.
+    halved : tuple of tuples of 4 bool
+        Axes that each lattice with latents halves of the one before.
     above : tuple of tuples of 4 bool
-        Axes that are halved from the signal to level 0, once for each tuple: lattices that would be finer hold no latents. Without
-        any, level 0 is as fine as the signal.
+        Axes that are halved from the signal to the first lattice with latents, once for each tuple: lattices that would be finer hold none. Without
+        any, the first one is as fine as the signal.
     apart : tuple of 4 int
         Samples between the synthesis's neighbouring taps.
     wide : bool
         Whether the context model, and the synthesis in channel 0, see further than the nearest latents and samples.
+    split : int
+        Of the lattices with latents so many, the finest, are split into bands on the next one, each a level. Otherwise a lattice is a level.
 
     Raises
     ------
     ValueError
-        If an extent or a distance is not positive, or there are too many levels.
+        If an extent or a distance is not positive, there are too many lattices, or more are split than have a next one.
     """
 
     shape: Place
@@ -62,6 +66,7 @@ class Layout:
     above: tuple[Flags, ...] = ()
     apart: Place = (1, 1, 1, 1)
     wide: bool = False
+    split: int = 0
 
     def __post_init__(self) -> None:
         if len(self.shape) != AXES or min(self.shape) < 1:
@@ -71,17 +76,47 @@ class Layout:
         if len(self.apart) != AXES or min(self.apart) < 1:
             raise ValueError(f"expected {AXES} positive distances of taps, found {self.apart}; neighbours are 1 apart")
         steps = self.above + self.halved
-        if len(steps) >= MOST_LEVELS or any(len(axes) != AXES for axes in steps):
-            raise ValueError(f"expected at most {MOST_LEVELS} levels with {AXES} axes, found {steps}; halve less often")
+        if len(steps) >= MOST_LATTICES or any(len(axes) != AXES for axes in steps):
+            raise ValueError(f"expected at most {MOST_LATTICES} levels of lattices with {AXES} axes, found {steps}; halve less often")
+        if not 0 <= self.split <= len(self.halved) or not all(map(any, self.halved[: self.split])):
+            raise ValueError(f"expected 0 to {len(self.halved)} lattices to split that are halved, found {self.split}; split fewer")
 
     @property
     def levels(self) -> int:
         """Number of levels, K."""
-        return len(self.halved) + 1
+        return len(self.lattice)
+
+    @cached_property
+    def bands(self) -> tuple[tuple[Flags, ...], ...]:
+        """Axes along which each band is odd, those that are coded last first; for each lattice that is split."""
+        found = []
+        for axes in self.halved[: self.split]:
+            odd = [flags for flags in itertools.product(*((False, True) if half else (False,) for half in axes)) if any(flags)]
+            found.append(tuple(place for place in sorted(odd, key=lambda flags: (sum(flags), flags), reverse=True)))
+        return tuple(found)  # type: ignore[arg-type]
+
+    @cached_property
+    def lattice(self) -> tuple[int, ...]:
+        """Number of the lattice that every level belongs to, 0 for the finest with latents."""
+        split = (number for number, bands in enumerate(self.bands) for _ in bands)
+        return (*split, *range(self.split, len(self.halved) + 1))
+
+    @cached_property
+    def steps(self) -> tuple[Flags, ...]:
+        """Axes that level k + 1 halves of level k, of all levels but the last: none among the bands of a lattice."""
+        # Bands lie on the next lattice, as the level does that follows them if that is not split.
+        on = [number + (number < self.split) for number in self.lattice]
+        none: Flags = (False,) * AXES  # type: ignore[assignment]
+        return tuple(none if a == b else self.halved[a] for a, b in itertools.pairwise(on))
+
+    @cached_property
+    def channels(self) -> Layout:
+        """The same where nothing is split: what the synthesis has."""
+        return replace(self, split=0) if self.split else self
 
     @property
     def whole(self) -> Layout:
-        """The same with latents on every lattice from that of the signal on: level k is its level ``k + len(above)``."""
+        """The same with latents on every lattice from that of the signal on, and nothing split: lattice k is its level ``k + len(above)``."""
         return Layout(self.shape, self.above + self.halved, (), self.apart, self.wide)
 
     @cached_property
@@ -90,7 +125,11 @@ class Layout:
         found = [self.shape]
         for axes in self.above + self.halved:
             found.append(place_of(-(-n // 2) if half else n for n, half in zip(found[-1], axes, strict=True)))
-        return tuple(found[len(self.above) :])
+        return self.of_levels(found[len(self.above) :])
+
+    def of_levels(self, lattices: Sequence[T]) -> tuple[T, ...]:
+        """What lattices with latents have, for every level: bands lie on the next lattice."""
+        return tuple(lattices[number + (number < self.split)] for number in self.lattice)
 
     @property
     def present(self) -> tuple[int, ...]:
@@ -118,9 +157,10 @@ class Layout:
         """
         along = [(-1, 0, 0, 0), (1, 0, 0, 0)] if 0 in self.present else []
         near, further = [*self._block, *along], self._edge if self.wide else ()
-        around = [(channel, tap) for channel in range(min(2, self.levels)) for tap in (*near, *(() if channel else further))]
+        channels = len(self.halved) + 1
+        around = [(channel, tap) for channel in range(min(2, channels)) for tap in (*near, *(() if channel else further))]
         apart = [(channel, place_of(s * d for s, d in zip(tap, self.apart, strict=True))) for channel, tap in around]
-        return (*apart, *((channel, CENTRE) for channel in range(2, self.levels)))
+        return (*apart, *((channel, CENTRE) for channel in range(2, channels)))
 
     @cached_property
     def context_reach(self) -> Place:
@@ -172,7 +212,7 @@ class Layout:
 class Context(NamedTuple):
     """Float parameters of the context model: G networks of n inputs and two hidden layers of H.
 
-    The first ones serve a level each, the finest first; the last one serves all coarser levels too.
+    The first ones serve the levels of a lattice each, the finest first; the last one serves those of all coarser lattices too.
 
     Attributes
     ----------
@@ -202,24 +242,26 @@ class Context(NamedTuple):
         """Number of networks, G."""
         return len(self.first)
 
-    def of_level(self, level: int) -> tuple[Floats, ...]:
-        """Parameters of the network of a level, with that level's bias."""
+    def of_level(self, level: int, lattice: int) -> tuple[Floats, ...]:
+        """Parameters of the network of a level of a lattice, with that level's bias."""
         first, level_bias, *others = self
-        number = network_of(level, self.networks)
+        number = network_of(lattice, self.networks)
         return first[number], level_bias[level], *(each[number] for each in others)
 
     @classmethod
-    def of_levels(cls, levels: Sequence[Sequence[Any]], networks: int, stack: Callable[[Sequence[Any]], Any]) -> Context:
+    def of_levels(
+        cls, levels: Sequence[Sequence[Any]], lattices: Sequence[int], networks: int, stack: Callable[[Sequence[Any]], Any]
+    ) -> Context:
         """Add up what is given for the parameters of every level, as `of_level` orders them, where levels share a network."""
-        shared = networks - 1
+        served = [[k for k, lattice in enumerate(lattices) if network_of(lattice, networks) == own] for own in range(networks)]
         _, biases, *_ = per_parameter = list(zip(*levels, strict=True))
-        found = [stack([*parts[:shared], sum(parts[shared + 1 :], parts[shared])]) for parts in per_parameter]
+        found = [stack([sum((parts[k] for k in of[1:]), parts[of[0]]) for of in served]) for parts in per_parameter]
         return cls(*found)._replace(level_bias=stack(biases))
 
 
-def network_of(level: int, networks: int) -> int:
-    """Which of the context model's networks a level has."""
-    return min(level, networks - 1)
+def network_of(lattice: int, networks: int) -> int:
+    """Which of the context model's networks the levels of a lattice have."""
+    return min(lattice, networks - 1)
 
 
 class Synthesis(NamedTuple):
@@ -296,11 +338,11 @@ def needed(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> list[Bo
     ValueError
         If the box is empty or leaves the signal.
     """
-    return needed_of_all(layout, start, stop)[len(layout.above) :]
+    return list(layout.of_levels(needed_of_all(layout, start, stop)[len(layout.above) :]))
 
 
 def needed_of_all(layout: Layout, start: Sequence[int], stop: Sequence[int]) -> list[Box]:
-    """As `needed`, from the signal's lattice on, whatever holds latents."""
+    """As `needed`, of every lattice from that of the signal on, whatever holds latents."""
     axes = tuple(zip(start, stop, layout.shape, strict=True))
     if any(not 0 <= a < b <= n for a, b, n in axes):
         raise ValueError(

@@ -116,11 +116,11 @@ def _coarser(latents: Sequence[Tensor], layout: Layout, level: int, further: int
     if level + further >= layout.levels:
         return torch.zeros([b - a for a, b in zip(*box, strict=True)], dtype=latents[0].dtype)
     linear, extents = torch.tensor(LINEAR, dtype=latents[0].dtype), layout.shapes[level + 1]
-    axes = zip(*box, extents, layout.halved[level], strict=True)
+    axes = zip(*box, extents, layout.steps[level], strict=True)
     spans = [coarser_span(a, b, n) if half else (a, b) for a, b, n, half in axes]
     near = place_of(a for a, _ in spans), place_of(b for _, b in spans)
     values = latents[level + 1][_inside(near)] if further == 1 else _coarser(latents, layout, level + 1, further - 1, near)
-    return upsample(Window(values, near[0], extents), linear, layout.halved[level], box)
+    return upsample(Window(values, near[0], extents), linear, layout.steps[level], box)
 
 
 def _around(box: Box, reach: Place, extents: Place) -> Box:
@@ -138,7 +138,7 @@ def bits(latents: Sequence[Tensor], context: Any, layout: Layout, least: float) 
     found = []
     for k, own in enumerate(latents):
         x = context_inputs(latents, layout, k, ((0, 0, 0, 0), layout.shapes[k]))
-        first, first_bias, second, second_bias, last, last_bias, skip = context.of_level(k)
+        first, first_bias, second, second_bias, last, last_bias, skip = context.of_level(k, layout.lattice[k])
         hidden = leaky(leaky(x @ first + first_bias) @ second + second_bias)
         location, log_scale = (hidden @ last + last_bias + x @ skip).unbind(-1)
         found.append(laplace_bits(own, location, log_scale, least).sum())

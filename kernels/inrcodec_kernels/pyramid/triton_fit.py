@@ -64,10 +64,10 @@ def rate(
     places = [*((0, tap) for tap in layout.causal), *((1, tap) for tap in layout.cross), (2, CENTRE)]
     found = []
     for k, (own, seen) in enumerate(zip(latents, inputs, strict=True)):
-        net = Net(*context.of_level(k))  # type: ignore[arg-type]
+        net = Net(*context.of_level(k, layout.lattice[k]))  # type: ignore[arg-type]
         found.append(differentiated(seen, own.contiguous(), net, places, layout.context_reach, least))
     bits, gradients, sums = zip(*found, strict=True)
-    whole = Context.of_levels(sums, context.networks, torch.stack)  # type: ignore[arg-type]
+    whole = Context.of_levels(sums, layout.lattice, context.networks, torch.stack)  # type: ignore[arg-type]
     of_context = Context(*(part.float() for part in whole))  # type: ignore[attr-defined]
     return torch.stack(bits), _context_adjoint(gradients, linear, layout), of_context
 

@@ -168,7 +168,7 @@ def upsampled(source: Tensor, level: int, taps: Tensor, layout: Layout, start: S
     Tensor, shape (C, ``stop - start``)
     """
     for axis in range(AXES):
-        span, halved = (box[0][axis], box[1][axis]), layout.halved[level][axis]
+        span, halved = (box[0][axis], box[1][axis]), layout.steps[level][axis]
         stored = (start[axis], start[axis] + source.shape[1 + axis])
         if halved or stored != span:
             extents = layout.shapes[level][axis], layout.shapes[level + 1][axis]
@@ -194,7 +194,7 @@ def downsampled(
     Tensor, shape (C, `layout.shapes[level + 1]`)
     Tensor of float64, shape (4,), or None
     """
-    axes = [axis for axis in range(AXES) if layout.halved[level][axis]]
+    axes = [axis for axis in range(AXES) if layout.steps[level][axis]]
     extents = list(zip(layout.shapes[level], layout.shapes[level + 1], strict=True))
     sources = []
     of_taps = None if source is None else torch.zeros(4, dtype=torch.float64, device=gradient.device)

@@ -25,6 +25,7 @@ SMALL = {
     "yx": made((5, 6), ((True, True),), 4, widths=(4, 4, 4)),
     "zyx": made((2, 3, 5), ((False, True, True), (True, True, True)), 4, widths=(4, 4, 4), networks=2),
     "tzyx": made((2, 2, 2, 4), ((False, True, True, True),), 3, widths=(4, 4, 4)),
+    "bands": made((2, 3, 5), ((False, True, True), (True, True, True)), 4, widths=(4, 4, 4), networks=2, apart=True, split=1),
 }
 """Several tiles on the finest level, some of them cut; the interpreter takes a second for 30 latents."""
 

@@ -81,6 +81,21 @@ def test_distortion_is_the_definition(layout: Layout) -> None:
     assert_near(of_synthesis, expected[2])
 
 
+def test_rate_and_distortion_of_bands_are_the_definition() -> None:
+    """Of arrays and of tensors: what is split is joined and parted by torch on the device."""
+    random, layout = fresh(), Layout((1, 2, 5, 6), ((False, False, True, True), (False, True, True, True)), split=1)
+    (ys, p), expected = clear_case(lambda: (latents(random, layout), context(random, layout, 4)), lambda case: rate_defined(*case, layout))
+    bits, gradients, of_context = pyramid.rate(up(ys), p, layout, LEAST, TRITON)
+    assert_near(down([bits, *gradients, *of_context]), [expected[0], *expected[1], *expected[2]])
+    (ys, q, target), expected = clear_case(
+        lambda: (latents(random, layout), synthesis(random, layout, 4, 4), targets(random, layout)), lambda case: distortion_defined(*case, layout)
+    )
+    squares, gradients, of_synthesis = pyramid.distortion(up(ys), q, layout, up([target])[0], TRITON)
+    assert_near(down([squares, *gradients, *of_synthesis]), [expected[0], *expected[1], *expected[2]])
+    again = pyramid.distortion(ys, q, layout, target, TRITON)
+    assert_near(again[1], expected[1])
+
+
 @SAME
 @pytest.mark.parametrize("layout", slow_where_large([*SMALL[:2], SMALL[4]], 400), ids=name)
 def test_weighted_distortion_is_the_definition(layout: Layout, same: tuple[int, ...]) -> None:
