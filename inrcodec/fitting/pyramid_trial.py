@@ -83,7 +83,8 @@ class _Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class _Trial:
-    """A fit of boxes at a step: squared error and bits of a sample, those of networks too, the part that the finest lattice has, and the step that the signal needs then."""
+    """A fit of boxes at a step: squared error and bits of a sample, those of networks too, the part that the finest lattice has, the step that the signal needs then, and whether this is
+    the second one at such a step."""
 
     layout: PyramidLayout
     step: float
@@ -94,6 +95,7 @@ class _Trial:
     needed: float
     networks: Pair
     network_bits: float
+    corrected: bool = False
 
 
 class Trials:
@@ -191,7 +193,7 @@ class Trials:
         """The best of the trial and what its finest level suggests."""
         if first.finest > _ALIVE and first.needed * _NEAR < first.step:
             # What such lattices take for all those bits says nothing of the step that finer ones need.
-            return self._cheaper(first, self._tried(self._full, first.step))
+            return self._cheaper(first, self._trial(self._full, first.step))
         first = self._corrected(first)
         if first.finest > _ALIVE:
             return self._cheaper(first, self._trial(self._full, first.needed))
@@ -200,15 +202,21 @@ class Trials:
         return first
 
     def _cheaper(self, first: _Trial, rival: _Trial) -> _Trial:
-        """The better one at about one step."""
-        if first.step * _NEAR < rival.step and first.error > rival.error + FAIR * rival.step**2 * rival.bits:
-            # A coarser step makes no less error.
-            return rival
-        if not 1 / _NEAR < first.step / rival.step < _NEAR:
-            first = self._trial(first.layout, rival.step)
-        # Between both steps, each is as far from where it is best.
-        price = FAIR * first.step * rival.step
-        return min(first, rival, key=lambda trial: (trial.error + price * trial.bits) * (self._by_steps if trial.layout.above else 1.0))
+        """The one that is better where both meet the goal: at other steps they may compare the other way round."""
+        first, rival = self._corrected(first), self._corrected(rival)
+        price = FAIR * first.needed * rival.needed
+        return min(first, rival, key=lambda trial: self._cost(trial, price))
+
+    def _cost(self, trial: _Trial, price: float) -> float:
+        """Error and bits, at a price, that a trial near the step that the signal needs would have with it."""
+        near, there = (max(self._density(step), 1e-9) for step in (trial.step, trial.needed))
+        bits = trial.bits * there / near
+        error = trial.error + FAIR * trial.step * trial.needed * (trial.bits - bits)
+        return (error + price * bits) * (self._by_steps if trial.layout.above else 1.0)
+
+    def _density(self, step: float) -> float:
+        """The measure of the first sample's bits."""
+        return sum(self._whole.density(step, box) for box in self._first.boxes)
 
     def _tried(self, layout: PyramidLayout, step: float) -> _Trial:
         """A trial at about the step that the signal needs."""
@@ -216,9 +224,9 @@ class Trials:
 
     def _corrected(self, first: _Trial) -> _Trial:
         """The trial, or another one at the step that the signal needs."""
-        if 1 / _NEAR < first.needed / first.step < _NEAR:
+        if first.corrected or 1 / _NEAR < first.needed / first.step < _NEAR:
             return first
-        second = self._trial(first.layout, first.needed)
+        second = replace(self._trial(first.layout, first.needed), corrected=True)
         lacks, more = math.log(first.needed / first.step), math.log(second.needed / second.step)
         if lacks * more < 0:
             # Each trial asks for the other's side: what is needed lies between.

@@ -320,10 +320,10 @@ def test_finest_levels_are_left_out_where_streams_are_small(bits: float) -> None
     ("finest", "lacks", "error", "tried"),
     [
         # Lattices that take most of the bits and still not enough of them: what they would need is no step for finer ones.
-        (0.9, 0.25, 1.0, [(1, 1.0), (0, 1.0), (0, 1.5), (1, 1.5)]),
-        # With an error that is worse than all of the rival, whose step is coarser still.
-        (0.9, 0.25, 1e6, [(1, 1.0), (0, 1.0), (0, 1.5)]),
-        (0.9, 0.9, 1.0, [(1, 1.0), (0, 0.9)]),
+        (0.9, 0.25, 1.0, [(1, 1.0), (0, 1.0), (1, 0.25), (0, 1.5)]),
+        (0.9, 0.25, 1e6, [(1, 1.0), (0, 1.0), (1, 0.25), (0, 1.5)]),
+        # Both are compared where they meet the goal.
+        (0.9, 0.9, 1.0, [(1, 1.0), (0, 0.9), (0, 1.5)]),
         (0.9, 1.5, 1.0, [(1, 1.0), (1, 1.5), (0, 1.5)]),
         (0.2, 0.25, 1.0, [(1, 1.0), (1, 0.25)]),
         (0.05, 1.5, 1.0, [(1, 1.0), (1, 1.5), (2, 1.5)]),
@@ -348,6 +348,21 @@ def test_trials_correct_the_step_of_lattices_that_may_be_those(
     monkeypatch.setattr(Trials, "_trial", trial)
     guessed(tissue((48, 56, 56)), Goal(bits=1e5))
     assert seen == tried
+
+
+def test_lattices_are_compared_where_they_meet_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without latents on the finest one a fit is cheaper at a coarse step, and makes half as much error again at the size that is asked for."""
+
+    def trial(self: Trials, layout: PyramidLayout, step: float, *lesson: object) -> object:
+        at, above = step / self._first_step, bool(layout.above)
+        bits, error = (0.18 if above else 0.3) / at**2, (0.041 + 0.005 * at if above else 0.04 * at**1.5) * self._first_step**2
+        return pyramid_trial._Trial(layout, step, error, bits, 0.9, USUAL, step * (bits / 0.45) ** 0.5, initial_networks(layout, 0), 0.0)
+
+    costs = [0.046 + FAIR * 0.18, 0.04 + FAIR * 0.3]
+    assert costs[0] < costs[1], "at the first step"
+    monkeypatch.setattr(Trials, "_trial", trial)
+    found = guessed(tissue((48, 56, 56)), Goal(bits=1e5))
+    assert not found.layout.above
 
 
 @pytest.mark.parametrize(("above", "error", "split"), [(None, 0.9, 2), (None, 1.1, 0), (1, 0.9, 2)])
