@@ -281,7 +281,7 @@ class PyramidSystem:
     @property
     def decoder_bytes(self) -> int:
         """Decoded tiles, channels of a part that is synthesised at once, and what their contexts hold."""
-        return (256 << 20) + 4 * (1 << 22) * (self.layout.levels + 2) + 16 * self._edge**self.layout.ndim
+        return (256 << 20) + 4 * (1 << 22) * (self.layout.resolutions + 3) + 16 * self._edge**self.layout.ndim
 
     @property
     def extents(self) -> tuple[int, ...]:

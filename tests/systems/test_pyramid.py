@@ -91,6 +91,32 @@ def test_one_level_is_enough() -> None:
     assert psnr_db(volume, inrcodec.decode(blob).samples) >= 25
 
 
+@pytest.mark.parametrize("goal", [{"bits_per_voxel": 4}, {"psnr_db": 33}], ids=str)
+@pytest.mark.parametrize(("above", "levels"), [(0, 7 + 7 + 2), (1, 7 + 3 + 1)])
+def test_bands_meet_every_kind_of_target(above: int, levels: int, goal: dict[str, float], tmp_path: Path) -> None:
+    """Where two of three axes are halved there are three bands."""
+    volume = tissue((14, 17, 20))
+    report = encode(volume, tmp_path / "a.inrc", **goal, pyramid=replace(SMALL, above=above, split=2))
+    decoded = inrcodec.decode(tmp_path / "a.inrc").samples
+    if "psnr_db" in goal:
+        assert 33 <= psnr_db(volume, decoded) <= 33.5
+    else:
+        assert 0.9 * 4 * volume.size / 8 <= report.bytes <= 4 * volume.size / 8
+    details = inrcodec.info(tmp_path / "a.inrc").details
+    assert (report.choices["split"], details["split"], len(details["lattices"])) == (2, 2, levels)
+    with inrcodec.open(tmp_path / "a.inrc") as image:
+        assert np.array_equal(image[3:9, 5, ::2], decoded[3:9, 5, ::2])
+
+
+def test_a_region_has_more_of_the_bands(tmp_path: Path) -> None:
+    volume, inside = tissue((14, 17, 20)), np.zeros((14, 17, 20), bool)
+    inside[2:9, 3:12, 4:13] = True
+    options = replace(SMALL, split=2)
+    found = [inrcodec.decode(encode(volume, bits_per_voxel=2.5, pyramid=options, **more)).samples for more in ({}, {"region": inside})]
+    errors = [np.square(volume[inside].astype(float) - samples[inside]).mean() for samples in found]
+    assert errors[1] < 0.9 * errors[0]
+
+
 def test_more_room_than_needed_is_not_filled() -> None:
     volume = scan((6, 7, 8))
     assert len(encode(volume, ratio=1e-3)) < 4 * volume.nbytes
