@@ -126,3 +126,18 @@ def test_some_sites_stand_for_all(layout: Layout, monkeypatch: pytest.MonkeyPatc
         changes = random.standard_normal((50, len(every)))
         ratios = np.einsum("ij,jk,ik->i", changes, found, changes) / np.einsum("ij,jk,ik->i", changes, every, changes)
         assert np.mean(ratios) == pytest.approx(1, abs=0.1) and np.all(np.abs(ratios - 1) < 0.3)
+
+
+def test_bands_share_out_the_sites_of_their_lattice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of seven bands each has a seventh of the sites; a lattice that is not split has all."""
+    random, layout = fresh(), Layout((1, 12, 12, 14), ((False, True, True, True),) * 2, split=1)
+    taken: list[int] = []
+
+    def noted(known: curvature._Sites, every: int, sampling: Sampling) -> curvature._Sites:
+        taken.append(sampling.sites)
+        return chosen(known, every, sampling)
+
+    chosen = curvature._chosen
+    monkeypatch.setattr(curvature, "_chosen", noted)
+    found = context_curvature(latents(random, layout), context(random, layout, 4, networks=1), layout, LEAST, 0, Sampling(random, 70, "cpu"))
+    assert taken == [10] * 7 + [70] * 2 and np.isfinite(found).all() and (np.diag(found) >= 0).all()

@@ -26,7 +26,7 @@ CONTEXT_ORDER = ("last_bias", "skip", "last", "second_bias", "level_bias", "firs
 SYNTHESIS_ORDER = ("last_bias", "skips", "last", "second_bias", "first_bias", "first", "second")
 """Parameters of one network in the order of its matrix; of the context model's biases of levels, those that it serves."""
 SITES = 6000
-"""That a matrix is made of, of each level."""
+"""That a matrix is made of, of each lattice."""
 _BOXES, _BOX = 64, 512
 """Boxes of a lattice that sites are taken from, and their sites, about."""
 _REACH = 0.3
@@ -128,7 +128,8 @@ def context_curvature(latents: Sequence[Floats], context: Context, layout: Layou
         seen = torch.cat([context_inputs(tensors, layout, level, box).flatten(0, AXES - 1) for box in boxes])
         symbols = torch.cat([tensors[level][_inside(box)].flatten() for box in boxes])
         roots = _bent(symbols.double(), network.layers(seen, seen)[2].double(), least).float()
-        found = found + _matrix(network, _Sites(seen, seen, roots), math.prod(lattice), sampling, number, len(served))
+        bands = layout.lattice.count(layout.lattice[level])
+        found = found + _matrix(network, _Sites(seen, seen, roots), math.prod(lattice), sampling, number, len(served), bands)
     return np.asarray(found)
 
 
@@ -211,9 +212,12 @@ def _bent(symbols: Tensor, outputs: Tensor, least: float) -> Tensor:
     return vectors * (values.clamp(min=0) / 2).sqrt()[:, None]
 
 
-def _matrix(network: _Network, known: _Sites, every: int, sampling: Sampling, level: int, levels: int) -> Matrix:
-    """Sum of products of gradients, every root a row, of some known sites that stand for all of a lattice."""
-    sites, device = _chosen(known, every, sampling), sampling.device
+def _matrix(network: _Network, known: _Sites, every: int, sampling: Sampling, level: int, levels: int, bands: int = 1) -> Matrix:
+    """Sum of products of gradients, every root a row, of some known sites that stand for all of a lattice, or of one of its bands.
+
+    Bands share out the sites of a lattice: all of them for each would take a fifth of a fit.
+    """
+    sites, device = _chosen(known, every, sampling._replace(sites=max(sampling.sites // bands, 1))), sampling.device
     there, found, rows = _Network(*(p.to(device) for p in network)), np.zeros((0, 0)), 0
     for start in range(0, len(sites.seen), _ROWS):
         seen, skipped, roots = (part[start : start + _ROWS].to(device) for part in sites)
@@ -223,7 +227,7 @@ def _matrix(network: _Network, known: _Sites, every: int, sampling: Sampling, le
             found = found + products if found.size else products
     if len(sites.seen) < every:
         # Some rows say of so many parameters too surely what goes with what.
-        found[np.diag_indices_from(found)] *= 1 + _UNSURE * len(found) / rows
+        found[np.diag_indices_from(found)] *= 1 + _UNSURE * len(found) / (bands * rows)
     return found
 
 
