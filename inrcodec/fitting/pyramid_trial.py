@@ -39,8 +39,10 @@ _LEAST_SAMPLES, _TRIAL_SAMPLES, _LESSON_SAMPLES = 1 << 15, 1 << 18, 1 << 20
 """Of a sample at least; of one that is tried on, and of one that networks are taught with, at most."""
 _PART = 8
 """A sample is at most the signal over this, or the least."""
-_MOST_TRIALS = 5
-"""Before the lesson."""
+_MOST_TRIALS = 6
+"""Before the lesson: three layouts, each at a second step if the first was far off."""
+_SPLIT = 2
+"""Lattices that are tried in bands: a third one has so few latents that it gains a hundredth of the cost."""
 _MOST_OFF = 4.0
 """Factor by which the guess of a step is corrected at most."""
 _NEAR = 1.3
@@ -83,8 +85,11 @@ class _Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class _Trial:
-    """A fit of boxes at a step: squared error and bits of a sample, those of networks too, the part that the finest lattice has, the step that the signal needs then, and whether this is
-    the second one at such a step."""
+    """A fit of boxes at a step.
+
+    Squared error and bits of a sample, those of networks too; the part of the bits that the finest lattice has; the step that the signal needs
+    then, and whether this is the second trial of a layout, whatever that is.
+    """
 
     layout: PyramidLayout
     step: float
@@ -171,8 +176,9 @@ class Trials:
             best = self._tried(self._without(above or 0), step)
         else:
             best = self._better(self._trial(self._without(1), step))
-        if split is None and self._teaches and best.layout.most_split:
-            best = self._cheaper(best, self._trial(replace(best.layout, split=best.layout.most_split), best.needed))
+        if split is None and self._teaches and best.layout.resolutions > 1:
+            in_bands = replace(best.layout, split=min(_SPLIT, best.layout.resolutions - 1))
+            best = self._cheaper(best, self._trial(in_bands, best.needed))
         networks = self._networks(best.layout)
         if self._teaches:
             self._done = _MOST_TRIALS * self._first.samples.size

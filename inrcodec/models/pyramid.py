@@ -28,8 +28,6 @@ AXES = 4
 """Kernels see every signal with so many axes."""
 MOST_ABOVE = 2
 """Most lattices, from that of the signal on, without latents."""
-MOST_SPLIT = 2
-"""Most lattices that are split into bands: coarser ones have so few latents that it gains a hundredth of the cost."""
 Flags = tuple[bool, ...]
 
 HIDDEN_PLACES, WEIGHT_PLACES = 5, 7
@@ -143,11 +141,6 @@ class PyramidLayout:
     def levels(self) -> int:
         """Number of levels: lattices, or bands of those that are split."""
         return self.kernel.levels
-
-    @property
-    def most_split(self) -> int:
-        """How many lattices may be split."""
-        return min(len(self.halved), MOST_SPLIT)
 
     @cached_property
     def kernel(self) -> Layout:

@@ -10,20 +10,19 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..backend import REFERENCE, Backend, compiled_on_host, on_device
-from ..rans import CodedError
-from . import reference, subbands
+from . import checks, reference
 from .context import EXACT, IntegerContext, Tile, check_tile, largest_sums
 from .context import check as check_context
 from .context import ring_of as context_ring
-from .context_coder import tile_coder
+from .context_coder import decoded_on_host, tile_coder
 from .context_tables import neighbouring_bits
 from .curvature import CONTEXT_ORDER, SITES, SYNTHESIS_ORDER, Sampling, context_curvature, synthesis_curvature
-from .layout import ALL, AXES, CENTRE, NONE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed, network_of
+from .layout import ALL, CENTRE, NONE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed, network_of
 from .reference import CUBIC, LINEAR
+from .subbands import joined, joined_box, parted
 from .workspace import Workspace
 
 __all__ = [
@@ -109,8 +108,8 @@ def rate(
     ValueError
         If shapes do not fit the layout.
     """
-    _check_latents(latents, layout.shapes)
-    _check_context(context, layout)
+    checks.check_latents(latents, layout.shapes)
+    checks.check_context(context, layout)
     if on_device(backend):
         from . import triton
 
@@ -181,9 +180,9 @@ def distortion(
     ValueError
         If shapes do not fit the layout.
     """
-    _check_latents([*latents, target], [*layout.shapes, layout.shape])
-    _check_synthesis(synthesis, layout)
-    _check_weights(weights, layout)
+    checks.check_latents([*latents, target], [*layout.shapes, layout.shape])
+    checks.check_synthesis(synthesis, layout)
+    checks.check_weights(weights, layout)
     workspace, channels = workspace or Workspace(), layout.channels
     whole = joined(latents, layout, backend, workspace)
     if on_device(backend):
@@ -197,26 +196,6 @@ def distortion(
     else:
         squares, gradients, of = reference.distortion(whole, synthesis, channels, target, weights)
     return squares, parted(gradients, layout, backend, workspace), of
-
-
-def joined(latents: Sequence[Floats], layout: Layout, backend: Backend = REFERENCE, workspace: Workspace | None = None) -> list[Floats]:
-    """What the lattices of `layout.channels` hold, where those that are split are made of their bands.
-
-    Parameters
-    ----------
-    latents : sequence of K ndarray or Tensor of float32, shapes `layout.shapes`
-    layout : Layout
-    backend : Backend
-    workspace : Workspace, optional
-        What is made holds until it is used again.
-    """
-    boxes = [(CENTRE, shape) for shape in layout.channels.shapes]
-    return subbands.joined(latents, layout, boxes, [CENTRE] * layout.levels, backend, workspace)
-
-
-def parted(gradients: Sequence[Floats], layout: Layout, backend: Backend = REFERENCE, workspace: Workspace | None = None) -> list[Floats]:
-    """The adjoint of `joined`: of lattices of `layout.channels` to levels."""
-    return subbands.parted(gradients, layout, backend, workspace)
 
 
 def synthesise(latents: Sequence[Floats], synthesis: Synthesis, layout: Layout, backend: Backend = REFERENCE) -> Floats:
@@ -258,17 +237,8 @@ def synthesise_box(
         If the box is empty or leaves the signal, if latents are missing, or if shapes do not fit the layout.
     """
     boxes = needed(layout, start, stop)
-    _check_synthesis(synthesis, layout)
-    if len(latents) != layout.levels or len(origins) != layout.levels:
-        raise ValueError(
-            f"expected latents and origins of {layout.levels} levels, found {len(latents)} and {len(origins)}; give all"
-        )
-    for level, (own, origin, (low, high)) in enumerate(zip(latents, origins, boxes, strict=True)):
-        held = [(o, o + n) for o, n in zip(origin, own.shape, strict=True)]
-        if any(a < o or b > e for a, b, (o, e) in zip(low, high, held, strict=True)):
-            raise ValueError(
-                f"expected latents {low} to {high} of level {level}, found {own.shape} from {origin} on; read more"
-            )
+    checks.check_synthesis(synthesis, layout)
+    checks.check_held(latents, origins, boxes)
     parts, places = joined_box(latents, origins, layout, start, stop, backend)
     if on_device(backend):
         from . import triton
@@ -279,15 +249,6 @@ def synthesise_box(
 
         return cpu.synthesise_box(parts, places, synthesis, layout.channels, (start, stop))
     return reference.synthesise_box(parts, places, synthesis, layout.channels, (start, stop))
-
-
-def joined_box(
-    latents: Sequence[Any], origins: Sequence[Place], layout: Layout, start: Place, stop: Place, backend: Backend = REFERENCE
-) -> tuple[list[Any], list[Place]]:
-    """As `joined`, of what a box of samples depends on, with where each array begins; parameters as of `synthesise_box`."""
-    boxes = needed(layout.channels, start, stop)
-    held = [low for low, _ in boxes[: layout.split]]
-    return subbands.joined(latents, layout, boxes, origins, backend), [*held, *list(origins)[layout.levels - len(boxes) + layout.split :]]
 
 
 def soften(
@@ -433,33 +394,7 @@ def decode_tiles(
         from . import triton
 
         return triton.tiles_of(data, tiles, network, lanes, latents, backend.device)
-    return _decoded_on_host(data, tiles, network, lanes, latents, backend)
-
-
-def _decoded_on_host(
-    data: Sequence[NDArray[np.uint8]],
-    tiles: Sequence[Tile],
-    network: IntegerContext,
-    lanes: Sequence[int],
-    latents: Any,
-    backend: Backend,
-) -> Any:
-    """As `decode_tiles`, one tile after the other."""
-    coder, failed = tile_coder(backend), np.zeros(len(tiles), dtype=np.bool_)
-    u, v = (_on_host(each) for each in tiles[0][-2:]) if tiles else (None, None)
-    for i, (body, tile, count) in enumerate(zip(data, tiles, lanes, strict=True)):
-        inside = tuple(slice(a, a + n) for a, n in zip(tile.start, tile.shape, strict=True))
-        try:
-            found = coder.decode_tile(body, tile._replace(u=u, v=v), network, count)
-        except CodedError:
-            failed[i] = True
-            continue
-        latents[inside] = found if isinstance(latents, np.ndarray) else latents.new_tensor(found)
-    return failed if isinstance(latents, np.ndarray) else latents.new_tensor(failed, dtype=torch.bool)
-
-
-def _on_host(values: Any) -> NDArray[np.int16] | None:
-    return values if values is None or isinstance(values, np.ndarray) else values.cpu().numpy()
+    return decoded_on_host(data, tiles, network, lanes, latents, backend)
 
 
 def device_pyramid() -> ModuleType:
@@ -476,43 +411,3 @@ def _contiguous(values: Any) -> bool:
 
 def _whole(latents: Sequence[Floats]) -> list[Floats]:
     return [np.ascontiguousarray(own, np.float32) for own in latents]
-
-
-def _check_latents(found: Sequence[Floats], expected: Sequence[Place]) -> None:
-    if [a.shape for a in found] != list(expected):
-        raise ValueError(
-            f"expected lattices of shapes {list(expected)}, found {[a.shape for a in found]}; use their layout"
-        )
-
-
-def _check_weights(weights: Floats | None, layout: Layout) -> None:
-    if weights is None:
-        return
-    if weights.ndim != AXES or any(m not in (1, n) for m, n in zip(weights.shape, layout.shape, strict=True)):
-        raise ValueError(
-            f"expected weights of shape {layout.shape}, or 1 along some axes, found {tuple(weights.shape)}; one a sample"
-        )
-
-
-def _check_context(context: Context, layout: Layout) -> None:
-    n, width, networks = layout.context_inputs, context.first.shape[-1], min(context.networks, layout.channels.levels)
-    of_one = [(n, width), (width, width), (width,), (width, 2), (2,), (n, 2)]
-    first, *others = [(networks, *shape) for shape in of_one]
-    _check_parameters(context, [first, (layout.levels, width), *others], (width,))
-
-
-def _check_synthesis(synthesis: Synthesis, layout: Layout) -> None:
-    n, (thin, thick), levels = layout.synthesis_inputs, synthesis.second.shape, layout.channels.levels
-    filters = len(layout.above) + levels - 1
-    shapes = [(levels,), (filters, AXES), (n, thin), (thin,), (thin, thick), (thick,), (thick,), (), (levels,)]
-    _check_parameters(synthesis, shapes, (thin, thick))
-
-
-def _check_parameters(
-    parameters: Sequence[NDArray[Any]], shapes: Sequence[tuple[int, ...]], widths: Sequence[int]
-) -> None:
-    found = [p.shape for p in parameters]
-    if found != list(shapes) or any(w < 4 or w % 4 for w in widths):
-        raise ValueError(
-            f"expected parameters of shapes {list(shapes)}, widths multiples of 4, found {found}; use their layout"
-        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..backend import Backend, compiled_on_host
@@ -22,7 +25,7 @@ from .context import (
 )
 from .context_tables import laplace_tables, split
 
-__all__ = ["decode_tile", "encode_tile", "parents", "predictions", "tile_bits", "tile_coder"]
+__all__ = ["decode_tile", "decoded_on_host", "encode_tile", "parents", "predictions", "tile_bits", "tile_coder"]
 
 ESCAPE_BITS = 6
 """Plain bits of an escape besides its number: the sign, and 5 for the number's length."""
@@ -167,3 +170,29 @@ def tile_bits(latents: NDArray[np.int32], tile: Tile, network: IntegerContext) -
     symbols, beyond = _symbols(latents.ravel() - centres, laplace.reach[table].astype(np.int64))
     plain = sum(ESCAPE_BITS + (abs(excess) - 1).bit_length() for excess in beyond.tolist())
     return float(laplace.cost[table, symbols].sum(dtype=np.float64)) + plain
+
+
+def decoded_on_host(
+    data: Sequence[NDArray[np.uint8]],
+    tiles: Sequence[Tile],
+    network: IntegerContext,
+    lanes: Sequence[int],
+    latents: Any,
+    backend: Backend,
+) -> Any:
+    """As `inrcodec_kernels.pyramid.decode_tiles`, one tile after the other; of arrays or of tensors."""
+    coder, failed = tile_coder(backend), np.zeros(len(tiles), dtype=np.bool_)
+    u, v = (_on_host(each) for each in tiles[0][-2:]) if tiles else (None, None)
+    for i, (body, tile, count) in enumerate(zip(data, tiles, lanes, strict=True)):
+        inside = tuple(slice(a, a + n) for a, n in zip(tile.start, tile.shape, strict=True))
+        try:
+            found = coder.decode_tile(body, tile._replace(u=u, v=v), network, count)
+        except CodedError:
+            failed[i] = True
+            continue
+        latents[inside] = found if isinstance(latents, np.ndarray) else latents.new_tensor(found)
+    return failed if isinstance(latents, np.ndarray) else latents.new_tensor(failed, dtype=torch.bool)
+
+
+def _on_host(values: Any) -> NDArray[np.int16] | None:
+    return values if values is None or isinstance(values, np.ndarray) else values.cpu().numpy()

@@ -153,8 +153,7 @@ def synthesis_curvature(
         The parameters in `SYNTHESIS_ORDER`, as of `context_curvature`.
     """
     whole = Synthesis(*(torch.from_numpy(np.asarray(p, np.float32)) for p in synthesis))  # type: ignore[arg-type]
-    lattices = [(CENTRE, shape) for shape in layout.channels.shapes]
-    latents, layout = joined(latents, layout, lattices, [CENTRE] * layout.levels, best_on_cpu()), layout.channels
+    latents, layout = joined(latents, layout, best_on_cpu()), layout.channels
     tensors, origins = [torch.from_numpy(np.asarray(y)) for y in latents], [CENTRE] * layout.levels
     boxes = list(_boxes(layout.shape, sampling.random))
     pairs = [synthesis_inputs(tensors, origins, whole, layout, box) for box in boxes]

@@ -92,7 +92,7 @@ class Layout:
         found = []
         for axes in self.halved[: self.split]:
             odd = [flags for flags in itertools.product(*((False, True) if half else (False,) for half in axes)) if any(flags)]
-            found.append(tuple(place for place in sorted(odd, key=lambda flags: (sum(flags), flags), reverse=True)))
+            found.append(tuple(sorted(odd, key=lambda flags: (sum(flags), flags), reverse=True)))
         return tuple(found)  # type: ignore[arg-type]
 
     @cached_property

@@ -21,8 +21,8 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from ..backend import Backend, compiled_on_host, in_threads, on_device
-from .layout import AXES, Box, Flags, Floats, Layout, Place
+from ..backend import REFERENCE, Backend, compiled_on_host, in_threads, on_device
+from .layout import AXES, CENTRE, Box, Flags, Floats, Layout, Place, needed
 from .workspace import Workspace
 
 LOW = (0.0, 0.203125, 0.671875, 0.0)
@@ -71,25 +71,35 @@ def _backward(odd: bool, fine: int, extent: int) -> _Weights:
     return _forward(odd, 0, fine, 0, extent).adjoint
 
 
-def joined(
-    latents: Sequence[Any], layout: Layout, boxes: Sequence[Box], origins: Sequence[Place], backend: Backend, workspace: Workspace | None = None
-) -> list[Any]:
+def joined(latents: Sequence[Any], layout: Layout, backend: Backend = REFERENCE, workspace: Workspace | None = None) -> list[Any]:
     """What the lattices of `layout.channels` hold: those that are split from their bands, the others as they are.
 
     Parameters
     ----------
-    latents : sequence of K ndarray or Tensor of float32
-        Of every level a part that holds what `boxes` need.
+    latents : sequence of K ndarray or Tensor of float32, shapes `layout.shapes`
     layout : Layout
-    boxes : sequence of (start, stop)
-        Of every lattice of `layout.channels`, for those that are split what is to be made.
-    origins : sequence of K tuples of 4 int
-        Index, in its lattice, of each array's first latent.
     backend : Backend
         Tensors, and the backend "reference", are handled by torch, in their dtype and on their device.
     workspace : Workspace, optional
         Holds what is made on the CPU until the next call.
     """
+    boxes: list[Box] = [(CENTRE, shape) for shape in layout.channels.shapes]
+    return _joined(latents, [CENTRE] * layout.levels, layout, boxes, backend, workspace)
+
+
+def joined_box(
+    latents: Sequence[Any], origins: Sequence[Place], layout: Layout, start: Place, stop: Place, backend: Backend = REFERENCE
+) -> tuple[list[Any], list[Place]]:
+    """As `joined`, what the samples of a box depend on, with where each array begins; parameters as of `synthesise_box`."""
+    boxes = needed(layout.channels, start, stop)
+    held = [low for low, _ in boxes[: layout.split]]
+    return _joined(latents, origins, layout, boxes, backend, None), [*held, *list(origins)[layout.levels - len(boxes) + layout.split :]]
+
+
+def _joined(
+    latents: Sequence[Any], origins: Sequence[Place], layout: Layout, boxes: Sequence[Box], backend: Backend, workspace: Workspace | None
+) -> list[Any]:
+    """Boxes of all lattices of `layout.channels`, from parts of the levels that begin at some places."""
     found, at = [], 0
     for number, odd in enumerate(layout.bands):
         parts = dict(zip(odd, latents[at : at + len(odd)], strict=True))
@@ -109,7 +119,7 @@ def joined(
     return [*found, *latents[at:]]
 
 
-def parted(gradients: Sequence[Any], layout: Layout, backend: Backend, workspace: Workspace | None = None) -> list[Any]:
+def parted(gradients: Sequence[Any], layout: Layout, backend: Backend = REFERENCE, workspace: Workspace | None = None) -> list[Any]:
     """The adjoint of `joined` of whole lattices; what it gives holds until the next call."""
     found: list[Any] = []
     for number, odd in enumerate(layout.bands):
