@@ -11,8 +11,13 @@ from typing import Any
 from numba import njit, types
 from numba.extending import intrinsic
 
-from ..vectors import _INT, _ZERO, INNER, LANES, _Writer
+from ..vectors import _INT, _ZERO, INNER, LANES, LINE, _Writer
+from .frames import BLOCK
 
+SPAN = 240 // BLOCK * BLOCK
+"""Positions that go forward and back at a time."""
+ROW = SPAN + 2 * LINE
+"""Pitch of the rows of a span, an odd number of lines: there is room for shifts by one, and no two rows share their places in the cache."""
 NEIGHBOURS = 3
 """Inputs side by side along x, whose gradients are added together."""
 

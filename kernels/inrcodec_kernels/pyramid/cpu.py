@@ -8,7 +8,10 @@ at a time, and sums in an order that does not depend on the threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -17,10 +20,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..backend import in_threads
-from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs
+from .blocks import SPAN
+from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs, whole_slabs
 from .laplace import bits_and_gradients
 from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed_of_all, place_of
-from .networks import SPAN, SUMS, Net, Scratch, back, begin_spans, end_spans, forward, through, total
+from .networks import SUMS, Net, Scratch, back, begin_spans, end_spans, forward, through, total
 from .reference import LINEAR
 from .upsampling import add_adjoint, upsample
 from .workspace import Workspace
@@ -40,11 +44,11 @@ def rate(
     nets = [_of_context(context, k, layout, frame).tiled(fine=layout.lattice[k] > 1) for k, frame in enumerate(frames)]
 
     def work(level: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
-        scratch = Scratch.of(nets[level])
-        bits = _rate_slab(inputs[level], gradients[level], slab, nets[level], scratch, _F(least), share > 0)
-        return bits, scratch.gradients(nets[level], share)
+        with _scratch(workspace, nets[level], share) as scratch:
+            bits = _rate_slab(inputs[level], gradients[level], slab, nets[level], scratch, _F(least), share > 0)
+            return bits, scratch.gradients(nets[level], share)
 
-    found = _over_slabs(work, [slabs(frame, (CENTRE, frame.extents)) for frame in frames], turn)
+    found = _over_slabs(work, frames, turn, layout.lattice)
     levels = [_totals((part for _, part in level), net) for level, net in zip(found, nets, strict=True)]
     of_context = Context(*map(_single, Context.of_levels(levels, layout.lattice, context.networks, np.stack)))
     bits = np.array([sum(bits for bits, _ in level) for level in found])
@@ -105,18 +109,38 @@ def _context_adjoint(
     return found
 
 
-def _over_slabs(work: Callable[[int, Slab, int], Any], levels: Sequence[Sequence[Slab]], turn: Turn) -> list[list[Any]]:
-    """Results of all slabs of all levels, in order; slabs side by side never at a time."""
+def _over_slabs(
+    work: Callable[[int, Slab, int], Any], frames: Sequence[Frame], turn: Turn, lattice: Sequence[int] = (0,)
+) -> list[list[Any]]:
+    """Results of all slabs of all levels, in order; slabs side by side never at a time. Bands of a lattice take turns as if they were one level: a network serves them all."""
+    levels = [slabs(frame, (CENTRE, frame.extents)) for frame in frames]
     found: list[list[Any]] = [[None] * len(level) for level in levels]
+    before, parts, positions = list[int](), Counter[int](), Counter[int]()
+    for own, level, frame in zip(lattice, levels, frames, strict=True):
+        before.append(parts[own])
+        parts[own] += len(level)
+        positions[own] += math.prod(frame.extents)
 
     def place(task: tuple[int, int]) -> None:
         level, number = task
-        found[level][number] = work(level, levels[level][number], turn.share(number, len(levels[level])))
+        own = lattice[level]
+        # Small lattices have smaller slabs, and are not many samples for that.
+        share = turn.share(before[level] + number, min(parts[own], whole_slabs(positions[own])))
+        found[level][number] = work(level, levels[level][number], share)
 
     for numbers in zip(*(alternate(len(level)) for level in levels), strict=True):
         tasks = [(level, number) for level, chosen in enumerate(numbers) for number in chosen]
         in_threads(lambda i, tasks=tasks: place(tasks[i]), range(len(tasks)))  # type: ignore[misc]
     return found
+
+
+@contextmanager
+def _scratch(workspace: Workspace, net: Net, share: int) -> Iterator[Scratch]:
+    """Rows for a slab; sums are zeros where it counts."""
+    with workspace.lent(("scratch", net.key), lambda: Scratch.of(net)) as scratch:
+        if share:
+            scratch.clear()
+        yield scratch
 
 
 def _totals(parts: Iterable[list[Floats]], net: Net) -> list[NDArray[np.float64]]:
@@ -166,7 +190,7 @@ def distortion(
     turn: Turn,
 ) -> tuple[float, list[Floats], Synthesis]:
     """As `inrcodec_kernels.pyramid.distortion`."""
-    frame, whole = Frame.of(layout.shape, layout.synthesis_reach), (CENTRE, layout.shape)
+    frame = Frame.of(layout.shape, layout.synthesis_reach)
     scaled = [_single(gain * own) for gain, own in zip(synthesis.gains, latents, strict=True)]
     inputs = workspace.kept("channels", layout.levels * frame.size)
     boxes: list[Box] = [(CENTRE, shape) for shape in layout.whole.shapes]
@@ -177,11 +201,12 @@ def distortion(
     net, counted = _of_synthesis(synthesis, layout, frame).tiled(fine=True), Weights.of(weights, layout)
 
     def work(_: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
-        scratch, begins = Scratch.of(net), counted.begins(slab.begins, frame)
-        squares = _distortion_slab(inputs, gradients, wanted, counted.flat, begins, slab, net, scratch, share > 0)
-        return squares, scratch.gradients(net, share)
+        begins = counted.begins(slab.begins, frame)
+        with _scratch(workspace, net, share) as scratch:
+            squares = _distortion_slab(inputs, gradients, wanted, counted.flat, begins, slab, net, scratch, share > 0)
+            return squares, scratch.gradients(net, share)
 
-    (found,) = _over_slabs(work, [slabs(frame, whole)], turn)
+    (found,) = _over_slabs(work, [frame], turn)
     first, first_bias, second, second_bias, last, last_bias, skips = _totals((part for _, part in found), net)
     by_scaled, filters = _channels_adjoint(gradients, sources, synthesis, layout, frame)
     gains = np.array([np.vdot(own, by).astype(np.float64) for own, by in zip(latents, by_scaled, strict=True)])

@@ -16,8 +16,8 @@ from .layout import CENTRE, Box, Floats, Layout, Place
 VECTORS = 3
 """Vectors of a block of positions that are made together."""
 BLOCK = VECTORS * LANES
-SLAB = 1 << 15
-"""Positions of a slab, about: enough that its own arrays do not count, few enough that every thread gets some."""
+SLAB, _LEAST_SLAB, _FEW = 1 << 15, 1 << 12, 8
+"""Positions of a slab, about, and of one of a small lattice, of which there are so many: enough that a call does not count, few enough that every thread gets some."""
 
 
 class Frame(NamedTuple):
@@ -111,7 +111,13 @@ def slabs(frame: Frame, box: Box) -> tuple[Slab, ...]:
 
     Planes are cut along z with all of t, lines along y where there is one plane, else samples along x.
     """
-    return _slabs(frame, box, SLAB)
+    positions = math.prod(b - a for a, b in zip(*box, strict=True))
+    return _slabs(frame, box, min(SLAB, max(_LEAST_SLAB, positions // _FEW)))
+
+
+def whole_slabs(positions: int) -> int:
+    """How many large slabs so many positions fill."""
+    return positions // SLAB
 
 
 # The same at every step of a fit; nobody writes to them.

@@ -16,10 +16,10 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from ..tiles import OUTPUTS, TILES, configure, release
+from ..tiles import OUTPUTS, REGISTERS, TILES, configure, release
 from ..vectors import INNER, LANES, LINE, ROWS, aligned, padded, product
 from . import tiled
-from .blocks import NEIGHBOURS, add_group, lane_dots
+from .blocks import NEIGHBOURS, ROW, add_group, lane_dots
 from .frames import BLOCK, VECTORS
 from .layout import Floats
 from .reference import SLOPE
@@ -29,10 +29,6 @@ CHANNELS, INPUTS = 4, NEIGHBOURS
 """Rows of a hidden layer, and rows of gradients by inputs, that are made together at least."""
 _LEAST_WIDTH = 32
 """Of the first hidden layer, from which on tiles pay: rows by the 16 and inputs by the 32 are filled then."""
-SPAN = 240 // BLOCK * BLOCK
-"""Positions that go forward and back at a time."""
-ROW = SPAN + 2 * LINE
-"""Pitch of the rows of a span, an odd number of lines: there is room for shifts by one, and no two rows share their places in the cache."""
 
 _hidden, _gated = product(CHANNELS, VECTORS, "hidden", SLOPE), product(CHANNELS, VECTORS, "gated", SLOPE)
 _hidden_rows, _gated_rows = product(ROWS, VECTORS, "hidden", SLOPE), product(ROWS, VECTORS, "gated", SLOPE)
@@ -102,6 +98,11 @@ class Net(NamedTuple):
         """In the order of `Scratch.gradients`."""
         return [self.first, self.first_bias, self.second, self.second_bias, self.last, self.last_bias, self.skip]
 
+    @property
+    def key(self) -> tuple[int, ...]:
+        """Nets that have the same can use the same `Scratch`."""
+        return (len(self.ins), len(self.skips), len(self.first_bias), len(self.second_bias), len(self.last_bias), len(self.tiles))
+
     def tiled(self, fine: bool) -> Net:
         """The same for tile registers, where there are any and it is wide enough, in float32's precision or rounded."""
         if not TILES or len(self.first_bias) < _LEAST_WIDTH:
@@ -122,9 +123,9 @@ _PACES = ((25, 1.0, 2.0), (17, 1.4, 2.8), (0, 2.0, 2.0))
 """Steps of networks from such a width on in the time that those of 32 take for one, with latents on the finest lattice; and without, where a
 context model sees an eighth of as many, in that time and a third more of it: there they gain most (those of 16 gain too little by still more
 steps). Measured with AVX2, as are the next two."""
-_WITH_TILES, _WITH_AVX512 = 1.5, 1.25
-_WIDE = 0.95
-"""The same for wide contexts, which take a twentieth more."""
+_WITH_REGISTERS, _WITH_AVX512 = 1.5, 1.25
+_WIDE = 0.75
+"""The same for wide contexts, which take a twentieth more, and are those of large streams: trials in bands and landings take more time beside a fit there."""
 _SMALL = 8
 """Width of the networks of the smallest streams, which keep their steps: they take little time, and what more would gain was not measured."""
 
@@ -134,8 +135,8 @@ def pace(width: int, above: int, wide: bool) -> float:
     if width <= _SMALL:
         return 1.0
     faster = next(paces[above > 0] for least, *paces in _PACES if width >= least) * (_WIDE if wide else 1.0)
-    if TILES and width >= _LEAST_WIDTH:
-        return faster * _WITH_TILES
+    if REGISTERS and width >= _LEAST_WIDTH:
+        return faster * _WITH_REGISTERS
     return faster * (_WITH_AVX512 if LANES == 16 else 1.0)
 
 
@@ -196,7 +197,7 @@ class Scratch(NamedTuple):
         thin, outs, thick, inputs = len(net.first_bias), len(net.last_bias), len(net.second_bias), len(net.in_columns)
         room: Room | tuple[()] = ()
         if net.tiles:
-            rows, room = _tiled_rows(thin, outs, thick, inputs), Room.of(thin, thick, inputs, SPAN, ROW)
+            rows, room = _tiled_rows(thin, outs, thick, inputs), Room.of(thin, thick, inputs)
             sizes = [tiled.sums(len(net.ins), thin), tiled.sums(thin, thick)]
         else:
             rows = _rows(thin, outs, thick, inputs // INPUTS)
@@ -205,6 +206,11 @@ class Scratch(NamedTuple):
         last = max(int(row.max()) for row in rows if len(row))
         parts: list[Any] = [aligned(last + ROW), *rows, *(np.zeros(size, np.float32) for size in sizes), room]
         return cls(*parts)
+
+    def clear(self) -> None:
+        """Begin all sums anew."""
+        for sums in (self.first, self.second, self.last, self.skip, self.first_bias, self.second_bias, self.last_bias):
+            sums.fill(0)
 
     def gradients(self, net: Net, share: int) -> list[Floats]:
         """Those of first, first_bias, second, second_bias, last, last_bias and skip, shapes as the network has them, times the share; nothing of none."""
@@ -278,6 +284,10 @@ def _forward_in_vectors(scratch, unused, inputs, at, net, span):  # type: ignore
 
 
 def _forward_in_tiles(scratch, unused, inputs, at, net, span):  # type: ignore[no-untyped-def]
+    if not REGISTERS and net.tiles.fine:
+        # Three products of pairs take longer than one of float32.
+        forward(scratch.values, scratch.thin, scratch.thick, scratch.outs, unused, inputs, at, net, span)
+        return
     tiled.forward(scratch, inputs, at, net, span)
     _outputs(scratch.values, scratch.thick, scratch.outs, unused, inputs, at, net, span)
 
@@ -325,7 +335,7 @@ def _either(in_vectors: Any, in_tiles: Any) -> Any:
 
     @overload(operation, strict=False, jit_options=INNER)
     def _(*arguments: Any) -> Any:
-        return in_tiles if isinstance(arguments[0].types[-1], types.NamedTuple) else in_vectors
+        return in_tiles if isinstance(arguments[0].types[-1], types.BaseNamedTuple) else in_vectors
 
     return operation
 

@@ -25,18 +25,18 @@ from ..tiles import (
     weights,
 )
 from ..vectors import INNER, LANES, aligned, padded
-from .blocks import NEIGHBOURS, add_group
+from .blocks import NEIGHBOURS, ROW, SPAN, add_group
 from .layout import Floats
 from .reference import SLOPE
 
 BLOCK = POSITIONS * TOGETHER
-_fine, _rounded = multiply(3), multiply(1)
+_fine, _rounded = multiply(3, ROW), multiply(1, ROW)
 _pair, _pair_rounded = paired("plain", 3), paired("plain", 1)
 _pair_hidden, _pair_hidden_rounded, _hidden = (paired("hidden", products, SLOPE) for products in (3, 1, 0))
 _pair_gated, _keep_gated = paired("gated", 1, SLOPE, kept=False), paired("gated", 1, SLOPE)
 _pair_of_one, _keep_of_one = paired("outer", 1, SLOPE, 1, kept=False), paired("outer", 1, SLOPE, 1)
 _pair_of_two, _keep_of_two = paired("outer", 1, SLOPE, 2, kept=False), paired("outer", 1, SLOPE, 2)
-_halve, _turn, _turn_half, _accumulate = halve(), turn(32), turn(16), accumulate()
+_halve, _turn, _turn_half, _accumulate = halve(), turn(32, ROW), turn(16, ROW), accumulate(ROW // 2)
 _CHUNK = 32
 """Positions of a tile of dot products."""
 
@@ -76,22 +76,19 @@ class Room(NamedTuple):
         Pairs of rows: upper halves, then what these leave.
     halves, turned : ndarray of uint32
         Rows rounded, and tiles of rows turned, for dot products.
-    row : int
-        Pitch of rows and of pairs.
     """
 
     pairs: NDArray[np.uint32]
     halves: NDArray[np.uint32]
     turned: NDArray[np.uint32]
-    row: int
 
     @classmethod
-    def of(cls, thin: int, thick: int, inputs: int, span: int, row: int) -> Room:
+    def of(cls, thin: int, thick: int, inputs: int) -> Room:
         """For layers of so many rows."""
         most = padded(max(inputs, thin, thick), INPUTS)
-        tiles = padded(max(thin, thick), OUTPUTS) * padded(span, 2 * _CHUNK) // _CHUNK
-        pairs, halves, turned = (aligned(size).view(np.uint32) for size in (most * row, most * row // 2, tiles * OUTPUTS))
-        return cls(pairs, halves, turned, row)
+        tiles = padded(max(thin, thick), OUTPUTS) * padded(SPAN, 2 * _CHUNK) // _CHUNK
+        pairs, halves, turned = (aligned(size).view(np.uint32) for size in (most * ROW, most * ROW // 2, tiles * OUTPUTS))
+        return cls(pairs, halves, turned)
 
 
 def sums(rows: int, columns: int) -> int:
@@ -111,20 +108,20 @@ def forward(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
     """Both hidden layers of a span."""
     tiles, ins, bias, room = net.tiles, net.ins, net.first_bias, scratch.room
     values, thin, thick, pairs, outs = scratch.values, scratch.thin, scratch.thick, room.pairs, scratch.outs
-    row, low = room.row, len(pairs) // 2
+    low = len(pairs) // 2
     for k in range(0, len(ins), 2):
         one, other = at + ins[k], at + ins[min(k + 1, len(ins) - 1)]
         if tiles.fine:
-            _pair(pairs, k // 2 * row, low, inputs, one, other, 0, 0, bias, outs, span)
+            _pair(pairs, k // 2 * ROW, low, inputs, one, other, 0, 0, bias, outs, span)
         else:
-            _pair_rounded(pairs, k // 2 * row, low, inputs, one, other, 0, 0, bias, outs, span)
-    _product(values, thin[0], len(thin), tiles.first, len(ins), pairs, row, span, tiles.fine)
+            _pair_rounded(pairs, k // 2 * ROW, low, inputs, one, other, 0, 0, bias, outs, span)
+    _product(values, thin[0], len(thin), tiles.first, len(ins), pairs, span, tiles.fine)
     for k in range(0, len(thin), 2):
         if tiles.fine:
-            _pair_hidden(pairs, k // 2 * row, low, values, thin[k], thin[k + 1], k, k + 1, bias, outs, span)
+            _pair_hidden(pairs, k // 2 * ROW, low, values, thin[k], thin[k + 1], k, k + 1, bias, outs, span)
         else:
-            _pair_hidden_rounded(pairs, k // 2 * row, low, values, thin[k], thin[k + 1], k, k + 1, bias, outs, span)
-    _product(values, thick[0], len(thick), tiles.second, len(thin), pairs, row, span, tiles.fine)
+            _pair_hidden_rounded(pairs, k // 2 * ROW, low, values, thin[k], thin[k + 1], k, k + 1, bias, outs, span)
+    _product(values, thick[0], len(thick), tiles.second, len(thin), pairs, span, tiles.fine)
     for k in range(0, len(thick), 2):
         _hidden(pairs, 0, 0, values, thick[k], thick[k + 1], k, k + 1, net.second_bias, outs, span)
 
@@ -132,35 +129,35 @@ def forward(scratch, inputs, at, net, span):  # type: ignore[no-untyped-def]
 # What follows is compiled where `networks.py` takes it for the same in vectors.
 def gate_thick(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
     """Pairs of the gradient of the thick layer's sums, from that of the outputs; it takes the place of its results if it is kept."""
-    values, thick, pairs, row, outs, last = scratch.values, scratch.thick, scratch.room.pairs, scratch.room.row, scratch.outs, net.last.reshape(-1)
+    values, thick, pairs, outs, last = scratch.values, scratch.thick, scratch.room.pairs, scratch.outs, net.last.reshape(-1)
     for k in range(0, len(thick), 2):
         if len(outs) == 2:
             if kept:
-                _keep_of_two(pairs, k // 2 * row, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
+                _keep_of_two(pairs, k // 2 * ROW, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
             else:
-                _pair_of_two(pairs, k // 2 * row, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
+                _pair_of_two(pairs, k // 2 * ROW, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
         elif kept:
-            _keep_of_one(pairs, k // 2 * row, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
+            _keep_of_one(pairs, k // 2 * ROW, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
         else:
-            _pair_of_one(pairs, k // 2 * row, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
+            _pair_of_one(pairs, k // 2 * ROW, 0, values, thick[k], thick[k + 1], k, k + 1, last, outs, span)
 
 
 def gate_thin(scratch, unused, net, span, kept):  # type: ignore[no-untyped-def]
     """From those pairs to those of the thin layer's sums, which take the place of its results if they are kept."""
     values, thin, raw, outs = scratch.values, scratch.thin, scratch.by_inputs, scratch.outs
-    pairs, row = scratch.room.pairs, scratch.room.row
-    _product(values, raw[0], len(thin), net.tiles.second_turned, len(scratch.thick), pairs, row, span, False)
+    pairs = scratch.room.pairs
+    _product(values, raw[0], len(thin), net.tiles.second_turned, len(scratch.thick), pairs, span, False)
     for k in range(0, len(thin), 2):
         if kept:
-            _keep_gated(pairs, k // 2 * row, 0, values, thin[k], thin[k + 1], raw[k], raw[k + 1], net.first_bias, outs, span)
+            _keep_gated(pairs, k // 2 * ROW, 0, values, thin[k], thin[k + 1], raw[k], raw[k + 1], net.first_bias, outs, span)
         else:
-            _pair_gated(pairs, k // 2 * row, 0, values, thin[k], thin[k + 1], raw[k], raw[k + 1], net.first_bias, outs, span)
+            _pair_gated(pairs, k // 2 * ROW, 0, values, thin[k], thin[k + 1], raw[k], raw[k + 1], net.first_bias, outs, span)
 
 
 def add_by_inputs(scratch, unused, gradient, at, net, span, count):  # type: ignore[no-untyped-def]
     """Add the gradients by inputs, from those pairs and by skips, to where the inputs are."""
     values, rows, outs, first = scratch.values, scratch.by_inputs, scratch.outs, len(scratch.thin)
-    _product(values, rows[0], len(net.ins), net.tiles.first_turned, first, scratch.room.pairs, scratch.room.row, span, False)
+    _product(values, rows[0], len(net.ins), net.tiles.first_turned, first, scratch.room.pairs, span, False)
     for k in range(len(outs)):
         values[outs[k] + span : outs[k] + span + LANES] = 0
     for group in range(len(net.plan)):
@@ -178,35 +175,35 @@ def add_dots_of_first(scratch, inputs, at, net, span):  # type: ignore[no-untype
 
 
 @njit(**INNER)
-def _product(out, start, outputs, tiles, inputs, pairs, row, span, fine):  # type: ignore[no-untyped-def]
-    """Rows, from a start on, of a product with pairs of so many inputs; a multiple of `OUTPUTS` of them."""
-    count, low = (inputs + INPUTS - 1) // INPUTS, len(pairs) // 2
+def _product(out, start, outputs, tiles, inputs, pairs, span, fine):  # type: ignore[no-untyped-def]
+    """Rows, from a start on, of a product with pairs of so many inputs; some more may be written, up to a multiple of `OUTPUTS`."""
+    low = len(pairs) // 2
     for first in range((outputs + OUTPUTS - 1) // OUTPUTS):
-        to = start + first * OUTPUTS * row
+        to = start + first * OUTPUTS * ROW
         for p in range(0, span, BLOCK):
             if fine:
-                _fine(out, to + p, row, tiles, first, count, pairs, p, row, low)
+                _fine(out, to + p, outputs, tiles, first, inputs, pairs, p, low)
             else:
-                _rounded(out, to + p, row, tiles, first, count, pairs, p, row, low)
+                _rounded(out, to + p, outputs, tiles, first, inputs, pairs, p, low)
 
 
 @njit(**INNER)
 def _add_dots(sums, values, rights, room, left, lefts, at, span):  # type: ignore[no-untyped-def]
     """Dot products of rows of `left`, from `at` on, with rows of the span, which lie one after the other."""
-    pitch, size = room.row // 2, OUTPUTS * POSITIONS
+    pitch, size = ROW // 2, OUTPUTS * POSITIONS
     for i in range(len(lefts)):
         _halve(room.halves, i * pitch, left, lefts[i] + at, span)
     columns, chunks = (len(rights) + POSITIONS - 1) // POSITIONS, (span + 2 * _CHUNK - 1) // (2 * _CHUNK) * 2
     for number in range(columns * chunks):
         here = number % chunks * _CHUNK
-        start = rights[0] + number // chunks * POSITIONS * room.row + here
+        start = rights[0] + number // chunks * POSITIONS * ROW + here
         if span - here >= _CHUNK:
-            _turn(room.turned, number * size, values, start, room.row)
+            _turn(room.turned, number * size, values, start)
         elif span > here:
-            _turn_half(room.turned, number * size, values, start, room.row)
+            _turn_half(room.turned, number * size, values, start)
         else:
             room.turned[number * size : (number + 1) * size] = 0
     for i in range((len(lefts) + OUTPUTS - 1) // OUTPUTS):
         for column in range(columns):
             to = (i * columns + column) * 2 * size
-            _accumulate(sums, to, room.halves, i * OUTPUTS * pitch, pitch, room.turned, column * chunks * size, chunks)
+            _accumulate(sums, to, room.halves, i * OUTPUTS * pitch, room.turned, column * chunks * size, chunks)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,24 @@ class Workspace:
     def __init__(self) -> None:
         self._held: dict[str, Floats] = {}
         self._made: dict[Hashable, Any] = {}
+        self._spare: dict[Hashable, list[Any]] = {}
 
     def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
         """What was made for a name; the first time it is made."""
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]
+
+    @contextmanager
+    def lent(self, name: Hashable, make: Callable[[], Any]) -> Iterator[Any]:
+        """One of the things of a name that no thread has now, as it was left; a new one where there is none."""
+        spare = self._spare.setdefault(name, [])
+        try:
+            found = spare.pop()
+        except IndexError:
+            found = make()
+        yield found
+        spare.append(found)
 
     def kept(self, name: str, size: int) -> Floats:
         """The array of a name as it was left; zeros at first, or where its size changes."""
