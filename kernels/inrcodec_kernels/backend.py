@@ -176,7 +176,7 @@ def in_threads(work: Callable[[int], T], parts: Iterable[int]) -> list[T]:
     for task in enumerate(parts):
         tasks.put(task)
 
-    def take(_: int) -> None:
+    def take() -> None:
         # Work that itself shares out work would wait for threads that wait for it.
         _worker.busy = True
         try:
@@ -190,9 +190,17 @@ def in_threads(work: Callable[[int], T], parts: Iterable[int]) -> list[T]:
         finally:
             _worker.busy = False
 
-    # A thread takes one part after the other: a task of the pool for each of some thousand parts of a step took a twentieth of it.
-    for _ in _pool(os.getpid(), threads).map(take, range(min(threads, len(parts)))):
-        pass
+    # A thread takes one part after the other: a task of the pool for each of some thousand parts of a step took a twentieth of it. This thread is one of
+    # them, and need not wait for others that have not begun when all is done: of some hundred small calls in a step most are done before those wake.
+    helpers = [_pool(os.getpid(), threads).submit(take) for _ in range(min(threads, len(parts)) - 1)]
+    try:
+        take()
+    finally:
+        # After an interruption too nobody goes on.
+        list(_taken(tasks))
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
     if errors:
         raise errors[min(errors)]
     return [found[number] for number in range(len(parts))]

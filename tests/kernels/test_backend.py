@@ -128,6 +128,22 @@ def test_after_an_error_in_a_thread_nothing_further_is_begun() -> None:
     assert len(begun) <= 2
 
 
+def test_who_shares_out_work_does_not_wait_for_threads_that_are_busy_elsewhere() -> None:
+    before, go_on, waited = torch.get_num_threads(), threading.Event(), list[bool]()
+    torch.set_num_threads(2)
+    others = [threading.Thread(target=lambda: waited.extend(in_threads(lambda part: go_on.wait(20), range(2)))) for _ in range(2)]
+    try:
+        for other in others:
+            other.start()
+        assert in_threads(lambda part: part + 1, range(5)) == [1, 2, 3, 4, 5]
+    finally:
+        go_on.set()
+        for other in others:
+            other.join()
+        torch.set_num_threads(before)
+    assert waited == [True] * 4
+
+
 def test_shared_out_work_may_share_out_work() -> None:
     """More nested calls than threads: none waits for another."""
     before = torch.get_num_threads()
