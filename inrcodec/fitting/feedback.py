@@ -39,7 +39,8 @@ class Feedback:
         lower = _lower(curvature) if known else np.eye(len(curvature))
         scales = np.diag(lower)
         self.variances = scales**2 if known else np.zeros(len(curvature))
-        self._behind = np.ascontiguousarray(np.triu((lower / scales).T, 1))
+        self._behind = np.ascontiguousarray((lower / scales).T)
+        np.fill_diagonal(self._behind, 0.0)
 
     def rounded(self, values: Numbers, steps: Numbers) -> Numbers:
         """Whole numbers of steps, shape (n,)."""

@@ -33,7 +33,7 @@ from ..models.shipped import first_shipped
 from ..payload.pyramid import PyramidStream, network_section, write_chunk
 from ..payload.sections import MAX_STEP
 from .base import SIZE_WINDOW, Draft, Task
-from .pyramid_networks import Settling
+from .pyramid_networks import FEWER_SITES, Settling
 
 _SIZES: tuple[tuple[int, int, int, tuple[int, int, tuple[int, int]]], ...] = (
     (200_000, 0, 0, (3, 32, (32, 16))), (30_000, 52_000, 1 << 22, (3, 32, (32, 16))), (27_000, 52_000, 1 << 22, (2, 32, (32, 16))),
@@ -44,8 +44,6 @@ _SIZES: tuple[tuple[int, int, int, tuple[int, int, tuple[int, int]]], ...] = (
 width, and widths of the synthesis: wide ones pay where there is much to save, bits or errors, several where many samples share them."""
 _WIDE = 200_000
 """Bytes of a stream, and samples, from which on networks see further: they have half as many parameters more."""
-_FEWER_SITES = 4
-"""Of sites that tell how networks may be rounded, one in so many is enough for trials."""
 _SAMPLES_A_BYTE = 150
 """Samples whose errors are worth a byte, about."""
 Parameters = dict[str, NDArray[np.float32]]
@@ -267,7 +265,7 @@ class PyramidSystem:
 
     def _settling_bits(self, fit: pyramid.PyramidFit) -> Callable[[], float]:
         """The same of a trial, from fewer sites, telling the bits that a stream takes for them."""
-        settling, (base, _) = self._settling(fit, SITES // _FEWER_SITES), self._shipped(fit.layout)
+        settling, (base, _) = self._settling(fit, FEWER_SITES), self._shipped(fit.layout)
         return lambda: 8 * len(network_section(settling(last=True).differences, base))
 
     def _network_section(self) -> bytes:

@@ -42,6 +42,8 @@ from ..payload.pyramid import LARGEST_PARAMETER
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
+FEWER_SITES = SITES // 4
+"""Of each lattice, that tell how networks may be rounded: enough for trials, and for what is only foretold."""
 _CUT = 0.9
 """What is left of the largest magnitude of the weights of a sum each time that it is too large."""
 
@@ -195,8 +197,8 @@ class Settling:
         self._fit, self._base, self._samples, self._sites = fit, base, samples, sites
 
     def __call__(self, last: bool) -> StoredNetworks:
-        """Round all; the last time the fit has them so, before that it only foretells what they take."""
-        fit, together = self._fit, self._together()
+        """Round all; the last time the fit has them so, before that it only foretells what they take, from fewer sites."""
+        fit, together = self._fit, self._together(self._sites if last else min(self._sites, FEWER_SITES))
         places = self._places(together)
         found = self._stored(places, together)
         if last:
@@ -207,10 +209,10 @@ class Settling:
         fit = self._fit
         return StoredNetworks.of(fit.context, fit.synthesis, self._base, places, together, fit.layout.wide, fit.layout.kernel.lattice)
 
-    def _together(self) -> list[Together]:
+    def _together(self, sites: int) -> list[Together]:
         """Each network of the context model, and the synthesis, with what their changes cost in bits."""
         fit = self._fit
-        of_context, of_synthesis = fit.curvatures(self._sites)
+        of_context, of_synthesis = fit.curvatures(sites)
         ones, zeros = (
             joined(Context(*map(fill, fit.context)), Synthesis(*map(fill, fit.synthesis))) for fill in (np.ones_like, np.zeros_like)
         )

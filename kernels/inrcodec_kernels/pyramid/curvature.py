@@ -27,8 +27,8 @@ SYNTHESIS_ORDER = ("last_bias", "skips", "last", "second_bias", "first_bias", "f
 """Parameters of one network in the order of its matrix; of the context model's biases of levels, those that it serves."""
 SITES = 6000
 """That a matrix is made of, of each lattice."""
-_BOXES, _BOX = 64, 512
-"""Boxes of a lattice that sites are taken from, and their sites, about."""
+_BOXES, _LEAST_BOXES, _BOX = 64, 8, 512
+"""Boxes of a lattice that so many sites are taken from, of one of its bands or where sites are fewer at least, and their own sites, about."""
 _REACH = 0.3
 """Distance of differences, in units of a latent, or of an octave of its scale."""
 _UNSURE = 0.3
@@ -124,11 +124,11 @@ def context_curvature(latents: Sequence[Floats], context: Context, layout: Layou
     found: Matrix | float = 0.0
     for number, level in enumerate(served):
         network, lattice = _Network.of(*context.of_level(level, layout.lattice[level])), layout.shapes[level]
-        boxes = list(_boxes(lattice, sampling.random))
+        bands = layout.lattice.count(layout.lattice[level])
+        boxes = list(_boxes(lattice, sampling, bands))
         seen = torch.cat([context_inputs(tensors, layout, level, box).flatten(0, AXES - 1) for box in boxes])
         symbols = torch.cat([tensors[level][_inside(box)].flatten() for box in boxes])
         roots = _bent(symbols.double(), network.layers(seen, seen)[2].double(), least).float()
-        bands = layout.lattice.count(layout.lattice[level])
         found = found + _matrix(network, _Sites(seen, seen, roots), math.prod(lattice), sampling, number, len(served), bands)
     return np.asarray(found)
 
@@ -155,7 +155,7 @@ def synthesis_curvature(
     whole = Synthesis(*(torch.from_numpy(np.asarray(p, np.float32)) for p in synthesis))  # type: ignore[arg-type]
     latents, layout = joined(latents, layout, best_on_cpu()), layout.channels
     tensors, origins = [torch.from_numpy(np.asarray(y)) for y in latents], [CENTRE] * layout.levels
-    boxes = list(_boxes(layout.shape, sampling.random))
+    boxes = list(_boxes(layout.shape, sampling))
     pairs = [synthesis_inputs(tensors, origins, whole, layout, box) for box in boxes]
     seen, skipped = (torch.cat([pair[i].flatten(0, AXES - 1) for pair in pairs]) for i in range(2))
     counts = np.broadcast_to(np.float32(1) if weights is None else weights, layout.shape)
@@ -167,13 +167,14 @@ def synthesis_curvature(
     return _matrix(network, _Sites(seen, skipped, roots), math.prod(layout.shape), sampling, 0, 1)
 
 
-def _boxes(lattice: Place, random: np.random.Generator) -> Iterator[Box]:
-    """Boxes of a lattice in which each site is as often as another; all of it where it has few."""
+def _boxes(lattice: Place, sampling: Sampling, bands: int = 1) -> Iterator[Box]:
+    """Boxes of a lattice, or of one of its bands, in which each site is as often as another; all of it where it has few."""
+    most = max(_BOXES * sampling.sites // (SITES * bands), _LEAST_BOXES)
     present = sum(n > 1 for n in lattice)
     edge = max(2, round(_BOX ** (1 / max(present, 1))))
     counts = [-(-n // edge) for n in lattice]
     every = math.prod(counts)
-    chosen = range(every) if every <= _BOXES else random.choice(every, _BOXES, replace=False)
+    chosen = range(every) if every <= most else sampling.random.choice(every, most, replace=False)
     for number in chosen:
         start = [edge * int(i) for i in np.unravel_index(number, counts)]
         yield place_of(start), place_of(min(a + edge, n) for a, n in zip(start, lattice, strict=True))
@@ -222,11 +223,20 @@ def _matrix(network: _Network, known: _Sites, every: int, sampling: Sampling, le
         seen, skipped, roots = (part[start : start + _ROWS].to(device) for part in sites)
         for root in roots.unbind(-1):
             gradients = there.gradients(seen, skipped, root, level, levels)
-            products, rows = (gradients.T @ gradients).double().cpu().numpy(), rows + len(gradients)
-            found = found + products if found.size else products
+            products, rows = _squared(gradients), rows + len(gradients)
+            found = found + products if found.size else products.astype(np.float64)
     if len(sites.seen) < every:
         # Some rows say of so many parameters too surely what goes with what.
         found[np.diag_indices_from(found)] *= 1 + _UNSURE * len(found) / (bands * rows)
+    return found
+
+
+def _squared(rows: Tensor) -> Floats:
+    """Sum of the products of every row with itself; on the CPU by NumPy, which does half of them, the others being the same."""
+    if rows.device.type != "cpu":
+        return (rows.T @ rows).cpu().numpy()
+    own = rows.numpy()
+    found: Floats = own.T @ own
     return found
 
 
