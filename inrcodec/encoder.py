@@ -46,6 +46,9 @@ _LOSSLESS_DB = 160.0
 """More than any signal of 16 bits that is not identical can have; where the search for higher goals starts."""
 _IDENTICAL_DB = 1e3
 """Stands for the infinite PSNR of an identical result."""
+_AIM = 0.75
+"""Part of the way from the least size that is near enough to the one that is asked for, which is aimed at: what is left unused is quality that a
+user could have had, and what lies beyond is of no use."""
 _MOST_ROOM = 4
 """Raw bytes: more are not filled where they are granted, unless nothing smaller is found."""
 
@@ -270,7 +273,8 @@ class Encoder:
         def fullness(size: int) -> int:
             return size if size <= room else -size
 
-        self._search(attempt, first, math.log2(self.system.size_window * limit), math.log2(limit), slope=self.system.size_slope)
+        low, high = (math.log2(part * limit) for part in (self.system.size_window, 1))
+        self._search(attempt, first, low, high, slope=self.system.size_slope, aim=_AIM)
         if best is None:
             smallest = 2 ** attempt(self.system.step_bounds[1]).amount
             if best is None:
@@ -307,7 +311,7 @@ class Encoder:
         return best[2]
 
     def _search(
-        self, attempt: Callable[..., Trial], first: float, low: float, high: float, slope: float
+        self, attempt: Callable[..., Trial], first: float, low: float, high: float, slope: float, aim: float = 0.5
     ) -> list[Trial]:
         """Search for a step; where the outcome jumps over the window, again with less pressure on the rate."""
         done: list[Trial] = []
@@ -320,6 +324,7 @@ class Encoder:
                 slope=slope,
                 bounds=self.system.step_bounds,
                 trials=12,
+                aim=aim,
             )
             jumped = min(t.amount for t in done) < low and max(t.amount for t in done) > high
             if low <= done[-1].amount <= high or not jumped:

@@ -27,6 +27,7 @@ def search_step(
     slope: float,
     bounds: tuple[float, float],
     trials: int = 16,
+    aim: float = 0.5,
 ) -> list[Trial]:
     """Try steps until an amount that falls with the step lies within [low, high].
 
@@ -44,13 +45,15 @@ def search_step(
         Smallest and largest step.
     trials : int
         Most attempts.
+    aim : float
+        Part of the way from `low` to `high` that steps are chosen for.
 
     Returns
     -------
     list of Trial
         All trials in order; the last one is the hit if there was one.
     """
-    aim = (low + high) / 2
+    aim = low + aim * (high - low)
     done: list[Trial] = []
     step = min(max(start, bounds[0]), bounds[1])
     for _ in range(trials):

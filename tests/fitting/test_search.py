@@ -48,6 +48,12 @@ def test_a_straight_line_of_known_slope_takes_two_trials() -> None:
     assert len(trials) == 2 and trials[-1].step == pytest.approx(2 ** (10 / 1.5), rel=0.01)
 
 
+@pytest.mark.parametrize("aim", [0.25, 0.5, 0.75])
+def test_what_is_aimed_at_is_a_part_of_the_window(aim: float) -> None:
+    trials = run(lambda step: 30 - 1.5 * math.log2(step), 19, 21, slope=-1.5, aim=aim)
+    assert trials[-1].amount == pytest.approx(19 + 2 * aim)
+
+
 def test_steps_of_a_size_that_jumps_are_hit() -> None:
     """Whole bytes, not a smooth amount."""
     trials = run(lambda step: math.log2(math.ceil(50_000 / step)), math.log2(985), math.log2(1000))
