@@ -1,8 +1,8 @@
 """Whole fits of a sample: from them come the finest level, the step and the networks to begin with, and how bits and errors fall on the way.
 
 Where a stream is small, latents on the lattice of the signal are all zero in the end, and what noise they carry until then disturbs the
-others. So a pyramid without them is tried first, which takes half the time, and whatever seems to be better after that, at the same step. Then the
-best of them is tried with its finest lattices split into bands.
+others. So a pyramid without them is tried first, which takes half the time, and whatever seems to be better after that, at the same step; where a
+stream is large, one with them. Then the best of them is tried with its finest lattices split into bands.
 
 Networks learn more slowly than latents. So those of the trial go on with another sample, a lesson, and the signal's own fit begins with what
 they are then.
@@ -37,8 +37,8 @@ BITS_PER_PARAMETER = 7.0
 """Of both networks, about, as they are stored."""
 _LEAST_SAMPLES, _TRIAL_SAMPLES, _LESSON_SAMPLES = 1 << 15, 1 << 18, 1 << 20
 """Of a sample at least; of one that is tried on, and of one that networks are taught with, at most."""
-_PART = 8
-"""A sample is at most the signal over this, or the least."""
+_PART, _DENSER = 8, 2
+"""A sample is at most the signal over this, or the least. A lesson of a dense signal is as many times smaller: there it is worth little."""
 _MOST_TRIALS = 6
 """Before the lesson: three layouts, each at a second step if the first was far off."""
 _SPLIT = 2
@@ -49,6 +49,10 @@ _NEAR = 1.3
 """Factor within which a step is near enough to another for what was seen there."""
 _DEAD, _ALIVE = 0.1, 0.3
 """Part of the bits that the finest level takes, below which it may be left out, and above which a finer one may pay."""
+_DENSE, _GUESS_OF_DENSE = 0.25, 1.5
+"""Bits for each sample, as guessed, from which on latents on the signal's lattice are tried first, and the part of `Differences.bits` that a trial takes then."""
+_SHORTER = 2
+"""A trial takes so many times fewer steps than a lesson, which says the last word on step and course; without a lesson, as many."""
 _BY_STEPS = 0.93
 """Factor in the cost that the further steps make which a fit of wide networks takes, and no trial, where the finest lattice holds no latents."""
 
@@ -144,6 +148,9 @@ class Trials:
     ) -> None:
         first, most = goal(full), _part_of(volume.size, _TRIAL_SAMPLES)
         self._whole, self._first_step = known, known.step(first, GUESS if first.bits is not None else GUESS_OF_ERROR)
+        self._dense = GUESS * known.bits(self._first_step) > _DENSE * volume.size
+        if self._dense and first.bits is not None:
+            self._first_step = known.step(first, _GUESS_OF_DENSE)
         self._volume = volume
         self._first = self._sample(most) if weights is None else self._of_boxes([middle_box(volume.shape, most, weights)])
         self._weights = cut_weights(weights, self._first.boxes[0])
@@ -151,7 +158,10 @@ class Trials:
         self._steps, self._seed, self._backend, self._note, self._settling = steps, seed, backend, note, settling
         self._teaches = teaches(volume.size, weights is not None)
         self._by_steps = _BY_STEPS if pace(full.context, 1, full.wide, backend) > pace(full.context, 0, full.wide, backend) else 1.0
-        self._done, self._most = 0, _MOST_TRIALS * self._first.samples.size + self._teaches * _part_of(volume.size, _LESSON_SAMPLES)
+        self._shorter = max(steps // _SHORTER, 1) if self._teaches else steps
+        self._of_trials = _MOST_TRIALS * self._first.samples.size * self._shorter / steps
+        self._lesson = max(_part_of(volume.size, _LESSON_SAMPLES) // (_DENSER if self._dense else 1), self._first.samples.size)
+        self._done, self._most = 0.0, self._of_trials + self._teaches * self._lesson
 
     def _sample(self, most: int, turn: int = 0) -> _Sample:
         """Boxes of all densities, of at most so many samples; other ones at each turn."""
@@ -174,6 +184,8 @@ class Trials:
         self._full = replace(self._full, split=min(split or 0, self._full.resolutions - 1))
         if above is not None or self._first.samples.size < TELLING or self._full.resolutions < 3:
             best = self._tried(self._without(above or 0), step)
+        elif self._dense:
+            best = self._better_than_all(self._tried(self._full, step))
         else:
             best = self._better(self._trial(self._without(1), step))
         if split is None and self._teaches and best.layout.resolutions > 1:
@@ -181,8 +193,8 @@ class Trials:
             best = self._cheaper(best, self._trial(in_bands, best.needed))
         networks = self._networks(best.layout)
         if self._teaches:
-            self._done = _MOST_TRIALS * self._first.samples.size
-            taught = self._sample(_part_of(self._samples, _LESSON_SAMPLES), turn=1)
+            self._done = self._of_trials
+            taught = self._sample(self._lesson, turn=1)
             best = self._trial(best.layout, best.needed, best.networks, taught)
             networks = best.networks
         self._note(1.0, "")
@@ -194,6 +206,10 @@ class Trials:
         while len(layout.above) < min(above, MOST_ABOVE) and layout.resolutions > 1:
             layout = layout.without_finest
         return layout
+
+    def _better_than_all(self, full: _Trial) -> _Trial:
+        """The best of latents everywhere, and of none on the signal's lattice if they say little."""
+        return full if full.finest > _ALIVE else self._cheaper(full, self._trial(self._without(1), full.needed))
 
     def _better(self, first: _Trial) -> _Trial:
         """The best of the trial and what its finest level suggests."""
@@ -242,29 +258,36 @@ class Trials:
     def _trial(self, layout: PyramidLayout, step: float, networks: Pair | None = None, sample: _Sample | None = None) -> _Trial:
         """Fit the first sample with untaught networks, or another one with those that are given."""
         boxes, samples = sample or self._first
-        fit = PyramidFit(
-            samples, self._offset, step, replace(layout, shape=samples.shape), networks or self._networks(layout), self._seed,
-            self._backend, self._weights,
-        )  # fmt: skip
-        fit.start_at_half(self._steps // 2, Schedule(), lambda fraction, text: None, taught=networks is not None)
-        settling, stored = self._settling(fit), [0.0]
-        fit.run(
-            self._steps, None, Schedule(), partial(self._told, samples.size), lambda last: stored.append(settling()) if last else None
-        )
-        self._done += samples.size
-        network_bits, of_levels, cost = stored[-1], fit.level_bits(fit.rounded), fit.cost()
+        fit, network_bits = self._fitted(samples, layout, step, networks)
+        of_levels, cost = fit.level_bits(fit.rounded), fit.cost()
         error, bits = fit.squares(fit.rounded) * step**2 / samples.size, cost.bits / samples.size + network_bits / self._samples
         course = Course.of(fit.costs, cost, samples.size)
-        if sample is not None:
+        if networks is not None:
             # The fewer bits there are beside those of networks, the more of these networks only know the boxes.
             course = course.believed(min(cost.bits / max(network_bits, 1.0), 1.0))
         finest = float(sum(b for b, lattice in zip(of_levels, layout.kernel.lattice, strict=True) if not lattice)) / max(cost.bits, 1e-9)
         needed = self._needed(layout, step, boxes, cost.bits / samples.size, cost.error * step**2)
         return _Trial(layout, step, error, bits, finest, course, needed, (fit.context, fit.synthesis), network_bits)
 
-    def _told(self, samples: int, fraction: float, text: str) -> None:
-        """Progress of a fit of so many samples, as that of all trials and the lesson."""
-        self._note(min((self._done + fraction * samples) / self._most, 1.0), text)
+    def _fitted(self, samples: np.ndarray, layout: PyramidLayout, step: float, taught: Pair | None) -> tuple[PyramidFit, float]:
+        """A whole fit, with networks that were taught or with first ones, and what its networks take."""
+        steps = self._steps if taught else self._shorter
+        work = samples.size * steps / self._steps
+        fit = PyramidFit(
+            samples, self._offset, step, replace(layout, shape=samples.shape), taught or self._networks(layout), self._seed,
+            self._backend, self._weights,
+        )  # fmt: skip
+        fit.start_at_half(steps // 2, Schedule(), lambda fraction, text: None, taught=taught is not None)
+        # What networks take, and lose by rounding, is little where there are many bits, and the same for all that is tried.
+        rounds = taught is not None or not (self._dense and self._teaches)
+        settling, stored = self._settling(fit), [BITS_PER_PARAMETER * layout.parameters]
+        fit.run(steps, None, Schedule(), partial(self._told, work), lambda last: stored.append(settling()) if last and rounds else None)
+        self._done += work
+        return fit, stored[-1]
+
+    def _told(self, work: float, fraction: float, text: str) -> None:
+        """Progress of a fit of so many samples, counted where steps are as many as in a lesson, as that of all trials and the lesson."""
+        self._note(min((self._done + fraction * work) / self._most, 1.0), text)
 
     def _needed(self, layout: PyramidLayout, step: float, boxes: list[Box], bits: float, error: float) -> float:
         """The step at which the signal meets the goal, if it takes as much of its measure as boxes do."""

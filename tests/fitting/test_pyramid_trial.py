@@ -136,8 +136,50 @@ def test_trials_correct_the_step_of_lattices_that_may_be_those(
         return pyramid_trial._Trial(layout, step, error, 1.0, finest, USUAL, needed, initial_networks(layout, 0), 0.0)
 
     monkeypatch.setattr(Trials, "_trial", trial)
-    guessed(tissue((48, 56, 56)), Goal(bits=1e5))
+    guessed(tissue((48, 56, 56)), Goal(bits=2e4))
     assert seen == tried
+
+
+@pytest.mark.parametrize(
+    ("finest", "needed", "error", "tried", "above"),
+    [
+        (0.9, 1.2, 1.0, [(0, 1.0)], 0),
+        (0.9, 1.5, 1.0, [(0, 1.0), (0, 1.5)], 0),
+        (0.2, 1.0, 0.9, [(0, 1.0), (1, 1.0)], 1),
+        (0.2, 1.0, 1.1, [(0, 1.0), (1, 1.0)], 0),
+    ],
+)
+def test_latents_everywhere_are_tried_first_where_there_are_many_bits(
+    finest: float, needed: float, error: float, tried: list[tuple[int, float]], above: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none on the signal's lattice only if those say little."""
+    seen: list[tuple[int, float]] = []
+
+    def trial(self: Trials, layout: PyramidLayout, step: float, *lesson: object) -> object:
+        if not lesson:
+            seen.append((len(layout.above), round(step / self._first_step, 3)))
+        own = 1e9 * (error if layout.above else 1.0)
+        return pyramid_trial._Trial(layout, step, own, 1.0, finest, USUAL, needed * self._first_step, initial_networks(layout, 0), 0.0)
+
+    monkeypatch.setattr(Trials, "_trial", trial)
+    found = guessed(tissue((48, 56, 56)), Goal(bits=1e5)).layout
+    assert seen == tried and len(found.above) == above
+
+
+@pytest.mark.parametrize(("shape", "steps"), [((48, 56, 56), 20), ((16, 20, 24), 40)])
+def test_trials_are_shorter_where_a_lesson_follows(shape: tuple[int, ...], steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    run = PyramidFit.run
+
+    def counted(self: PyramidFit, steps: int, *others: object) -> None:
+        seen.append(steps)
+        run(self, steps, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PyramidFit, "run", counted)
+    guessed(tissue(shape), Goal(bits=3000.0), 40, 0)
+    # Each after a fit at half resolution of half as many steps.
+    taught = [20, 40] if steps == 20 else []
+    assert seen[:2] == [steps // 2, steps] and seen[len(seen) - len(taught) :] == taught
 
 
 def test_lattices_are_compared_where_they_meet_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +193,7 @@ def test_lattices_are_compared_where_they_meet_the_goal(monkeypatch: pytest.Monk
     costs = [0.046 + FAIR * 0.18, 0.04 + FAIR * 0.3]
     assert costs[0] < costs[1], "at the first step"
     monkeypatch.setattr(Trials, "_trial", trial)
-    found = guessed(tissue((48, 56, 56)), Goal(bits=1e5))
+    found = guessed(tissue((48, 56, 56)), Goal(bits=2e4))
     assert not found.layout.above
 
 
@@ -166,7 +208,7 @@ def test_bands_are_tried_where_nothing_is_said(above: int | None, error: float, 
         return pyramid_trial._Trial(layout, step, own, 1.0, 0.2, USUAL, 1.2 * self._first_step, initial_networks(layout, 0), 0.0)
 
     monkeypatch.setattr(Trials, "_trial", trial)
-    found = guessed(tissue((48, 56, 56)), Goal(bits=1e5), above=above, split=None).layout
+    found = guessed(tissue((48, 56, 56)), Goal(bits=2e4), above=above, split=None).layout
     assert seen == [(1, 0, 1.0), (1, 2, 1.2), (1, split, 1.2)] and (len(found.above), found.split) == (1, split)
 
 
@@ -188,7 +230,7 @@ def test_trials_count_the_further_steps_of_a_fit_without_the_finest_lattice(
 
     monkeypatch.setattr(Trials, "_trial", trial)
     monkeypatch.setattr(pyramid_trial, "pace", lambda width, above, wide, backend: 1.0 + further * above)
-    assert len(guessed(tissue((48, 56, 56)), Goal(bits=1e5)).layout.above) == above
+    assert len(guessed(tissue((48, 56, 56)), Goal(bits=2e4)).layout.above) == above
 
 
 def test_guesses_with_a_region_count_what_counts() -> None:
@@ -218,7 +260,8 @@ def test_boxes_of_a_sample_stand_for_all_densities() -> None:
     assert typical_boxes(shape, 300_000, lambda box: 0.0) == [tuple(slice(0, n) for n in shape)]
 
 
-def test_no_guess_takes_more_trials_than_its_progress_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("bits", "finest"), [(2e4, 0.9), (1e5, 0.2)])
+def test_no_guess_takes_more_trials_than_its_progress_counts(bits: float, finest: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every layout is tried again at another step."""
     seen: list[PyramidLayout] = []
 
@@ -226,8 +269,8 @@ def test_no_guess_takes_more_trials_than_its_progress_counts(monkeypatch: pytest
         if not lesson:
             seen.append(layout)
         off = 0.5 if seen.count(layout) == 1 else 1.0
-        return pyramid_trial._Trial(layout, step, 1.0, 1.0, 0.9, USUAL, off * step, initial_networks(layout, 0), 0.0)
+        return pyramid_trial._Trial(layout, step, 1.0, 1.0, finest, USUAL, off * step, initial_networks(layout, 0), 0.0)
 
     monkeypatch.setattr(Trials, "_trial", trial)
-    guessed(tissue((48, 56, 56)), Goal(bits=1e5), split=None)
+    guessed(tissue((48, 56, 56)), Goal(bits=bits), split=None)
     assert len(seen) == pyramid_trial._MOST_TRIALS and len(set(seen)) == 3
