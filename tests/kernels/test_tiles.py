@@ -9,6 +9,7 @@ import pytest
 from numba import njit
 from numpy.typing import NDArray
 
+from inrcodec_kernels.pairs import halve, paired, turn
 from inrcodec_kernels.tiles import (
     INPUTS,
     OUTPUTS,
@@ -17,11 +18,8 @@ from inrcodec_kernels.tiles import (
     TOGETHER,
     accumulate,
     configure,
-    halve,
     multiply,
-    paired,
     release,
-    turn,
     weights,
 )
 

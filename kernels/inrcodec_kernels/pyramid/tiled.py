@@ -12,18 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..tiles import (
-    INPUTS,
-    OUTPUTS,
-    POSITIONS,
-    TOGETHER,
-    accumulate,
-    halve,
-    multiply,
-    paired,
-    turn,
-    weights,
-)
+from ..pairs import halve, paired, turn
+from ..tiles import INPUTS, OUTPUTS, POSITIONS, TOGETHER, accumulate, multiply, weights
 from ..vectors import INNER, LANES, aligned, padded
 from .blocks import NEIGHBOURS, ROW, SPAN, add_group
 from .layout import Floats
