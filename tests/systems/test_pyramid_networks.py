@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,9 @@ from inrcodec.fitting.pyramid import FAIR, PyramidFit
 from inrcodec.fitting.pyramid_course import Schedule
 from inrcodec.fitting.pyramid_start import choose_halvings
 from inrcodec.models.pyramid import STORED_PLACES, PyramidLayout, initial_networks, joined, stored_places
-from inrcodec.systems.pyramid_networks import _FOLLOWED, Settling, StoredNetworks
+from inrcodec.systems.pyramid_networks import _FOLLOWED, FEWER_SITES, Settling, StoredNetworks
 from inrcodec_kernels.backend import choose
-from inrcodec_kernels.pyramid import EXACT, Context, check_context, largest_sums
+from inrcodec_kernels.pyramid import EXACT, SITES, Context, check_context, largest_sums
 from pyramid_streams import flags
 from samples import tissue
 
@@ -72,7 +74,7 @@ def test_networks_take_what_they_are_worth(fit: PyramidFit) -> None:
 
 
 def test_what_is_foretold_changes_nothing_and_what_is_settled_stays(fit: PyramidFit) -> None:
-    exact, settling = joined(fit.context, fit.synthesis), Settling(fit, {}, fit.samples)
+    exact, settling = joined(fit.context, fit.synthesis), Settling(fit, {}, fit.samples, FEWER_SITES)
     foretold = settling(False)
     assert all(np.array_equal(values, exact[name]) for name, values in joined(fit.context, fit.synthesis).items())
     found = settling(True)
@@ -81,10 +83,24 @@ def test_what_is_foretold_changes_nothing_and_what_is_settled_stays(fit: Pyramid
         assert np.array_equal(found.differences[name].values, foretold.differences[name].values), "nothing moved in between"
 
 
+@pytest.mark.parametrize(("sites", "last", "used"), [(SITES, True, SITES), (SITES, False, FEWER_SITES), (100, True, 100), (100, False, 100)])
+def test_what_is_only_foretold_is_from_fewer_sites(fit: PyramidFit, sites: int, last: bool, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    curvatures = PyramidFit.curvatures
+
+    def counted(self: PyramidFit, sites: int) -> Any:
+        seen.append(sites)
+        return curvatures(self, min(sites, 200))
+
+    monkeypatch.setattr(PyramidFit, "curvatures", counted)
+    Settling(fit, {}, fit.samples, sites)(last)
+    assert seen == [used]
+
+
 def test_errors_make_up_for_each_other(fit: PyramidFit) -> None:
     """With the same binary places, networks that are rounded together do less to bits and to samples than those rounded one number after the other."""
     settling, exact = Settling(fit, {}, fit.samples), (fit.context, fit.synthesis)
-    together = settling._together()
+    together = settling._together(SITES)
     places = {name: min(4, most) for name, most in STORED_PLACES.items()} | {"synthesis.gains": 14, "synthesis.filters": 12}
     latents, lost = fit.rounded, []
     before = fit.bits(latents), fit.squares(latents)
@@ -99,7 +115,7 @@ def test_errors_make_up_for_each_other(fit: PyramidFit) -> None:
 def test_losses_are_foretold(fit: PyramidFit) -> None:
     """At fine places, where errors are small: what all networks lose, within a factor of four, of a fit of so few steps and samples."""
     settling, exact = Settling(fit, {}, fit.samples), (fit.context, fit.synthesis)
-    together, latents = settling._together(), fit.rounded
+    together, latents = settling._together(SITES), fit.rounded
     places = {name: min(5, most) for name, most in STORED_PLACES.items()} | {"synthesis.gains": 20, "synthesis.filters": 20}
     before = fit.bits(latents) + fit.squares(latents) / (FAIR * fit.pressure)
     fit.set_networks(*StoredNetworks.of(*exact, {}, places, together).networks)
