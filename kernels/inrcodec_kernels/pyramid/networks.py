@@ -122,10 +122,11 @@ def _arranged(ins: tuple[int, ...], skips: tuple[int, ...]) -> tuple[NDArray[np.
 _PACES = ((25, 1.0, 2.0), (17, 1.4, 2.8), (0, 2.0, 2.0))
 """Steps of networks from such a width on in the time that those of 32 take for one, with latents on the finest lattice; and without, where a
 context model sees an eighth of as many, in that time and a third more of it: there they gain most (those of 16 gain too little by still more
-steps). Measured with AVX2, as are the next two."""
+steps). Measured with AVX2, as is the one for wide contexts."""
 _WITH_REGISTERS, _WITH_AVX512 = 1.5, 1.25
-_WIDE = 0.75
-"""The same for wide contexts, which take a twentieth more, and are those of large streams: trials in bands and landings take more time beside a fit there."""
+"""With tile registers those of 32, with AVX-512 narrower ones: those of 32 would have a whole encoding take more than 90 s a million samples on two cores."""
+_WIDE = 0.95
+"""The same for wide contexts, which take a twentieth more."""
 _SMALL = 8
 """Width of the networks of the smallest streams, which keep their steps: they take little time, and what more would gain was not measured."""
 
@@ -135,8 +136,8 @@ def pace(width: int, above: int, wide: bool) -> float:
     if width <= _SMALL:
         return 1.0
     faster = next(paces[above > 0] for least, *paces in _PACES if width >= least) * (_WIDE if wide else 1.0)
-    if REGISTERS and width >= _LEAST_WIDTH:
-        return faster * _WITH_REGISTERS
+    if width >= _LEAST_WIDTH:
+        return faster * (_WITH_REGISTERS if REGISTERS else 1.0)
     return faster * (_WITH_AVX512 if LANES == 16 else 1.0)
 
 
