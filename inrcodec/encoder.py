@@ -48,7 +48,7 @@ _IDENTICAL_DB = 1e3
 """Stands for the infinite PSNR of an identical result."""
 _AIM = 0.75
 """Part of the way from the least size that is near enough to the one that is asked for, which is aimed at: what is left unused is quality that a
-user could have had, and what lies beyond is of no use."""
+user could have had, and what lies beyond is of no use. For qualities it is the middle."""
 _MOST_ROOM = 4
 """Raw bytes: more are not filled where they are granted, unless nothing smaller is found."""
 

@@ -53,7 +53,7 @@ def search_step(
     list of Trial
         All trials in order; the last one is the hit if there was one.
     """
-    aim = low + aim * (high - low)
+    goal = low + aim * (high - low)
     done: list[Trial] = []
     step = min(max(start, bounds[0]), bounds[1])
     for _ in range(trials):
@@ -65,7 +65,7 @@ def search_step(
         if over and under and 1 < min(t.step for t in under) / max(t.step for t in over) < 1 + _FINEST:
             break
         previous = step
-        step = min(max(_next_step(over, under, aim, slope, _one_sided(done, aim)), bounds[0]), bounds[1])
+        step = min(max(_next_step(over, under, goal, slope, _one_sided(done, goal)), bounds[0]), bounds[1])
         if step == previous:
             break
     return done

@@ -26,7 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from .vectors import _ZERO, LANES, _Writer, cpu_features
+from .vectors import _INT, _ZERO, LANES, ROWS, _Writer, cpu_features
 
 OUTPUTS, INPUTS, POSITIONS = 16, 32, 16
 """Extents of tiles."""
@@ -35,7 +35,7 @@ TOGETHER = 3
 _TILE = OUTPUTS * INPUTS
 _BYTES_OF_ROW = 64
 
-_BYTE, _INT, _POINTER = ir.IntType(8), ir.IntType(64), ir.IntType(8).as_pointer()
+_BYTE, _POINTER = ir.IntType(8), ir.IntType(8).as_pointer()
 _PAIRS = ir.VectorType(ir.IntType(32), LANES)
 _PALETTE = bytes([1, *[0] * 15]) + 8 * (64).to_bytes(2, "little") + bytes(16) + bytes([16] * 8) + bytes(8)
 """Eight tiles of 16 rows of 64 bytes."""
@@ -59,8 +59,6 @@ REGISTERS = _FOR_REGISTERS and _are_allowed()
 """Whether this process may use tile registers."""
 TILES = REGISTERS or _IN_VECTORS
 """Whether it has either."""
-_ROWS = 8
-"""Rows whose sums, by `TOGETHER` vectors, are as many as there are registers for."""
 
 
 def weights(matrix: NDArray[np.float32], products: int) -> NDArray[np.uint16]:
@@ -202,18 +200,18 @@ def _in_vectors(w: _Writer, products: int, pitch: int) -> None:
             row = builder.add(at, builder.mul(k, _INT(pitch)))
             for part, start in ((0, row), (_TILE, row), (0, builder.add(row, low)))[:products]:
                 columns = [_pairs_at(w, pairs, w.plus(start, c * POSITIONS)) for c in range(TOGETHER)]
-                for m in range(_ROWS):
+                for m in range(ROWS):
                     both = _splat_of_pair(w, tiles, w.plus(weight, part + (group + m) * INPUTS))
                     for c, column in enumerate(columns):
                         found[m * TOGETHER + c] = _add_products(w, found[m * TOGETHER + c], both, column)
             return found
 
-        sums = w.loop(builder.lshr(w.plus(inputs, 1), _INT(1)), 1, [_ZERO] * (_ROWS * TOGETHER), body)
+        sums = w.loop(builder.lshr(w.plus(inputs, 1), _INT(1)), 1, [_ZERO] * (ROWS * TOGETHER), body)
         for number, total in enumerate(sums):
             m, c = divmod(number, TOGETHER)
             builder.store(total, w.place(out, w.plus(to, (group + m) * pitch + c * POSITIONS)), align=4)
 
-    for group in range(0, OUTPUTS, _ROWS):
+    for group in range(0, OUTPUTS, ROWS):
         with builder.if_then(builder.icmp_signed(">", outputs, w.plus(builder.mul(first, _INT(OUTPUTS)), group))):
             rows_from(group)
 
@@ -226,10 +224,8 @@ def _pairs_at(w: _Writer, array: Any, index: Any) -> Any:
 
 def _splat_of_pair(w: _Writer, array: Any, index: Any) -> Any:
     """The pair of two numbers of 16 bits, or of one of 32, in all places of a vector."""
-    builder, word = w.builder, _PAIRS.element
-    pair = builder.load(builder.bitcast(builder.gep(array.data, [index]), word.as_pointer()), align=2)
-    one = builder.insert_element(ir.Constant(_PAIRS, ir.Undefined), pair, word(0))
-    return builder.shuffle_vector(one, one, ir.Constant(_PAIRS, [0] * LANES))
+    place = w.builder.gep(array.data, [index])
+    return w.splat(w.builder.load(w.builder.bitcast(place, _PAIRS.element.as_pointer()), align=2))
 
 
 def _add_products(w: _Writer, sums: Any, pairs: Any, others: Any) -> Any:

@@ -95,7 +95,8 @@ class _Writer:
         return self.builder.load(place, align=4)
 
     def splat(self, number: Any) -> Any:
-        one = self.builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, _LANE(0))
+        kind = ir.VectorType(number.type, LANES)
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, _LANE(0))
         return self.builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_LANE, LANES), [0] * LANES))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:

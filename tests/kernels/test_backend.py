@@ -129,12 +129,19 @@ def test_after_an_error_in_a_thread_nothing_further_is_begun() -> None:
 
 
 def test_who_shares_out_work_does_not_wait_for_threads_that_are_busy_elsewhere() -> None:
-    before, go_on, waited = torch.get_num_threads(), threading.Event(), list[bool]()
+    before, begun, go_on, waited = torch.get_num_threads(), threading.Semaphore(0), threading.Event(), list[bool]()
     torch.set_num_threads(2)
-    others = [threading.Thread(target=lambda: waited.extend(in_threads(lambda part: go_on.wait(20), range(2)))) for _ in range(2)]
+
+    def work(part: int) -> bool:
+        begun.release()
+        return go_on.wait(20)
+
+    others = [threading.Thread(target=lambda: waited.extend(in_threads(work, range(2)))) for _ in range(2)]
     try:
         for other in others:
             other.start()
+        # Each of them, and one of the pool's two threads for each.
+        assert all(begun.acquire(timeout=10) for _ in range(4))
         assert in_threads(lambda part: part + 1, range(5)) == [1, 2, 3, 4, 5]
     finally:
         go_on.set()

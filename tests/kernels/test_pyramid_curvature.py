@@ -128,6 +128,13 @@ def test_some_sites_stand_for_all(layout: Layout, monkeypatch: pytest.MonkeyPatc
         assert np.mean(ratios) == pytest.approx(1, abs=0.1) and np.all(np.abs(ratios - 1) < 0.3)
 
 
+@pytest.mark.parametrize(("edge", "sites", "bands", "boxes"), [(64, SITES, 1, 64), (64, SITES // 4, 1, 16), (64, SITES, 7, 9), (64, SITES // 4, 7, 8), (16, SITES, 1, 8), (8, 100, 7, 1)])
+def test_boxes_are_as_many_as_sites_need(edge: int, sites: int, bands: int, boxes: int) -> None:
+    found = list(curvature._boxes((1, edge, edge, edge), Sampling(np.random.default_rng(0), sites), bands))
+    assert len(set(found)) == len(found) == boxes
+    assert all(math.prod(b - a for a, b in zip(*box, strict=True)) == 512 for box in found)
+
+
 def test_bands_share_out_the_sites_of_their_lattice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of seven bands each has a seventh of the sites; a lattice that is not split has all."""
     random, layout = fresh(), Layout((1, 12, 12, 14), ((False, True, True, True),) * 2, split=1)

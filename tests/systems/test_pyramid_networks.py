@@ -73,14 +73,16 @@ def test_networks_take_what_they_are_worth(fit: PyramidFit) -> None:
     assert _FOLLOWED * own + rest < 0.97 * (_FOLLOWED * by_rule + rest_by_rule)
 
 
-def test_what_is_foretold_changes_nothing_and_what_is_settled_stays(fit: PyramidFit) -> None:
-    exact, settling = joined(fit.context, fit.synthesis), Settling(fit, {}, fit.samples, FEWER_SITES)
+@pytest.mark.parametrize("sites", [SITES, FEWER_SITES])
+def test_what_is_foretold_changes_nothing_and_what_is_settled_stays(fit: PyramidFit, sites: int) -> None:
+    exact, settling = joined(fit.context, fit.synthesis), Settling(fit, {}, fit.samples, sites)
     foretold = settling(False)
     assert all(np.array_equal(values, exact[name]) for name, values in joined(fit.context, fit.synthesis).items())
     found = settling(True)
     for name, values in joined(fit.context, fit.synthesis).items():
         np.testing.assert_allclose(values, joined(*found.networks)[name], atol=1e-6)
-        assert np.array_equal(found.differences[name].values, foretold.differences[name].values), "nothing moved in between"
+        same = np.array_equal(found.differences[name].values, foretold.differences[name].values)
+        assert same or sites > FEWER_SITES, "nothing moved in between, and the sites are the same"
 
 
 @pytest.mark.parametrize(("sites", "last", "used"), [(SITES, True, SITES), (SITES, False, FEWER_SITES), (100, True, 100), (100, False, 100)])

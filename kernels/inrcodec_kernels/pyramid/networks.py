@@ -58,7 +58,7 @@ class Net(NamedTuple):
         Shifts of every `INPUTS` inputs, to which their gradients are added, and the number of them, or 0 where they are
         neighbours along x: those are added up together.
     tiles : Tiles or tuple of nothing
-        The matrices again, where they go through tile registers.
+        The matrices again, where they go through products of bfloat16.
     """
 
     first: Floats
@@ -104,7 +104,7 @@ class Net(NamedTuple):
         return (len(self.ins), len(self.skips), len(self.first_bias), len(self.second_bias), len(self.last_bias), len(self.tiles))
 
     def tiled(self, fine: bool) -> Net:
-        """The same for tile registers, where there are any and it is wide enough, in float32's precision or rounded."""
+        """The same for products of bfloat16, where there are such and it is wide enough, in float32's precision or rounded."""
         if not TILES or len(self.first_bias) < _LEAST_WIDTH:
             return self
         return self._replace(tiles=Tiles.of(self.first, self.second, fine))

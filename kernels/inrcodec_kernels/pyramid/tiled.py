@@ -1,4 +1,4 @@
-"""A span's way forward and back as `networks.py` takes it, layers in the tile registers of the processor (`../tiles.py`).
+"""A span's way forward and back as `networks.py` takes it, layers in products of bfloat16 (`../tiles.py`): in tile registers of the processor, or in vectors.
 
 Inputs of a layer are pairs of rows, rounded; its sums are written as rows, and what comes next to them, a bias and a leaky ReLU or its slope,
 makes the pairs of the next layer in the same pass. What has one or two rows, the outputs and skips, stays in vectors.
