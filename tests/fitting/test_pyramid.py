@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
+import inrcodec.fitting.pyramid as fitting
 from fitting.pyramid_cases import quiet, small
 from inrcodec.fitting.goal import Goal
 from inrcodec.fitting.pyramid import FAIR, PyramidFit
@@ -15,7 +17,7 @@ from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_l
 from inrcodec.models.pyramid import PyramidLayout, initial_networks, joined, parted
 from inrcodec.region import Region
 from inrcodec_kernels.backend import choose
-from inrcodec_kernels.pyramid import synthesise
+from inrcodec_kernels.pyramid import distortion, synthesise
 from samples import tissue
 
 STEPS = 60
@@ -82,6 +84,22 @@ def test_the_last_part_is_shorter_where_the_goal_is_near(
     dear = fit.again(4.0, quiet)
     assert taken == [*range(first, STEPS)] and fit.octaves == octaves
     assert 0.5 * fit.bits(fit.rounded) < fit.bits(dear) < fit.bits(fit.rounded)
+
+
+@pytest.mark.parametrize(("many", "planes"), [(1, 2), (1 << 30, 1)])
+def test_errors_of_large_signals_are_taken_from_planes_in_turns_while_latents_are_soft(many: int, planes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def noted(*arguments: Any) -> Any:
+        taken.append(arguments[-1])
+        return distortion(*arguments)
+
+    monkeypatch.setattr(fitting, "distortion", noted)
+    monkeypatch.setattr(fitting, "_MANY", many)
+    new_fit(small()).run(STEPS, None, Schedule(), quiet)
+    hard = STEPS // 10
+    assert [turn.planes for turn in taken] == [planes] * (STEPS - hard) + [1] * hard
+    assert [turn.number for turn in taken] == [*range(STEPS)]
 
 
 def test_gradients_are_those_of_squares_and_bits(fitted: PyramidFit) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from inrcodec_kernels import pyramid
 from inrcodec_kernels.backend import Backend
-from inrcodec_kernels.pyramid import Layout, Place, frames, networks
-from inrcodec_kernels.pyramid.frames import Frame, slabs
+from inrcodec_kernels.pyramid import Floats, Layout, Place, Synthesis, frames, networks
+from inrcodec_kernels.pyramid.frames import Frame, slabs, thinned_slabs
 from inrcodec_kernels.tiles import TILES
 
 from .pyramid_cases import (
@@ -94,6 +94,49 @@ def test_turns_share_out_the_gradients_of_parameters_of_large_levels(layout: Lay
         means = [np.mean(each, axis=0, dtype=np.float64) for each in zip(*parts, strict=True)]
         assert_near(means, list(double(whole)), 1e-5)
         assert not any(getattr(operation(turn=pyramid.NONE)[2], name).any() for name in ("first", "second_bias", "last"))
+
+
+THINNED = [
+    (Layout((1, 9, 8, 7), ((False, True, True, True),) * 2), 1),
+    (Layout((2, 10, 7, 8), ((False, True, True, True),), above=((False, True, True, True),), wide=True), 1),
+    (Layout((1, 18, 6, 8), ((False, True, True, True),), split=1), 1),
+    (Layout((1, 5, 11, 8), ((False, False, True, True), (False, True, True, True))), 2),
+    (Layout((1, 1, 48, 30), ((False, False, True, True),), split=1), 2),
+]
+
+
+@pytest.mark.parametrize("same", [None, (), (0, 1)])
+@pytest.mark.parametrize(("layout", "axis"), THINNED, ids=[name(layout) for layout, _ in THINNED])
+def test_planes_take_turns(layout: Layout, axis: int, same: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn counts the errors of its planes, or lines, as if all were like them; together they have those of all."""
+    random, count = fresh(), 3
+    ys, p, target = latents(random, layout), synthesis(random, layout), targets(random, layout)
+    counts = None if same is None else weights(random, layout.shape, same)
+    monkeypatch.setattr(frames, "SLAB", 1)
+    thinned_slabs.cache_clear()
+
+    def taken(turn: pyramid.Turn) -> tuple[float, list[Floats], Synthesis]:
+        return pyramid.distortion(ys, p, layout, target, NUMBA, counts, turn=turn)
+
+    _, by_latents, of_parameters = taken(pyramid.ALL)
+    turns = [taken(pyramid.Turn(number, 1, count)) for number in range(count)]
+    errors = np.square(pyramid.synthesise(ys, p, layout, NUMBA) - target) * (1 if counts is None else counts)
+    places = np.indices(layout.shape)[axis]
+    for number, (squares, _, _) in enumerate(turns):
+        assert squares == pytest.approx(count * errors[places % count == number].sum(), rel=1e-5)
+    for whole, parts in ((by_latents, [turn[1] for turn in turns]), (of_parameters, [turn[2] for turn in turns])):
+        means = [np.mean(each, axis=0, dtype=np.float64) for each in zip(*parts, strict=True)]
+        assert_near(means, list(double(whole)), 1e-5)
+    thinned_slabs.cache_clear()
+
+
+@pytest.mark.parametrize("layout", [Layout((1, 1, 1, 40), ((False, False, False, True),)), Layout((1, 6, 6, 6), ())], ids=name)
+def test_planes_that_each_have_latents_of_their_own_count_at_every_turn(layout: Layout) -> None:
+    random = fresh()
+    ys, p, target = latents(random, layout), synthesis(random, layout), targets(random, layout)
+    whole, turned = (pyramid.distortion(ys, p, layout, target, NUMBA, turn=turn) for turn in (pyramid.ALL, pyramid.Turn(1, 1, 2)))
+    assert whole[0] == turned[0]
+    assert all(np.array_equal(a, b) for a, b in zip((*whole[1], *whole[2]), (*turned[1], *turned[2]), strict=True))
 
 
 @pytest.mark.parametrize(("parts", "of", "counted"), [(16, 4, 4), (15, 4, 15), (17, 4, 5), (1, 1, 1), (1, 0, 0), (40, 0, 0)])

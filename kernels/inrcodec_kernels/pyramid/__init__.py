@@ -166,7 +166,7 @@ def distortion(
     workspace : Workspace, optional
         As for `rate`; the same one serves both.
     turn : Turn
-        As for `rate`.
+        As for `rate`; with `Turn.planes` the sum and its gradients are those of some planes, so many times. Only compiled loops leave any out.
 
     Returns
     -------

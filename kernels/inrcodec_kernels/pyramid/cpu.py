@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..backend import in_threads
 from .blocks import SPAN
-from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs, whole_slabs
+from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs, thinned_slabs, whole_slabs
 from .laplace import bits_and_gradients
 from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed_of_all, place_of
 from .networks import SUMS, Net, Scratch, back, begin_spans, end_spans, forward, through, total
@@ -48,7 +48,8 @@ def rate(
             bits = _rate_slab(inputs[level], gradients[level], slab, nets[level], scratch, _F(least), share > 0)
             return bits, scratch.gradients(nets[level], share)
 
-    found = _over_slabs(work, frames, turn, layout.lattice)
+    cut = [slabs(frame, (CENTRE, frame.extents)) for frame in frames]
+    found = _over_slabs(work, cut, frames, turn, layout.lattice)
     levels = [_totals((part for _, part in level), net) for level, net in zip(found, nets, strict=True)]
     of_context = Context(*map(_single, Context.of_levels(levels, layout.lattice, context.networks, np.stack)))
     bits = np.array([sum(bits for bits, _ in level) for level in found])
@@ -110,10 +111,13 @@ def _context_adjoint(
 
 
 def _over_slabs(
-    work: Callable[[int, Slab, int], Any], frames: Sequence[Frame], turn: Turn, lattice: Sequence[int] = (0,)
+    work: Callable[[int, Slab, int], Any],
+    levels: Sequence[Sequence[Slab]],
+    frames: Sequence[Frame],
+    turn: Turn,
+    lattice: Sequence[int] = (0,),
 ) -> list[list[Any]]:
     """Results of all slabs of all levels, in order; slabs side by side never at a time. Bands of a lattice take turns as if they were one level: a network serves them all."""
-    levels = [slabs(frame, (CENTRE, frame.extents)) for frame in frames]
     found: list[list[Any]] = [[None] * len(level) for level in levels]
     before, parts, positions = list[int](), Counter[int](), Counter[int]()
     for own, level, frame in zip(lattice, levels, frames, strict=True):
@@ -200,13 +204,15 @@ def distortion(
     frame.inside(wanted)[...] = target
     net, counted = _of_synthesis(synthesis, layout, frame).tiled(fine=True), Weights.of(weights, layout)
 
+    cut, times = _cut(frame, layout, turn)
+
     def work(_: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
         begins = counted.begins(slab.begins, frame)
         with _scratch(workspace, net, share) as scratch:
-            squares = _distortion_slab(inputs, gradients, wanted, counted.flat, begins, slab, net, scratch, share > 0)
+            squares = _distortion_slab(inputs, gradients, wanted, counted.flat, begins, slab, net, scratch, _F(times), share > 0)
             return squares, scratch.gradients(net, share)
 
-    (found,) = _over_slabs(work, [frame], turn)
+    (found,) = _over_slabs(work, [cut], [frame], turn)
     first, first_bias, second, second_bias, last, last_bias, skips = _totals((part for _, part in found), net)
     by_scaled, filters = _channels_adjoint(gradients, sources, synthesis, layout, frame)
     gains = np.array([np.vdot(own, by).astype(np.float64) for own, by in zip(latents, by_scaled, strict=True)])
@@ -215,6 +221,14 @@ def distortion(
     of_synthesis = Synthesis(*(_single(p).reshape(shape) for p, shape in zip(sums, shapes, strict=True)))
     by_latents = [_single(gain * by) for gain, by in zip(synthesis.gains, by_scaled, strict=True)]
     return float(sum(squares for squares, _ in found)), by_latents, of_synthesis
+
+
+def _cut(frame: Frame, layout: Layout, turn: Turn) -> tuple[Sequence[Slab], int]:
+    """Slabs of the samples whose turn it is, and how often each of them counts."""
+    axis = layout.thinned
+    if turn.planes == 1 or axis is None:
+        return slabs(frame, (CENTRE, frame.extents)), 1
+    return thinned_slabs(frame, axis, turn.planes, turn.number % turn.planes), turn.planes
 
 
 def _of_synthesis(synthesis: Synthesis, layout: Layout, frame: Frame) -> Net:
@@ -288,8 +302,8 @@ def _channels_adjoint(
 
 
 @njit(nogil=True, cache=True)
-def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, scratch, counts):  # type: ignore[no-untyped-def]
-    """Sum of squared errors of a slab; adds gradients as `_rate_slab` does."""
+def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, scratch, times, counts):  # type: ignore[no-untyped-def]
+    """Sum of squared errors of a slab, each so many times; adds gradients as `_rate_slab` does."""
     values, outs = scratch.values, scratch.outs
     unused, squares, found = np.zeros(len(scratch.by_inputs), np.float32), np.empty(SPAN, np.float32), 0.0
     begin_spans(scratch)
@@ -299,7 +313,7 @@ def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, s
             span = -(-count // BLOCK) * BLOCK
             through(scratch, unused, inputs, at, net, span)
             out, mask = values[outs[0] : outs[0] + span], slab.mask[here : here + span]
-            _errors(out, wanted[at : at + span], mask, squares[:span], net.last_bias[0])
+            _errors(out, wanted[at : at + span], mask, squares[:span], net.last_bias[0], times)
             if len(weights):
                 begin = weights_at[run] + here
                 _weigh(out, squares[:span], weights[begin : begin + span])
@@ -310,12 +324,13 @@ def _distortion_slab(inputs, gradient, wanted, weights, weights_at, slab, net, s
 
 
 @njit(nogil=True, cache=True, fastmath=SUMS)
-def _errors(out, wanted, mask, squares, bias):  # type: ignore[no-untyped-def]
+def _errors(out, wanted, mask, squares, bias, times):  # type: ignore[no-untyped-def]
     """Put the gradient of the square in the place of the outputs."""
     for i in range(len(out)):
         error = (out[i] + bias - wanted[i]) * mask[i]
-        squares[i] = error * error
-        out[i] = error + error
+        counted = times * error
+        squares[i] = counted * error
+        out[i] = counted + counted
 
 
 @njit(nogil=True, cache=True, fastmath=SUMS)

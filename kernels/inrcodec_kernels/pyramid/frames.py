@@ -105,6 +105,16 @@ class Slab(NamedTuple):
     mask: Floats
     length: int
 
+    def thinned(self, frame: Frame, axis: int, of: int, number: int) -> Slab:
+        """Of every `of` planes (axis 1), or lines of each plane (axis 2), those whose turn it is."""
+        pitch, begins, mask, length = frame.strides[2], self.begins, self.mask, self.length
+        if axis == 2:
+            rows = -(-length // pitch)
+            length -= (rows - 1) * pitch
+            begins, mask = (begins[:, None] + pitch * np.arange(rows)).ravel(), _mask(length, pitch, length)
+        places = (begins - frame.first) % frame.strides[axis - 1] // frame.strides[axis]
+        return Slab(begins[(places - number) % of == 0], mask, length)
+
 
 def slabs(frame: Frame, box: Box) -> tuple[Slab, ...]:
     """Cut a box of a frame into slabs, however many threads there are: what two slabs reach of the one between them does not overlap.
@@ -113,6 +123,12 @@ def slabs(frame: Frame, box: Box) -> tuple[Slab, ...]:
     """
     positions = math.prod(b - a for a, b in zip(*box, strict=True))
     return _slabs(frame, box, min(SLAB, max(_LEAST_SLAB, positions // _FEW)))
+
+
+@lru_cache(maxsize=64)
+def thinned_slabs(frame: Frame, axis: int, of: int, number: int) -> tuple[Slab, ...]:
+    """The slabs of all of a frame, thinned."""
+    return tuple(slab.thinned(frame, axis, of, number) for slab in slabs(frame, (CENTRE, frame.extents)))
 
 
 def whole_slabs(positions: int) -> int:

@@ -173,6 +173,12 @@ class Layout:
         return place_of(max(abs(tap[a]) for _, tap in self.seen) for a in range(AXES))
 
     @property
+    def thinned(self) -> int | None:
+        """Axis of the planes (z), or of the lines in each of them (y), that may take turns (`Turn.planes`): one that latents of the next lattice are coarser along, if there is one."""
+        coarser = self.whole.halved[:1]
+        return next((axis for axis in (1, 2) if coarser and coarser[0][axis]), None)
+
+    @property
     def context_inputs(self) -> int:
         """Inputs of the context model."""
         return len(self.causal) + len(self.cross) + 1
@@ -295,17 +301,21 @@ class Synthesis(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """Which samples the gradients of parameters are taken from: of many, some are enough, others at each turn.
+    """Which samples gradients are taken from: of many, some are enough, others at each turn.
 
     Attributes
     ----------
     number : int
     of : int
-        All turns; each has the gradients of one in so many parts of the samples, times so many. With 0 there are none.
+        All turns of the gradients of parameters; each has those of one in so many parts of the samples, times so many. With 0 there are none.
+    planes : int
+        Errors, and all their gradients, are those of one in so many planes, or lines of each plane, times so many; see `Layout.thinned`.
+        `of` should have no factor in common with it, or a part would always have the same planes.
     """
 
     number: int = 0
     of: int = 1
+    planes: int = 1
 
     def share(self, part: int, parts: int) -> int:
         """What a part counts: where there are few, all count."""

@@ -119,12 +119,12 @@ def _arranged(ins: tuple[int, ...], skips: tuple[int, ...]) -> tuple[NDArray[np.
     return skipping, (places, repeated(places, INPUTS), skipped, repeated(skipped, CHANNELS), scatter(ins))
 
 
-_PACES = ((25, 1.0, 2.0), (17, 1.4, 2.8), (0, 2.0, 2.0))
-"""Steps of networks from such a width on in the time that those of 32 take for one, with latents on the finest lattice; and without, where a
-context model sees an eighth of as many, in that time and a third more of it: there they gain most (those of 16 gain too little by still more
-steps). Measured with AVX2, as is the one for wide contexts."""
+_PACES = ((25, 1.2, 2.5), (17, 1.4, 2.8), (0, 2.0, 2.0))
+"""Steps of networks from such a width on, for one of a first version's largest, with latents on the finest lattice and without: as many as take about the
+same time, those of 32 as many as let a whole encoding take 90 s a million samples on two cores of a Zen 4 EPYC where its last part is done again. Without
+latents on the finest lattice a context model sees an eighth of as many; the time of the narrower ones was measured with AVX2."""
 _WITH_REGISTERS, _WITH_AVX512 = 1.5, 1.25
-"""With tile registers those of 32, with AVX-512 narrower ones: those of 32 would have a whole encoding take more than 90 s a million samples on two cores."""
+"""With tile registers those of 32, with AVX-512 narrower ones: those of 32 would have an encoding take more than those 90 s."""
 _WIDE = 0.95
 """The same for wide contexts, which take a twentieth more."""
 _SMALL = 8
