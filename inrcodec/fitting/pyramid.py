@@ -60,8 +60,8 @@ _PATIENT = 0.6
 """Power of what is too much that the price is multiplied by at every check."""
 _TURNS, _TURNS_OF_ERRORS = 4, 3
 """Of a large signal one in so many parts says in each step how networks are to move, that of bits and that of errors: it says the same as all."""
-_PLANES, _MANY = 2, 1 << 16
-"""While latents are rounded softly, errors of one in so many planes say how those of so many samples and more are to change, but for frames that move: a step takes a
+_LINES, _MANY = 2, 1 << 16
+"""While latents are rounded softly, errors of one in so many lines say how those of so many samples and more are to change, but for frames that move: a step takes a
 fifth to a third less time, and as many more are worth more than that costs."""
 _WARM = 20
 """Steps until learning rates are whole."""
@@ -279,8 +279,8 @@ class PyramidFit:
             return
         part = number / soft
         temperature, deviation = (a + part * (b - a) for a, b in (schedule.temperature, schedule.deviation))
-        planes = _PLANES if self.samples >= _MANY and self._displaced is None else 1
-        self._move(self._softened(temperature, deviation), planes, price, schedule.latent_rate * fade, network_rate)
+        lines = _LINES if self.samples >= _MANY and self._displaced is None else 1
+        self._move(self._softened(temperature, deviation), lines, price, schedule.latent_rate * fade, network_rate)
 
     def bits(self, latents: list[NDArray[np.int32]]) -> float:
         """Bits of whole latents."""
@@ -365,13 +365,13 @@ class PyramidFit:
         return [(y.values.round(), None) for y in self._latents]
 
     def _move(
-        self, latents: list[tuple[Floats, Floats | None]], planes: int, price: float, latent_rate: float, network_rate: float
+        self, latents: list[tuple[Floats, Floats | None]], lines: int, price: float, latent_rate: float, network_rate: float
     ) -> None:
-        """A step down the gradients at some values of the latents, given with their slopes; errors are those of one in so many planes."""
+        """A step down the gradients at some values of the latents, given with their slopes; errors are those of one in so many lines."""
         values, backend = [value for value, _ in latents], self._backend
         of_bits, of_errors = (turns if network_rate else 0 for turns in (_TURNS, _TURNS_OF_ERRORS))
         _, of_rate, of_context = self._rate(values, self._schedule.least, Turn(self._done, of_bits))
-        _, of_error, of_synthesis = self._errors(values, self._weights, Turn(self._done, of_errors, planes))
+        _, of_error, of_synthesis = self._errors(values, self._weights, Turn(self._done, of_errors, lines))
         self._done += 1
         for lattice, y, (_, slope), a, b in zip(self.layout.kernel.lattice, self._latents, latents, of_rate, of_error, strict=True):
             a *= np.float32(FAIR * price)

@@ -86,8 +86,8 @@ def test_the_last_part_is_shorter_where_the_goal_is_near(
     assert 0.5 * fit.bits(fit.rounded) < fit.bits(dear) < fit.bits(fit.rounded)
 
 
-@pytest.mark.parametrize(("many", "planes"), [(1, 2), (1 << 30, 1)])
-def test_errors_of_large_signals_are_taken_from_planes_in_turns_while_latents_are_soft(many: int, planes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("many", "lines"), [(1, 2), (1 << 30, 1)])
+def test_errors_of_large_signals_are_taken_from_lines_in_turns_while_latents_are_soft(many: int, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
 
     def noted(*arguments: Any) -> Any:
@@ -98,7 +98,7 @@ def test_errors_of_large_signals_are_taken_from_planes_in_turns_while_latents_ar
     monkeypatch.setattr(fitting, "_MANY", many)
     new_fit(small()).run(STEPS, None, Schedule(), quiet)
     hard = STEPS // 10
-    assert [turn.planes for turn in taken] == [planes] * (STEPS - hard) + [1] * hard
+    assert [turn.lines for turn in taken] == [lines] * (STEPS - hard) + [1] * hard
     assert [turn.number for turn in taken] == [*range(STEPS)]
 
 

@@ -97,18 +97,18 @@ def test_turns_share_out_the_gradients_of_parameters_of_large_levels(layout: Lay
 
 
 THINNED = [
-    (Layout((1, 9, 8, 7), ((False, True, True, True),) * 2), 1),
-    (Layout((2, 10, 7, 8), ((False, True, True, True),), above=((False, True, True, True),), wide=True), 1),
-    (Layout((1, 18, 6, 8), ((False, True, True, True),), split=1), 1),
-    (Layout((1, 5, 11, 8), ((False, False, True, True), (False, True, True, True))), 2),
-    (Layout((1, 1, 48, 30), ((False, False, True, True),), split=1), 2),
+    (Layout((1, 9, 8, 7), ((False, True, True, True),) * 2), (1,)),
+    (Layout((2, 10, 7, 8), ((False, True, True, True),), above=((False, True, True, True),), wide=True), (1, 2)),
+    (Layout((1, 18, 6, 8), ((False, True, True, True),), split=1), (1, 2)),
+    (Layout((1, 5, 11, 8), ((False, False, True, True), (False, True, True, True))), (2,)),
+    (Layout((1, 1, 48, 30), ((False, False, True, True),), split=1), (2,)),
 ]
 
 
 @pytest.mark.parametrize("same", [None, (), (0, 1)])
-@pytest.mark.parametrize(("layout", "axis"), THINNED, ids=[name(layout) for layout, _ in THINNED])
-def test_planes_take_turns(layout: Layout, axis: int, same: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn counts the errors of its planes, or lines, as if all were like them; together they have those of all."""
+@pytest.mark.parametrize(("layout", "axes"), THINNED, ids=[name(layout) for layout, _ in THINNED])
+def test_lines_take_turns(layout: Layout, axes: tuple[int, ...], same: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn counts the errors of its lines as if all were like them; together they have those of all."""
     random, count = fresh(), 3
     ys, p, target = latents(random, layout), synthesis(random, layout), targets(random, layout)
     counts = None if same is None else weights(random, layout.shape, same)
@@ -121,7 +121,7 @@ def test_planes_take_turns(layout: Layout, axis: int, same: tuple[int, ...] | No
     _, by_latents, of_parameters = taken(pyramid.ALL)
     turns = [taken(pyramid.Turn(number, 1, count)) for number in range(count)]
     errors = np.square(pyramid.synthesise(ys, p, layout, NUMBA) - target) * (1 if counts is None else counts)
-    places = np.indices(layout.shape)[axis]
+    places = sum(np.indices(layout.shape)[list(axes)])
     for number, (squares, _, _) in enumerate(turns):
         assert squares == pytest.approx(count * errors[places % count == number].sum(), rel=1e-5)
     for whole, parts in ((by_latents, [turn[1] for turn in turns]), (of_parameters, [turn[2] for turn in turns])):
@@ -131,7 +131,7 @@ def test_planes_take_turns(layout: Layout, axis: int, same: tuple[int, ...] | No
 
 
 @pytest.mark.parametrize("layout", [Layout((1, 1, 1, 40), ((False, False, False, True),)), Layout((1, 6, 6, 6), ())], ids=name)
-def test_planes_that_each_have_latents_of_their_own_count_at_every_turn(layout: Layout) -> None:
+def test_lines_with_latents_of_their_own_count_at_every_turn(layout: Layout) -> None:
     random = fresh()
     ys, p, target = latents(random, layout), synthesis(random, layout), targets(random, layout)
     whole, turned = (pyramid.distortion(ys, p, layout, target, NUMBA, turn=turn) for turn in (pyramid.ALL, pyramid.Turn(1, 1, 2)))

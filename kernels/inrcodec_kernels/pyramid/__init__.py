@@ -166,7 +166,7 @@ def distortion(
     workspace : Workspace, optional
         As for `rate`; the same one serves both.
     turn : Turn
-        As for `rate`; with `Turn.planes` the sum and its gradients are those of some planes, so many times. Only compiled loops leave any out.
+        As for `rate`; with `Turn.lines` the sum and its gradients are those of some lines, so many times. Only compiled loops leave any out.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def distortion(
     elif compiled_on_host(backend):
         from . import cpu
 
-        squares, gradients, of = cpu.distortion(_whole(whole), synthesis, channels, target, weights, workspace, turn)
+        squares, gradients, of = cpu.distortion(_whole(whole), synthesis, channels, target, weights, workspace, turn, layout.thinned)
     else:
         squares, gradients, of = reference.distortion(whole, synthesis, channels, target, weights)
     return squares, parted(gradients, layout, backend, workspace), of

@@ -192,8 +192,9 @@ def distortion(
     weights: Floats | None,
     workspace: Workspace,
     turn: Turn,
+    thinned: tuple[int, ...],
 ) -> tuple[float, list[Floats], Synthesis]:
-    """As `inrcodec_kernels.pyramid.distortion`."""
+    """As `inrcodec_kernels.pyramid.distortion`, of channels; `thinned` is that of the layout of the latents."""
     frame = Frame.of(layout.shape, layout.synthesis_reach)
     scaled = [_single(gain * own) for gain, own in zip(synthesis.gains, latents, strict=True)]
     inputs = workspace.kept("channels", layout.levels * frame.size)
@@ -204,7 +205,7 @@ def distortion(
     frame.inside(wanted)[...] = target
     net, counted = _of_synthesis(synthesis, layout, frame).tiled(fine=True), Weights.of(weights, layout)
 
-    cut, times = _cut(frame, layout, turn)
+    cut, times = _cut(frame, thinned, turn)
 
     def work(_: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
         begins = counted.begins(slab.begins, frame)
@@ -223,12 +224,11 @@ def distortion(
     return float(sum(squares for squares, _ in found)), by_latents, of_synthesis
 
 
-def _cut(frame: Frame, layout: Layout, turn: Turn) -> tuple[Sequence[Slab], int]:
+def _cut(frame: Frame, thinned: tuple[int, ...], turn: Turn) -> tuple[Sequence[Slab], int]:
     """Slabs of the samples whose turn it is, and how often each of them counts."""
-    axis = layout.thinned
-    if turn.planes == 1 or axis is None:
+    if turn.lines == 1 or not thinned:
         return slabs(frame, (CENTRE, frame.extents)), 1
-    return thinned_slabs(frame, axis, turn.planes, turn.number % turn.planes), turn.planes
+    return thinned_slabs(frame, thinned, turn.lines, turn.number % turn.lines), turn.lines
 
 
 def _of_synthesis(synthesis: Synthesis, layout: Layout, frame: Frame) -> Net:

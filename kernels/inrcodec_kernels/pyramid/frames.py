@@ -105,14 +105,14 @@ class Slab(NamedTuple):
     mask: Floats
     length: int
 
-    def thinned(self, frame: Frame, axis: int, of: int, number: int) -> Slab:
-        """Of every `of` planes (axis 1), or lines of each plane (axis 2), those whose turn it is."""
+    def thinned(self, frame: Frame, axes: tuple[int, ...], of: int, number: int) -> Slab:
+        """Of every `of` lines, by the sum of their places along axes, those whose turn it is; along z alone whole planes."""
         pitch, begins, mask, length = frame.strides[2], self.begins, self.mask, self.length
-        if axis == 2:
+        if 2 in axes:
             rows = -(-length // pitch)
             length -= (rows - 1) * pitch
             begins, mask = (begins[:, None] + pitch * np.arange(rows)).ravel(), _mask(length, pitch, length)
-        places = (begins - frame.first) % frame.strides[axis - 1] // frame.strides[axis]
+        places = sum((begins - frame.first) % frame.strides[axis - 1] // frame.strides[axis] for axis in axes)
         return Slab(begins[(places - number) % of == 0], mask, length)
 
 
@@ -126,9 +126,9 @@ def slabs(frame: Frame, box: Box) -> tuple[Slab, ...]:
 
 
 @lru_cache(maxsize=64)
-def thinned_slabs(frame: Frame, axis: int, of: int, number: int) -> tuple[Slab, ...]:
+def thinned_slabs(frame: Frame, axes: tuple[int, ...], of: int, number: int) -> tuple[Slab, ...]:
     """The slabs of all of a frame, thinned."""
-    return tuple(slab.thinned(frame, axis, of, number) for slab in slabs(frame, (CENTRE, frame.extents)))
+    return tuple(slab.thinned(frame, axes, of, number) for slab in slabs(frame, (CENTRE, frame.extents)))
 
 
 def whole_slabs(positions: int) -> int:

@@ -173,10 +173,14 @@ class Layout:
         return place_of(max(abs(tap[a]) for _, tap in self.seen) for a in range(AXES))
 
     @property
-    def thinned(self) -> int | None:
-        """Axis of the planes (z), or of the lines in each of them (y), that may take turns (`Turn.planes`): one that latents of the next lattice are coarser along, if there is one."""
+    def thinned(self) -> tuple[int, ...]:
+        """Axes along which lines take turns (`Turn.lines`), by the sum of their places: z and y, where latents of the next lattice are coarser along them.
+
+        Where every sample has a latent of its own it is the first of these alone: whole planes, or every second line of each (`docs/pyramid.md`).
+        """
         coarser = self.whole.halved[:1]
-        return next((axis for axis in (1, 2) if coarser and coarser[0][axis]), None)
+        axes = tuple(axis for axis in (1, 2) if coarser and coarser[0][axis])
+        return axes if self.above or self.split else axes[:1]
 
     @property
     def context_inputs(self) -> int:
@@ -308,14 +312,14 @@ class Turn(NamedTuple):
     number : int
     of : int
         All turns of the gradients of parameters; each has those of one in so many parts of the samples, times so many. With 0 there are none.
-    planes : int
-        Errors, and all their gradients, are those of one in so many planes, or lines of each plane, times so many; see `Layout.thinned`.
-        `of` should have no factor in common with it, or a part would always have the same planes.
+    lines : int
+        Errors, and all their gradients, are those of one in so many lines along x, times so many; see `Layout.thinned`. `of` should have
+        no factor in common with it, or a part would always have the same lines.
     """
 
     number: int = 0
     of: int = 1
-    planes: int = 1
+    lines: int = 1
 
     def share(self, part: int, parts: int) -> int:
         """What a part counts: where there are few, all count."""
