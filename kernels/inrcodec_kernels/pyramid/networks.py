@@ -119,7 +119,7 @@ def _arranged(ins: tuple[int, ...], skips: tuple[int, ...]) -> tuple[NDArray[np.
     return skipping, (places, repeated(places, INPUTS), skipped, repeated(skipped, CHANNELS), scatter(ins))
 
 
-_PACES = ((25, 1.2, 2.5), (17, 1.4, 2.8), (0, 2.0, 2.0))
+_PACES = ((25, 1.2, 2.3), (17, 1.4, 2.8), (0, 2.0, 2.0))
 """Steps of networks from such a width on, for one of a first version's largest, with latents on the finest lattice and without: as many as take about the
 same time, those of 32 as many as let a whole encoding take 90 s a million samples on two cores of a Zen 4 EPYC where its last part is done again. Without
 latents on the finest lattice a context model sees an eighth of as many; the time of the narrower ones was measured with AVX2."""
