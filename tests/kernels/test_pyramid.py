@@ -308,14 +308,17 @@ def test_boxes_are_parts_of_the_whole_and_see_nothing_else(layout: Layout, backe
             assert_near([found], [expected])
 
 
-@pytest.mark.parametrize(("tiles", "lanes", "of_32", "of_24", "of_16"), [(False, 8, 1.0, 1.4, 2.0), (False, 16, 1.0, 1.75, 2.5), (True, 16, 1.5, 1.75, 2.5)])
+@pytest.mark.parametrize(
+    ("tiles", "lanes", "of_32", "without_finest", "of_24", "of_16"),
+    [(False, 8, 1.2, 2.3, 1.4, 2.0), (False, 16, 1.2, 2.3, 1.75, 2.5), (True, 16, 1.8, 3.45, 1.75, 2.5)],
+)
 def test_steps_are_as_many_more_as_they_are_faster(
-    tiles: bool, lanes: int, of_32: float, of_24: float, of_16: float, monkeypatch: pytest.MonkeyPatch
+    tiles: bool, lanes: int, of_32: float, without_finest: float, of_24: float, of_16: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(networks, "REGISTERS", tiles)
     monkeypatch.setattr(networks, "LANES", lanes)
     assert [pyramid.pace(width, 0, backend=NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([of_32, of_24, of_16, 1.0])
     for above in (1, 2):
-        assert [pyramid.pace(width, above, backend=NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([2 * of_32, 2 * of_24, of_16, 1.0])
-    assert pyramid.pace(32, 1, wide=True, backend=NUMBA) == pytest.approx(0.95 * 2 * of_32)
+        assert [pyramid.pace(width, above, backend=NUMBA) for width in (32, 24, 16, 8)] == pytest.approx([without_finest, 2 * of_24, of_16, 1.0])
+    assert pyramid.pace(32, 1, wide=True, backend=NUMBA) == pytest.approx(0.95 * without_finest)
     assert pyramid.pace(16, 1, backend=Backend("triton", "cuda")) == 1.0
