@@ -62,7 +62,7 @@ _TURNS, _TURNS_OF_ERRORS = 4, 3
 """Of a large signal one in so many parts says in each step how networks are to move, that of bits and that of errors: it says the same as all."""
 _LINES, _MANY = 2, 1 << 16
 """While latents are rounded softly, errors of one in so many lines say how those of so many samples and more are to change, but for frames that move: a step takes a
-fifth to a third less time, and as many more are worth more than that costs."""
+sixth to a third less time, and as many more are worth more than that costs."""
 _WARM = 20
 """Steps until learning rates are whole."""
 _SETTLE = 0.8, 0.97

@@ -11,7 +11,7 @@ import pytest
 import inrcodec.fitting.pyramid as fitting
 from fitting.pyramid_cases import quiet, small
 from inrcodec.fitting.goal import Goal
-from inrcodec.fitting.pyramid import FAIR, PyramidFit
+from inrcodec.fitting.pyramid import FAIR, Frames, PyramidFit
 from inrcodec.fitting.pyramid_course import USUAL, Cost, Schedule
 from inrcodec.fitting.pyramid_start import Differences, choose_halvings, first_latents
 from inrcodec.models.pyramid import PyramidLayout, initial_networks, joined, parted
@@ -23,9 +23,9 @@ from samples import tissue
 STEPS = 60
 
 
-def new_fit(volume: np.ndarray, step: float = 30.0, seed: int = 0) -> PyramidFit:
+def new_fit(volume: np.ndarray, step: float = 30.0, seed: int = 0, frames: Frames | None = None) -> PyramidFit:
     layout = PyramidLayout(volume.shape, choose_halvings(volume, 4), 8, (8, 8))
-    return PyramidFit(volume, 0.0, step, layout, initial_networks(layout, seed), seed, choose("cpu"))
+    return PyramidFit(volume, 0.0, step, layout, initial_networks(layout, seed), seed, choose("cpu"), frames=frames)
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +86,23 @@ def test_the_last_part_is_shorter_where_the_goal_is_near(
     assert 0.5 * fit.bits(fit.rounded) < fit.bits(dear) < fit.bits(fit.rounded)
 
 
-@pytest.mark.parametrize(("many", "lines"), [(1, 2), (1 << 30, 1)])
-def test_errors_of_large_signals_are_taken_from_lines_in_turns_while_latents_are_soft(many: int, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = []
+@pytest.mark.parametrize(("many", "moving", "lines"), [(1, False, 2), (1 << 30, False, 1), (1, True, 1)])
+def test_errors_of_large_still_signals_are_taken_from_lines_in_turns_while_latents_are_soft(
+    many: int, moving: bool, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, volume = [], small()
 
     def noted(*arguments: Any) -> Any:
-        taken.append(arguments[-1])
-        return distortion(*arguments)
+        *others, turn = arguments
+        taken.append(turn)
+        return distortion(*others, turn)
 
     monkeypatch.setattr(fitting, "distortion", noted)
     monkeypatch.setattr(fitting, "_MANY", many)
-    new_fit(small()).run(STEPS, None, Schedule(), quiet)
+    fit = new_fit(volume, frames=Frames(volume.reshape(1, *volume.shape), noted, None) if moving else None)
+    fit.begin(STEPS, Schedule())
+    for number in range(STEPS):
+        fit.advance(number)
     hard = STEPS // 10
     assert [turn.lines for turn in taken] == [lines] * (STEPS - hard) + [1] * hard
     assert [turn.number for turn in taken] == [*range(STEPS)]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from inrcodec_kernels import pyramid
 from inrcodec_kernels.backend import Backend
 from inrcodec_kernels.pyramid import Floats, Layout, Place, Synthesis, frames, networks
-from inrcodec_kernels.pyramid.frames import Frame, slabs, thinned_slabs
+from inrcodec_kernels.pyramid.frames import Frame, slabs
 from inrcodec_kernels.tiles import TILES
 
 from .pyramid_cases import (
@@ -116,7 +116,6 @@ def test_lines_take_turns(layout: Layout, axes: tuple[int, ...], same: tuple[int
     ys, p, target = latents(random, layout), synthesis(random, layout), targets(random, layout)
     counts = None if same is None else weights(random, layout.shape, same)
     monkeypatch.setattr(frames, "SLAB", 1)
-    thinned_slabs.cache_clear()
 
     def taken(turn: pyramid.Turn) -> tuple[float, list[Floats], Synthesis]:
         return pyramid.distortion(ys, p, layout, target, NUMBA, counts, turn=turn)
@@ -130,7 +129,20 @@ def test_lines_take_turns(layout: Layout, axes: tuple[int, ...], same: tuple[int
     for whole, parts in ((by_latents, [turn[1] for turn in turns]), (of_parameters, [turn[2] for turn in turns])):
         means = [np.mean(each, axis=0, dtype=np.float64) for each in zip(*parts, strict=True)]
         assert_near(means, list(double(whole)), 1e-5)
-    thinned_slabs.cache_clear()
+
+
+def test_parts_and_lines_take_turns_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part has its turn with all lines, as their numbers have no factor in common."""
+    random, layout = fresh(), LAYOUTS[8]
+    ys, p, target = latents(random, layout), synthesis(random, layout), targets(random, layout)
+    monkeypatch.setattr(frames, "SLAB", 1)
+    turns = [pyramid.distortion(ys, p, layout, target, NUMBA, turn=pyramid.Turn(number, 2, 3)) for number in range(6)]
+    same, other = turns[0], turns[3]
+    assert same[0] == other[0] and all(np.array_equal(a, b) for a, b in zip(same[1], other[1], strict=True))
+    assert not np.allclose(same[2].first, other[2].first)
+    whole = pyramid.distortion(ys, p, layout, target, NUMBA)[2]
+    means = [np.mean(each, axis=0, dtype=np.float64) for each in zip(*(turn[2] for turn in turns), strict=True)]
+    assert_near(means, list(double(whole)), 1e-5)
 
 
 @pytest.mark.parametrize("layout", [Layout((1, 1, 1, 40), ((False, False, False, True),)), Layout((1, 6, 6, 6), ())], ids=name)

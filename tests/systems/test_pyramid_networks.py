@@ -81,8 +81,8 @@ def test_what_is_foretold_changes_nothing_and_what_is_settled_stays(fit: Pyramid
     found = settling(True)
     for name, values in joined(fit.context, fit.synthesis).items():
         np.testing.assert_allclose(values, joined(*found.networks)[name], atol=1e-6)
-        same = np.array_equal(found.differences[name].values, foretold.differences[name].values)
-        assert same or sites > FEWER_SITES, "nothing moved in between, and the sites are the same"
+        if sites == FEWER_SITES:
+            assert np.array_equal(found.differences[name].values, foretold.differences[name].values), "nothing moved in between, and the sites are the same"
 
 
 @pytest.mark.parametrize(("sites", "last", "used"), [(SITES, True, SITES), (SITES, False, FEWER_SITES), (100, True, 100), (100, False, 100)])

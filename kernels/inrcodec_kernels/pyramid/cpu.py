@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..backend import in_threads
 from .blocks import SPAN
-from .frames import BLOCK, Frame, Slab, Weights, alternate, slabs, thinned_slabs, whole_slabs
+from .frames import BLOCK, Frame, Slab, Thinning, Weights, alternate, slabs, whole_slabs
 from .laplace import bits_and_gradients
 from .layout import CENTRE, Box, Context, Floats, Layout, Place, Synthesis, Turn, needed_of_all, place_of
 from .networks import SUMS, Net, Scratch, back, begin_spans, end_spans, forward, through, total
@@ -205,7 +205,9 @@ def distortion(
     frame.inside(wanted)[...] = target
     net, counted = _of_synthesis(synthesis, layout, frame).tiled(fine=True), Weights.of(weights, layout)
 
-    cut, times = _cut(frame, thinned, turn)
+    # How often each line counts whose turn it is.
+    times = turn.lines if thinned else 1
+    cut = slabs(frame, (CENTRE, frame.extents), Thinning(thinned, times, turn.number % times) if times > 1 else None)
 
     def work(_: int, slab: Slab, share: int) -> tuple[float, list[Floats]]:
         begins = counted.begins(slab.begins, frame)
@@ -222,13 +224,6 @@ def distortion(
     of_synthesis = Synthesis(*(_single(p).reshape(shape) for p, shape in zip(sums, shapes, strict=True)))
     by_latents = [_single(gain * by) for gain, by in zip(synthesis.gains, by_scaled, strict=True)]
     return float(sum(squares for squares, _ in found)), by_latents, of_synthesis
-
-
-def _cut(frame: Frame, thinned: tuple[int, ...], turn: Turn) -> tuple[Sequence[Slab], int]:
-    """Slabs of the samples whose turn it is, and how often each of them counts."""
-    if turn.lines == 1 or not thinned:
-        return slabs(frame, (CENTRE, frame.extents)), 1
-    return thinned_slabs(frame, thinned, turn.lines, turn.number % turn.lines), turn.lines
 
 
 def _of_synthesis(synthesis: Synthesis, layout: Layout, frame: Frame) -> Net:

@@ -88,6 +88,14 @@ class Frame(NamedTuple):
                 along[-r - 1] += along[-place - 1]
 
 
+class Thinning(NamedTuple):
+    """Of every `of` lines, by the sums of their places along axes, the one whose number it is, from 0."""
+
+    axes: tuple[int, ...]
+    of: int
+    number: int
+
+
 class Slab(NamedTuple):
     """Positions that a thread takes: runs of one length. Its taps reach the two slabs beside it, and no others.
 
@@ -105,30 +113,24 @@ class Slab(NamedTuple):
     mask: Floats
     length: int
 
-    def thinned(self, frame: Frame, axes: tuple[int, ...], of: int, number: int) -> Slab:
-        """Of every `of` lines, by the sum of their places along axes, those whose turn it is; along z alone whole planes."""
+    def thinned(self, frame: Frame, by: Thinning) -> Slab:
+        """The lines whose turn it is; along z alone whole planes."""
         pitch, begins, mask, length = frame.strides[2], self.begins, self.mask, self.length
-        if 2 in axes:
+        if 2 in by.axes:
             rows = -(-length // pitch)
             length -= (rows - 1) * pitch
             begins, mask = (begins[:, None] + pitch * np.arange(rows)).ravel(), _mask(length, pitch, length)
-        places = sum((begins - frame.first) % frame.strides[axis - 1] // frame.strides[axis] for axis in axes)
-        return Slab(begins[(places - number) % of == 0], mask, length)
+        places = sum((begins - frame.first) % frame.strides[axis - 1] // frame.strides[axis] for axis in by.axes)
+        return Slab(begins[(places - by.number) % by.of == 0], mask, length)
 
 
-def slabs(frame: Frame, box: Box) -> tuple[Slab, ...]:
+def slabs(frame: Frame, box: Box, thinned: Thinning | None = None) -> tuple[Slab, ...]:
     """Cut a box of a frame into slabs, however many threads there are: what two slabs reach of the one between them does not overlap.
 
-    Planes are cut along z with all of t, lines along y where there is one plane, else samples along x.
+    Planes are cut along z with all of t, lines along y where there is one plane, else samples along x. Thinned ones are the same with fewer lines.
     """
     positions = math.prod(b - a for a, b in zip(*box, strict=True))
-    return _slabs(frame, box, min(SLAB, max(_LEAST_SLAB, positions // _FEW)))
-
-
-@lru_cache(maxsize=64)
-def thinned_slabs(frame: Frame, axes: tuple[int, ...], of: int, number: int) -> tuple[Slab, ...]:
-    """The slabs of all of a frame, thinned."""
-    return tuple(slab.thinned(frame, axes, of, number) for slab in slabs(frame, (CENTRE, frame.extents)))
+    return _slabs(frame, box, min(SLAB, max(_LEAST_SLAB, positions // _FEW)), thinned)
 
 
 def whole_slabs(positions: int) -> int:
@@ -138,7 +140,7 @@ def whole_slabs(positions: int) -> int:
 
 # The same at every step of a fit; nobody writes to them.
 @lru_cache(maxsize=64)
-def _slabs(frame: Frame, box: Box, size: int) -> tuple[Slab, ...]:
+def _slabs(frame: Frame, box: Box, size: int, thinned: Thinning | None) -> tuple[Slab, ...]:
     (_, *start), extents = box[0], [b - a for a, b in zip(*box, strict=True)]
     axis = next((a for a in (1, 2) if extents[a] > 1), 3)
     units = max(2 * frame.ring[axis], -(-size // (extents[0] * frame.strides[axis])))
@@ -158,7 +160,7 @@ def _slabs(frame: Frame, box: Box, size: int) -> tuple[Slab, ...]:
         if length not in masks:
             masks[length] = _mask(length, frame.strides[2], columns)
         found.append(Slab(np.array(begins), masks[length], length))
-    return tuple(found)
+    return tuple(found if thinned is None else (slab.thinned(frame, thinned) for slab in found))
 
 
 def _mask(length: int, pitch: int, columns: int) -> Floats:
